@@ -1,0 +1,50 @@
+# `make demo` and `make test` set everything up by themselves: a virtual environment in .venv, then the job.
+PYTHON ?= $(shell for v in 3.12 3.13 3.11; do command -v python$$v >/dev/null && python$$v -c 'import venv' 2>/dev/null && echo python$$v && exit; done; echo python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: setup demo test test-all test-oldest lint bench clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "tfcnn needs Python 3.11 to 3.13; say which with: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "No venv module: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m apps.demo
+
+test: setup lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: setup lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The oldest pair that must work, in an environment of its own (Python 3.11 or 3.12).
+OLDEST_PYTHON ?= $(shell command -v python3.12 || command -v python3.11)
+.venv-oldest/.installed: requirements.txt pyproject.toml
+	@test -n "$(OLDEST_PYTHON)" || { echo "TensorFlow 2.18 needs Python 3.11 or 3.12"; exit 1; }
+	$(OLDEST_PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --upgrade pip
+	.venv-oldest/bin/python -m pip install --quiet --editable '.[test]' 'tensorflow==2.18.*' 'keras==3.9.*'
+	@touch $@
+
+test-oldest: .venv-oldest/.installed
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file; done
+
+clean:
+	rm -rf .venv .venv-oldest out build *.egg-info

@@ -1,0 +1,41 @@
+"""What all tests share: where real data lies, and TensorFlow kept quiet and small."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+import pytest  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def _shared(variable, default):
+    return pathlib.Path(os.environ.get(variable, ROOT.parent / "shared" / default))
+
+
+@pytest.fixture(scope="session")
+def data():
+    """A function from a file's name to its path under $TFCNN_DATA; the test is skipped where the file is absent."""
+
+    def find(name):
+        path = _shared("TFCNN_DATA", "data") / name
+        if not path.exists():
+            pytest.skip(f"real data absent: {name} (say where with TFCNN_DATA)")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def weights():
+    """A function from a file's name to its path under $TFCNN_WEIGHTS; the test is skipped where the file is absent."""
+
+    def find(name):
+        path = _shared("TFCNN_WEIGHTS", "weights") / name
+        if not path.exists():
+            pytest.skip(f"weights absent: {name} (say where with TFCNN_WEIGHTS)")
+        return path
+
+    return find
