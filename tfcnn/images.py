@@ -1,0 +1,418 @@
+"""Pictures: found, read as a person sees them, resized with a way back, written whole or not at all.
+
+A picture is RGB, [H, W, 3], uint8. Pillow and NumPy only, so that importing this costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+import importlib.util
+import io
+import os
+import pathlib
+import stat
+import threading
+import zipfile
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from tfcnn.errors import InputError
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .jp2 .png .apng .gif .bmp .dib .tif .tiff .webp .avif .ppm .pgm .pbm .tga".split()
+)
+MAX_PIXELS = 100_000_000
+_MAX_MEMBER_BYTES = 2**30
+_ANIMATIONS = {"GIF", "PNG", "WEBP", "AVIF"}
+_OPENING = threading.Lock()
+
+# Photographs that the wheels of scikit-image and scikit-learn carry, the cat first.
+_PACKAGED = (
+    ("skimage", "data/chelsea.png"),
+    ("skimage", "data/astronaut.png"),
+    ("skimage", "data/coffee.png"),
+    ("skimage", "data/motorcycle_left.png"),
+    ("skimage", "data/rocket.jpg"),
+    ("sklearn", "datasets/images/china.jpg"),
+    ("sklearn", "datasets/images/flower.jpg"),
+)
+
+
+# ------------------------------------------------------------------------------------------ finding
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a picture lies: a file, or a member of a .zip.
+
+    Attributes:
+        file: the path as the person gave it, a member's after its archive's.
+        name: the path inside the folder or archive that was named; of a single file its name.
+        path: the file to open.
+        member: the member of the archive `path`, else None.
+    """
+
+    file: str
+    name: str
+    path: pathlib.Path
+    member: str | None = None
+
+    def open(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        try:
+            if self.member is None:
+                if not stat.S_ISREG(os.stat(self.path).st_mode):
+                    raise InputError(f"{self.file}: not a regular file")
+                return self.path.read_bytes()
+            with zipfile.ZipFile(self.path) as archive:
+                size = archive.getinfo(self.member).file_size
+                if size > _MAX_MEMBER_BYTES:
+                    raise InputError(
+                        f"{self.file}: {size:,} bytes when unpacked, above {_MAX_MEMBER_BYTES:,}"
+                    )
+                return archive.read(self.member)
+        except OSError as error:
+            raise InputError(f"{self.file}: {error.strerror or error}") from error
+        except (
+            zipfile.BadZipFile,
+            zipfile.LargeZipFile,
+            RuntimeError,
+            NotImplementedError,
+            KeyError,
+        ) as error:
+            raise InputError(
+                f"{self.file}: the archive is damaged, encrypted or of an unknown kind ({error})"
+            ) from error
+        except (
+            Exception
+        ) as error:  # the decompressors' own errors (zlib.error, lzma.LZMAError) have no common base
+            raise InputError(f"{self.file}: the archive is damaged ({error})") from error
+
+
+def find(specs) -> list[Source]:
+    """The pictures that files, folders (recursive), globs and .zip archives name, each once, in order.
+
+    Args:
+        specs: strings or paths. Of a folder, a glob or a .zip only members with a picture's suffix are
+            taken; a file named by itself is always taken.
+
+    Returns:
+        Sources; those of a folder, a glob or an archive are sorted by name.
+
+    Raises:
+        InputError: a spec names nothing, or a folder, glob or archive without a picture.
+    """
+    found: dict[tuple, Source] = {}
+    for spec in specs:
+        spec = os.fspath(spec)
+        if not os.path.lexists(spec) and glob.has_magic(spec):
+            members = _in_glob(spec)
+        elif os.path.isdir(spec):
+            members = _in_folder(spec)
+        elif not os.path.exists(spec):
+            raise InputError(f"{spec}: no such file or folder")
+        elif spec.lower().endswith(".zip") and zipfile.is_zipfile(spec):
+            members = _in_zip(spec)
+        else:
+            members = [Source(spec, os.path.basename(spec), pathlib.Path(spec))]
+        for source in members:
+            found.setdefault((os.path.realpath(source.path), source.member), source)
+    return list(found.values())
+
+
+def _is_picture(name):
+    base = os.path.basename(name)
+    return not base.startswith(".") and os.path.splitext(base)[1].lower() in SUFFIXES
+
+
+def _in_folder(folder):
+    names = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        names += [os.path.relpath(os.path.join(parent, each), folder) for each in files if _is_picture(each)]
+    if not names:
+        raise InputError(
+            f"{folder}: no picture in this folder (none of its files ends in .jpg, .png or the like)"
+        )
+    return [Source(os.path.join(folder, n), n, pathlib.Path(folder, n)) for n in sorted(names)]
+
+
+def _in_glob(pattern):
+    root = pattern[: min(pattern.find(c) for c in "*?[" if c in pattern)]
+    root = root[: root.rfind(os.sep) + 1]
+    sources = []
+    for path in sorted(glob.glob(pattern, recursive=True)):
+        if os.path.isdir(path):
+            with contextlib.suppress(InputError):  # a folder without pictures inside a glob is passed over
+                sources += [
+                    dataclasses.replace(s, name=os.path.relpath(s.file, root or "."))
+                    for s in _in_folder(path)
+                ]
+        elif _is_picture(path):
+            sources.append(Source(path, os.path.relpath(path, root or "."), pathlib.Path(path)))
+    if not sources:
+        raise InputError(f"{pattern}: no picture matches this pattern")
+    return sources
+
+
+def _in_zip(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [i.filename for i in archive.infolist() if not i.is_dir() and _is_picture(i.filename)]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: the archive cannot be read ({error})") from error
+    names = [n for n in names if not n.startswith("__MACOSX/")]
+    if not names:
+        raise InputError(f"{path}: no picture in this archive")
+    return [Source(f"{path}/{n}", n, pathlib.Path(path), n) for n in sorted(names)]
+
+
+def packaged() -> list[Source]:
+    """Photographs that scikit-image and scikit-learn carry, the cat first."""
+    sources = []
+    for package, name in _PACKAGED:
+        spec = importlib.util.find_spec(package)
+        path = pathlib.Path(spec.origin).parent / name if spec and spec.origin else None
+        if path and path.exists():
+            sources.append(Source(f"{package}/{name}", path.name, path))
+    return sources
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def read(source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A picture as a person sees it: EXIF rotation applied, alpha over white, the first frame.
+
+    Args:
+        source: a path, a Source, bytes, or an open binary file.
+        max_pixels: more are refused before decoding.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+
+    Raises:
+        InputError: not there, truncated, not a picture, or too large.
+    """
+    return read_with_notes(source, max_pixels)[0]
+
+
+def read_with_notes(source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, list[str]]:
+    """`read`, and what of the file it passed over ("animated: the first of 12 frames")."""
+    if isinstance(source, str | os.PathLike):
+        source = Source(os.fspath(source), os.path.basename(source), pathlib.Path(source))
+    name, data = "the picture", source
+    if isinstance(source, Source):
+        name, data = source.file, source.open()
+    if isinstance(data, bytes | bytearray | memoryview):
+        if not len(data):
+            raise InputError(f"{name}: empty file")
+        data = io.BytesIO(data)
+    try:
+        with _open(data) as picture:
+            if picture.width * picture.height > max_pixels:
+                raise InputError(
+                    f"{name}: {picture.width}x{picture.height} pixels are above the limit of {max_pixels:,} "
+                    "(--max_pixels)"
+                )
+            notes = _passed_over(picture)
+            picture.load()
+            with contextlib.suppress(Exception):  # damaged EXIF hides no picture
+                picture = ImageOps.exif_transpose(picture)
+            return _to_rgb(picture), notes
+    except InputError:
+        raise
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name}: not a picture (or of a format that Pillow does not read)") from error
+    except Exception as error:  # Pillow's decoders answer a damaged file with nearly any exception
+        raise InputError(f"{name}: truncated or damaged ({error})") from error
+
+
+def _open(file):
+    with _OPENING:  # Pillow's own limit is global and not ours: max_pixels stands in its place
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _passed_over(picture):
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format in _ANIMATIONS:
+        return [f"animated: the first of {frames} frames"]
+    if frames > 1 and picture.format == "TIFF":
+        return [f"several pages: the first of {frames}"]
+    return []
+
+
+def _to_rgb(picture):
+    mode = picture.mode
+    if mode.startswith("I") or mode == "F":
+        return _from_deep(np.asarray(picture), mode.startswith("I;16"))
+    if mode == "LAB":
+        picture = ImageCms.profileToProfile(
+            picture, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    elif mode == "CMYK" and "icc_profile" in picture.info:
+        with contextlib.suppress(
+            ImageCms.PyCMSError, OSError
+        ):  # a damaged profile: the plain conversion below
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.info["icc_profile"]))
+            picture = ImageCms.profileToProfile(
+                picture, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+    elif mode in ("La", "RGBa"):
+        picture = picture.convert(mode.upper())
+    if "A" in picture.mode[1:] or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.array(picture.convert("RGB"))
+
+
+def _from_deep(grey, is_16_bit):
+    """Grey of 16 bits, of 32 or of floats -> uint8 [H, W, 3]; what white is, only 16 bits say by themselves."""
+    grey = grey.astype(np.float64)
+    if not np.isfinite(grey).all():
+        raise ValueError("pixels that are not numbers")
+    top = grey.max(initial=0)
+    white = 65535 if is_16_bit else next((w for w in (1, 255, 65535) if top <= w), 2**32 - 1)
+    return np.repeat(np.rint(np.clip(grey / white, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+# ------------------------------------------------------------------------------------------ resizing
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a picture lies in its resized copy: x_there = x * scale_x + offset_x, in continuous pixels."""
+
+    scale_x: float
+    scale_y: float
+    offset_x: float = 0.0
+    offset_y: float = 0.0
+
+    def from_file(self, boxes) -> np.ndarray:
+        """Boxes [..., 4] (x1, y1, x2, y2) of the file -> of the resized picture."""
+        return (np.asarray(boxes, np.float32) * self._scales() + self._offsets()).astype(np.float32)
+
+    def to_file(self, boxes) -> np.ndarray:
+        """Boxes [..., 4] of the resized picture -> of the file (not clipped)."""
+        return ((np.asarray(boxes, np.float32) - self._offsets()) / self._scales()).astype(np.float32)
+
+    def _scales(self):
+        return np.array([self.scale_x, self.scale_y] * 2)
+
+    def _offsets(self):
+        return np.array([self.offset_x, self.offset_y] * 2)
+
+
+def resize(image, size, mode: str = "stretch", fill=(127, 127, 127)) -> tuple[np.ndarray, Placement]:
+    """A picture at another size, bicubic with anti-aliasing, and the way back to the file's pixels.
+
+    Args:
+        image: uint8 or float32 [H, W, 3].
+        size: side of a square, or (height, width), in pixels.
+        mode: "stretch" the whole picture; "crop", ImageNet's evaluation, the middle 87.5 % of the shorter side
+            in the ratio of `size`; "letterbox", the whole picture in its own ratio, centred, the rest filled.
+        fill: RGB of the letterbox's rest.
+
+    Returns:
+        The picture [height, width, 3] in the input's dtype, and its Placement.
+    """
+    height, width = image.shape[:2]
+    out_h, out_w = (size, size) if np.ndim(size) == 0 else size
+    if mode == "stretch":
+        return _resample(image, out_h, out_w), Placement(out_w / width, out_h / height)
+    if mode == "crop":
+        scale = max(out_w / width, out_h / height) / 0.875
+        box_w, box_h = out_w / scale, out_h / scale
+        x1, y1 = (width - box_w) / 2, (height - box_h) / 2
+        resized = _resample(image, out_h, out_w, (x1, y1, x1 + box_w, y1 + box_h))
+        return resized, Placement(scale, scale, -x1 * scale, -y1 * scale)
+    if mode == "letterbox":
+        scale = min(out_w / width, out_h / height)
+        inner_w, inner_h = max(1, round(width * scale)), max(1, round(height * scale))
+        left, top = (out_w - inner_w) // 2, (out_h - inner_h) // 2
+        resized = np.empty((out_h, out_w, 3), image.dtype)
+        resized[:] = np.asarray(fill, image.dtype)
+        resized[top : top + inner_h, left : left + inner_w] = _resample(image, inner_h, inner_w)
+        return resized, Placement(inner_w / width, inner_h / height, left, top)
+    raise ValueError(f"mode {mode!r} is none of stretch, crop, letterbox")
+
+
+def _resample(image, height, width, box=None):
+    image = np.asarray(image)
+    if box is None and image.shape[:2] == (height, width):
+        return image.copy()
+    if image.dtype == np.uint8:
+        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box))
+    planes = [
+        Image.fromarray(np.ascontiguousarray(image[..., c], np.float32)) for c in range(image.shape[-1])
+    ]
+    planes = [plane.resize((width, height), Image.Resampling.BICUBIC, box=box) for plane in planes]
+    return np.stack([np.asarray(plane) for plane in planes], axis=-1)
+
+
+# ------------------------------------------------------------------------------------------ writing
+
+
+def write(path, image, quality: int = 95) -> None:
+    """Write a picture, whole or not at all; the suffix says the format.
+
+    Args:
+        path: ends in .png, .jpg, .webp or another suffix that Pillow writes.
+        image: [H, W, 3] or [H, W], uint8, or float 0..255 (rounded and clipped), or bool (0 and 255).
+        quality: of JPEG and WebP, 1..95.
+
+    Raises:
+        InputError: a value that is not finite, or a suffix without a format.
+        OSError: the disk is full, or the folder is gone.
+    """
+    write_bytes(path, encode(image, os.path.splitext(path)[1], quality))
+
+
+def encode(image, suffix: str = ".png", quality: int = 95) -> bytes:
+    """The bytes of a picture file of this suffix; see `write`."""
+    image = np.asarray(image)
+    if image.dtype == bool:
+        image = image * np.uint8(255)
+    elif image.dtype != np.uint8:
+        if not np.isfinite(image).all():
+            raise InputError("non-finite")
+        image = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
+    kind = Image.registered_extensions().get(suffix.lower())
+    if kind not in Image.SAVE:
+        raise InputError(f"{suffix!r} is no picture format that can be written; take .png or .jpg")
+    options = (
+        {"quality": quality} if kind in ("JPEG", "WEBP") else {"compress_level": 4} if kind == "PNG" else {}
+    )
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write_text(path, text: str) -> None:
+    """Write a text file (UTF-8), whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path, data: bytes) -> None:
+    """Write a file, whole or not at all: beside its place, then renamed."""
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
