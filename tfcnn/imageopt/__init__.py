@@ -1,0 +1,25 @@
+"""Optimising an image: one loop for class models, inversion, dreams, style and attacks."""
+
+from . import constraints, objectives, parameters, steps, transforms
+from .lbfgs import lbfgs
+from .objectives import IMAGE, Objective
+from .optimize import Moment, Problem, Result, maximize, minimize
+from .taps import layer_names, tapped
+
+__all__ = [
+    "IMAGE",
+    "Moment",
+    "Objective",
+    "Problem",
+    "Result",
+    "constraints",
+    "layer_names",
+    "lbfgs",
+    "maximize",
+    "minimize",
+    "objectives",
+    "parameters",
+    "steps",
+    "tapped",
+    "transforms",
+]

@@ -1,0 +1,243 @@
+"""What a picture is optimised for: functions of a net's layers, added, subtracted and scaled.
+
+Letters: N pictures, H W height and width, C channels, K classes. An objective takes a dict {layer: [N, h, w,
+C]} that also holds the picture itself, before any transform, under IMAGE ([N, H, W, 3], 0..255), and gives
+[N]: each picture is a problem of its own. Values are means over places and channels, so that sizes compare.
+A target may be a tf.Variable: assigning to it changes the problem without a new trace.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+IMAGE = "image"
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One named part of an objective: weight * function(endpoints)."""
+
+    name: str
+    layers: tuple[str, ...]
+    function: Callable[[dict[str, tf.Tensor]], tf.Tensor]
+    weight: float | tf.Tensor | tf.Variable = 1.0
+
+
+class Objective:
+    """A weighted sum of terms; `+`, `-` and a number times it combine.
+
+    Args:
+        terms: the terms; one whose name is taken is numbered.
+    """
+
+    def __init__(self, terms: Sequence[Term]):
+        named: dict[str, Term] = {}
+        for term in terms:
+            name, count = term.name, 1
+            while name in named:
+                count += 1
+                name = f"{term.name} {count}"
+            named[name] = dataclasses.replace(term, name=name)
+        self.terms = tuple(named.values())
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers that the terms read, each once, the picture left out."""
+        return list(dict.fromkeys(layer for term in self.terms for layer in term.layers if layer != IMAGE))
+
+    def evaluate(self, endpoints: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Give each term, weighted: {name: [N] float32}; they add up to the value."""
+        values = {}
+        for term in self.terms:
+            inputs = {layer: tf.cast(endpoints[layer], tf.float32) for layer in term.layers}
+            values[term.name] = tf.cast(term.weight, tf.float32) * term.function(inputs)
+        return values
+
+    def __call__(self, endpoints: dict[str, tf.Tensor]) -> tf.Tensor:
+        return tf.add_n(list(self.evaluate(endpoints).values()))
+
+    def __add__(self, other: "Objective") -> "Objective":
+        return Objective(self.terms + other.terms)
+
+    def __sub__(self, other: "Objective") -> "Objective":
+        return self + (-1.0) * other
+
+    def __mul__(self, weight) -> "Objective":
+        return Objective([dataclasses.replace(term, weight=term.weight * weight) for term in self.terms])
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Objective":
+        return (-1.0) * self
+
+
+def of(name: str, layers: str | Sequence[str], function: Callable[..., tf.Tensor]) -> Objective:
+    """Make an objective of one's own.
+
+    Args:
+        name: what the term is called in the history.
+        layers: the layer or layers it reads; IMAGE is the picture.
+        function: takes those layers' tensors, [N, ...] each, in that order, and gives [N].
+    """
+    layers = (layers,) if isinstance(layers, str) else tuple(layers)
+    return Objective([Term(name, layers, lambda endpoints: function(*(endpoints[key] for key in layers)))])
+
+
+def _mean(values: tf.Tensor) -> tf.Tensor:
+    """Mean of all but the first axis."""
+    return tf.reduce_mean(values, axis=list(range(1, values.shape.rank)))
+
+
+def _sum(values: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(values, axis=list(range(1, values.shape.rank)))
+
+
+def logit(classes, layer: str = "logits") -> Objective:
+    """Score of a class, before softmax where the layer is the logits; a map of scores [N, h, w, K] is
+    averaged.
+
+    Args:
+        classes: a class index, or one for each picture: int [N].
+        layer: the layer of scores, [N, K] or [N, h, w, K].
+    """
+
+    def score(scores):
+        scores = tf.reduce_mean(scores, axis=list(range(1, scores.shape.rank - 1)))
+        index = tf.broadcast_to(tf.cast(classes, tf.int32), tf.shape(scores)[:1])
+        return tf.gather(scores, index, axis=1, batch_dims=1)
+
+    return of(layer, layer, score)
+
+
+def cross_entropy(classes, layer: str = "logits") -> Objective:
+    """Cross-entropy of the logits with a class: -log softmax(logits)[class].
+
+    Args:
+        classes: a class index, or one for each picture: int [N].
+        layer: the layer of logits [N, K].
+    """
+
+    def loss(logits):
+        index = tf.broadcast_to(tf.cast(classes, tf.int32), tf.shape(logits)[:1])
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=index, logits=logits)
+
+    return of("cross_entropy", layer, loss)
+
+
+def channel(layer: str, index: int) -> Objective:
+    """Mean of one channel's map."""
+    return of(f"{layer}:{index}", layer, lambda features: _mean(features[..., index : index + 1]))
+
+
+def neuron(layer: str, index: int, place: tuple[int, int] | None = None) -> Objective:
+    """One channel at one place.
+
+    Args:
+        layer: a layer [N, h, w, C].
+        index: the channel.
+        place: row and column on the layer's map; None is the centre (of an even side the later of the two).
+    """
+
+    def activation(features):
+        row, column = place or (tf.shape(features)[1] // 2, tf.shape(features)[2] // 2)
+        return features[:, row, column, index]
+
+    return of(f"{layer}:{index}", layer, activation)
+
+
+def mean_square(layer: str) -> Objective:
+    """Mean square of a layer: DeepDream's objective, whose gradient points along the activations
+    themselves.
+    """
+    return of(layer, layer, lambda features: _mean(tf.square(features)))
+
+
+def feature_match(layer: str, target, *, relative: bool = False) -> Objective:
+    """Mean squared distance of a layer from a target.
+
+    Args:
+        layer: a layer [N, ...].
+        target: its values to reach, [N, ...] or [1, ...].
+        relative: divide by the target's own mean square, as inversion does: |F - P|^2 / |P|^2.
+    """
+
+    def distance(features):
+        loss = _mean(tf.math.squared_difference(features, tf.cast(target, tf.float32)))
+        return loss / _mean(tf.square(tf.cast(target, tf.float32))) if relative else loss
+
+    return of(f"match {layer}", layer, distance)
+
+
+def gram_matrix(features: tf.Tensor) -> tf.Tensor:
+    """Products of all pairs of channels, averaged over places and divided by the channels: [N, h, w, C] ->
+    [N, C, C].
+
+    Source: Gatys, Ecker, Bethge; the division by C h w is that of jcjohnson/neural-style.
+    """
+    shape = tf.shape(features)
+    rows = tf.reshape(features, [shape[0], shape[1] * shape[2], features.shape[-1]])
+    return tf.matmul(rows, rows, transpose_a=True) / tf.cast(tf.reduce_prod(shape[1:]), features.dtype)
+
+
+def gram_match(layer: str, target, *, relative: bool = False) -> Objective:
+    """Mean squared distance of a layer's Gram matrix from a target's: style.
+
+    Args:
+        layer: a layer [N, h, w, C].
+        target: the Gram matrix to reach, [N, C, C] or [1, C, C].
+        relative: divide by the target's own mean square, so that layers compare.
+    """
+
+    def distance(features):
+        loss = _mean(tf.math.squared_difference(gram_matrix(features), tf.cast(target, tf.float32)))
+        return loss / _mean(tf.square(tf.cast(target, tf.float32))) if relative else loss
+
+    return of(f"style {layer}", layer, distance)
+
+
+def total_variation(beta: float = 2.0) -> Objective:
+    """Roughness of the picture: the mean over places and colours of ((right - x)^2 + (below - x)^2)^(beta /
+    2).
+
+    The border is replicated, so the last difference of a row is 0. For beta below 2 the gradient has no bound
+    where a picture is flat; squares are floored at 1e-5 there.
+
+    Source: Mahendran & Vedaldi 2015, section 3; aravindhm/deep-goggle.
+    """
+
+    def roughness(image):
+        right = tf.pad(image[:, :, 1:] - image[:, :, :-1], [[0, 0], [0, 0], [0, 1], [0, 0]])
+        below = tf.pad(image[:, 1:] - image[:, :-1], [[0, 0], [0, 1], [0, 0], [0, 0]])
+        squares = tf.square(right) + tf.square(below)
+        return _mean(squares if beta == 2 else tf.maximum(squares, 1e-5) ** (beta / 2))
+
+    return of("total_variation", IMAGE, roughness)
+
+
+def alpha_norm(alpha: float = 6.0, zero: Sequence[float] = (127.5, 127.5, 127.5)) -> Objective:
+    """Mean of |x - zero|^alpha: keeps pixels near the net's zero; a high alpha is a soft box.
+
+    Args:
+        alpha: the power; the paper's 6.
+        zero: the colour that the net sees as zero (`backbone.zero_rgb`).
+    """
+
+    def norm(image):
+        return _mean(tf.abs(image - tf.constant(zero, tf.float32)) ** alpha)
+
+    return of("alpha_norm", IMAGE, norm)
+
+
+def l2(zero: Sequence[float] = (127.5, 127.5, 127.5)) -> Objective:
+    """Mean square of the picture's difference from the net's zero (`backbone.zero_rgb`)."""
+    return of("l2", IMAGE, lambda image: _mean(tf.square(image - tf.constant(zero, tf.float32))))
+
+
+def distance(target) -> Objective:
+    """Mean squared distance of the picture from another, [N, H, W, 3] or [1, H, W, 3]: attacks keep it
+    small.
+    """
+    return of(
+        "distance", IMAGE, lambda image: _mean(tf.math.squared_difference(image, tf.cast(target, tf.float32)))
+    )

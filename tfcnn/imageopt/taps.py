@@ -1,0 +1,40 @@
+"""Any layer of a net by its name."""
+
+import difflib
+
+import keras
+
+from ..errors import InputError
+
+
+def layer_names(model: keras.Model) -> list[str]:
+    """Names that `tapped` takes: the keys of the model's outputs, then its layers in order."""
+    keys = list(model.output) if isinstance(model.output, dict) else []
+    return list(dict.fromkeys(keys + [layer.name for layer in model.layers]))
+
+
+def tapped(model: keras.Model, layers: list[str]) -> keras.Model:
+    """Give the net that shares this one's weights and puts out the named layers.
+
+    Args:
+        model: a flat functional model (no model inside it).
+        layers: keys of its outputs or names of its layers; a slash in a name means the same as an underscore.
+
+    Returns:
+        A model from the same input to {name as given: tensor}.
+
+    Raises:
+        InputError: no such layer; it names the nearest ones.
+    """
+    outputs = dict(model.output) if isinstance(model.output, dict) else {}
+    tensors = {layer.name: layer.output for layer in model.layers} | outputs
+    spelled = {name.replace("/", "_"): tensor for name, tensor in tensors.items()}
+    found = {}
+    for name in layers:
+        if name not in tensors and name.replace("/", "_") not in spelled:
+            near = ", ".join(difflib.get_close_matches(name, tensors, n=3, cutoff=0.0))
+            raise InputError(
+                f"no layer {name!r} in {model.name}; the nearest: {near} (--list_layers shows all)"
+            )
+        found[name] = tensors.get(name, spelled.get(name.replace("/", "_")))
+    return keras.Model(model.inputs, found, name=f"{model.name}_tapped")
