@@ -1,0 +1,42 @@
+"""The backbone factory: classical nets by name, with preprocessing inside and weights where there are any.
+
+`backbone(name)` gives a net of any height and width that maps a picture to a dict of endpoints, `classifier(name)` one
+of its own size that names what is in it. TensorFlow is imported when the first of the functions is asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from .table import NETS, Endpoint, Net, Preprocessing, endpoint_names
+
+if TYPE_CHECKING:
+    from .convert import fully_convolutional
+    from .factory import backbone, classifier, zero_rgb
+    from .weights import load_weights
+
+__all__ = [
+    "NETS",
+    "Endpoint",
+    "Net",
+    "Preprocessing",
+    "backbone",
+    "classifier",
+    "endpoint_names",
+    "fully_convolutional",
+    "load_weights",
+    "zero_rgb",
+]
+
+_HOME = {
+    "backbone": "factory",
+    "classifier": "factory",
+    "zero_rgb": "factory",
+    "load_weights": "weights",
+    "fully_convolutional": "convert",
+}
+
+
+def __getattr__(name):
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,91 @@
+"""Downloads of weights, into the folder that Keras uses too."""
+
+import hashlib
+import os
+import pathlib
+import queue
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Callable
+
+from ..errors import InputError
+from .table import Weights
+
+TIMEOUT = 10  # seconds to the first answer; a person who has no network should not wait
+
+
+def home() -> pathlib.Path:
+    """The folder for downloaded weights: models in $KERAS_HOME or ~/.keras."""
+    return pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras") / "models"
+
+
+def fetch(
+    source: Weights, name: str, progress: Callable[[int, int], None] = lambda done, total: None
+) -> pathlib.Path:
+    """Gives the file of a net's weights, downloading it where it is not there yet.
+
+    Args:
+        source: a row's entry that has a url.
+        name: the net, for messages.
+        progress: called with the bytes done and the bytes in all (0: unknown).
+
+    Returns:
+        The file, whose hash has been checked when it was downloaded.
+
+    Raises:
+        InputError: no network, no such file there, or another file than expected.
+    """
+    path = home() / source.file
+    if path.exists():
+        return path
+    wanted = f"The weights of {name} are not here: {source.url} is wanted as {path}"
+    try:
+        answer = _open(source.url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest, done = hashlib.new("md5" if len(source.hash) == 32 else "sha256", usedforsecurity=False), 0
+        with (
+            answer,
+            tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file,
+        ):
+            part = pathlib.Path(file.name)
+            try:
+                while block := answer.read(1 << 20):
+                    file.write(block)
+                    digest.update(block)
+                    done += len(block)
+                    progress(done, int(answer.headers.get("Content-Length") or 0))
+                file.close()
+                if digest.hexdigest() != source.hash:
+                    raise InputError(
+                        f"{source.url} is another file than it was, or came damaged; nothing was kept"
+                    )
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        raise InputError(
+            f"{wanted}, and could not be had ({reason}); efficientnet_lite0 works offline"
+        ) from error
+    return path
+
+
+def _open(url: str):
+    """Opens a url, waiting no longer than TIMEOUT even for a name server that never answers."""
+    answers: queue.Queue = queue.Queue()
+
+    def work():
+        try:
+            answers.put(urllib.request.urlopen(url, timeout=TIMEOUT))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        answer = answers.get(timeout=TIMEOUT + 2)
+    except queue.Empty:
+        raise TimeoutError("no answer") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

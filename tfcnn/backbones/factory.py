@@ -1,0 +1,125 @@
+"""Builds the nets of the table."""
+
+import importlib
+import os
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from ..errors import InputError
+from . import weights as weight_files
+from .layers import Preprocess
+from .table import Net, nearest
+from .table import net as find
+
+
+def backbone(
+    name: str,
+    weights: str | os.PathLike | None = "imagenet",
+    endpoints: Sequence[str] | None = None,
+) -> keras.Model:
+    """Builds a net without its classifier, for pictures of any height and width.
+
+    Args:
+        name: a net of the table.
+        weights: "imagenet", None for random ones, or a file (weights.load_weights says which).
+        endpoints: which places of the net come out, names of the table or of any layer (Caffe's slashes and our _ are
+            the same); all of the table's when None. Layers above the last are not built into the model, and need no
+            weights in a file.
+
+    Returns:
+        A flat model from pictures (float32 [N, H, W, 3], RGB, 0..255) to a dict {endpoint: [N, h, w, C]}. Its attribute
+        `zero_rgb` is the colour that the net sees as zero.
+
+    Raises:
+        InputError: an unknown net or endpoint, or weights that are not there or do not fit.
+    """
+    row = find(name)
+    image = keras.Input((None, None, 3), name="image")
+    whole = keras.Model(image, _construct(row, image), name=name)
+    names = list(row.endpoints) if endpoints is None else list(endpoints)
+    layers = {endpoint: _layer(whole, row, endpoint, name) for endpoint in names}
+    model = keras.Model(image, {endpoint: layer.output for endpoint, layer in layers.items()}, name=name)
+    weight_files.resolve(model, name, weights)
+    model.zero_rgb = zero_rgb(model)
+    return model
+
+
+def classifier(
+    name: str,
+    weights: str | os.PathLike | None = "imagenet",
+    classes: int | None = None,
+    size: int | tuple[int | None, int | None] | None = None,
+    **options,
+) -> keras.Model:
+    """Builds a net that names what is in a picture.
+
+    Args:
+        name: a net of the table.
+        weights: "imagenet", None for random ones, or a file (weights.load_weights says which).
+        classes: how many; the net's own (1000, All-CNN-C 10) when None. With another number than the file's the last
+            layer stays random.
+        size: side, or height and width, of the pictures; the net's own when None. Nets that end in an average over the
+            picture take any, and (None, None) leaves it open; the others take their own only.
+        **options: the net's own, such as auxiliary=True of GoogLeNet.
+
+    Returns:
+        A flat model from pictures (float32 [N, size, size, 3], RGB, 0..255) to {"logits": [N, classes], "scores":
+        [N, classes]}, scores being the softmax. Its attribute `zero_rgb` is the colour that the net sees as zero.
+
+    Raises:
+        InputError: an unknown net, a size it cannot take, or weights that are not there or do not fit.
+    """
+    row = find(name)
+    size = size or row.size
+    height, width = (size, size) if isinstance(size, int) else size
+    image = keras.Input((height, width, 3), name="image")
+    outputs = _construct(row, image, classes=classes or row.classes, **options)
+    if (height, width) != (row.size, row.size) and _reads_one_size(outputs):
+        raise InputError(
+            f"{name} classifies pictures of {row.size} x {row.size} only: it has dense layers on its map"
+        )
+    heads = {_head(tensor).name for tensor in outputs.values()}
+    outputs["scores"] = keras.layers.Activation("softmax", name="scores", dtype="float32")(outputs["logits"])
+    model = keras.Model(image, outputs, name=name)
+    weight_files.resolve(model, name, weights, skip=() if classes in (None, row.classes) else heads)
+    model.zero_rgb = zero_rgb(model)
+    return model
+
+
+def zero_rgb(model: keras.Model) -> np.ndarray:
+    """Gives the colour (float32 [3], RGB, 0..255) that a model's net sees as zero; black where nothing says so."""
+    for layer in model.layers:
+        if isinstance(layer, Preprocess):
+            return layer.zero_rgb
+    return np.zeros(3, np.float32)
+
+
+def _construct(row: Net, image, **options):
+    module, function = row.constructor.split(":")
+    constructor = getattr(importlib.import_module(f".nets.{module}", __package__), function)
+    p = row.preprocessing
+    return constructor(Preprocess(p.order, p.mean, p.scale, name="preprocess")(image), **options)
+
+
+def _head(tensor):
+    """Finds the layer that holds the weights of an output."""
+    layer = tensor._keras_history.operation
+    return layer if layer.weights else _head(layer.input)
+
+
+def _reads_one_size(outputs) -> bool:
+    return False
+
+
+def _layer(model: keras.Model, row: Net, endpoint: str, name: str):
+    declared = row.endpoints.get(endpoint)
+    wanted = (declared.layer if declared else "") or endpoint.replace("/", "_")
+    for layer in model.layers:
+        if layer.name == wanted:
+            return layer
+    known = [*row.endpoints, *(layer.name for layer in model.layers)]
+    raise InputError(
+        f"{name} has no layer {endpoint!r}; the nearest are {', '.join(nearest(endpoint, known))}"
+    )

