@@ -1,0 +1,167 @@
+"""What every reader gives: records of pictures with their objects, and what was wrong with the files.
+
+M objects of a picture, J joints. Boxes are (x1, y1, x2, y2) in pixels of the file, continuous: pixel i
+covers [i, i+1).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from . import decode
+
+NOTHING = np.zeros((0, 4), np.float32)
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Truth:
+    """All objects of a picture just as the annotation has them, before any rule of training: what
+    evaluation counts.
+
+    Attributes:
+        boxes: float64 [T, 4], continuous corners of the numbers as written (COCO: x, y, x + w, y + h);
+            never clipped.
+        box_areas: float64 [T], width times height as written (COCO: w * h).
+        areas: float64 [T], the annotated area (COCO's `area`), elsewhere the box's.
+        labels: int32 [T], 0..K-1.
+        ignored: bool [T], objects that are neither to be found nor wrong to be found: VOC's difficult,
+            COCO's crowd.
+    """
+
+    boxes: np.ndarray
+    box_areas: np.ndarray
+    areas: np.ndarray
+    labels: np.ndarray
+    ignored: np.ndarray
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Record:
+    """One picture and what is known of it; its pixels are read when asked for.
+
+    Attributes:
+        image_id: the data set's own id (COCO's number), or the file's stem.
+        file: the picture's name in the data set, to show to people.
+        width, height: pixels of the file as a person sees it; 0 where only the picture itself tells.
+        source: a call that gives the encoded file as bytes, or the pixels as uint8 [H, W, 3].
+        boxes: float32 [M, 4].
+        labels: int32 [M], 0..K-1.
+        difficult: bool [M], VOC's flag.
+        crowd: bool [M], COCO's iscrowd.
+        area: float32 [M], COCO's annotated area, elsewhere the box's.
+        label: the picture's own class in a classification set, else -1.
+        joints: float32 [M, J, 3] as x, y, visible (0 or 1), or None.
+        masks: a call that gives bool [M, H, W], or None.
+        truth: the annotation's own objects in float64 for evaluation; None in sets without boxes.
+    """
+
+    image_id: int | str
+    file: str
+    width: int
+    height: int
+    source: Callable[[], bytes | np.ndarray]
+    boxes: np.ndarray = dataclasses.field(default_factory=lambda: NOTHING)
+    labels: np.ndarray = None
+    difficult: np.ndarray = None
+    crowd: np.ndarray = None
+    area: np.ndarray = None
+    label: int = -1
+    joints: np.ndarray | None = None
+    masks: Callable[[], np.ndarray] | None = None
+    truth: Truth | None = None
+
+    def __post_init__(self):
+        count = len(self.boxes)
+        if self.labels is None:
+            self.labels = np.zeros(count, np.int32)
+        if self.difficult is None:
+            self.difficult = np.zeros(count, bool)
+        if self.crowd is None:
+            self.crowd = np.zeros(count, bool)
+        if self.area is None:
+            self.area = (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
+
+    def image(self) -> np.ndarray:
+        """The picture, uint8 [H, W, 3] RGB, as a person sees it.
+
+        Raises:
+            InputError: the file is missing or is no whole picture.
+        """
+        data = self.source()
+        return data if isinstance(data, np.ndarray) else decode.picture(data, self.file)
+
+
+@dataclasses.dataclass(slots=True)
+class Dataset:
+    """A data set as its reader understood it.
+
+    Attributes:
+        name: as --dataset names it.
+        classes: names of the K classes.
+        category_ids: the data set's own id of each class (COCO's have gaps); the index + 1 elsewhere.
+        examples: the pictures, in the split's order.
+        broken: what was wrong: {"file", "why", "rule"}, the rule being what was done about it.
+        joints: names of the J joints of a pose set.
+    """
+
+    name: str
+    classes: list[str]
+    category_ids: list[int]
+    examples: list[Record]
+    broken: list[dict] = dataclasses.field(default_factory=list)
+    joints: list[str] = dataclasses.field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+def checked_boxes(
+    boxes: np.ndarray, names: list[str], width: int, height: int, file: str, broken: list[dict]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes that can be trained on, by rules that every reader shares.
+
+    A box that is not finite, inverted, empty or wholly outside the picture is skipped; one that sticks out
+    is clipped. Each case is added to `broken`. Sizes of 0 mean that the picture's size is not known: then
+    nothing is clipped.
+
+    Args:
+        boxes: float64 [M, 4], continuous pixels.
+        names: M names of the objects' classes, for the report.
+        width, height: the picture's size in pixels.
+        file: the annotation's name, for the report.
+        broken: list to which {"file", "why", "rule"} are added.
+
+    Returns:
+        float32 [M', 4] clipped boxes, and the indices int [M'] of those kept.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    edge = np.array([width, height] * 2, np.float64) if width and height else np.full(4, np.inf)
+    low = 0.0 if width and height else -np.inf
+    with np.errstate(invalid="ignore"):
+        clipped = np.clip(boxes, low, edge)
+        good = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & np.isfinite(boxes).all(1)
+        inside = good & (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+    if inside.all() and (clipped == boxes).all():
+        return boxes.astype(np.float32), np.arange(len(boxes))
+    for index, box in enumerate(boxes):
+        if not np.isfinite(box).all():
+            why, rule = "is not finite", "object skipped"
+        elif not good[index]:
+            inverted = box[2] < box[0] or box[3] < box[1]
+            why, rule = "is inverted" if inverted else "is empty", "object skipped"
+        elif not inside[index]:
+            why, rule = f"lies outside the picture of {width}x{height}", "object skipped"
+        elif (clipped[index] != box).any():
+            why, rule = f"sticks out of the picture of {width}x{height}", "box clipped"
+        else:
+            continue
+        numbers = ", ".join(f"{number:g}" for number in box)
+        report(broken, file, f"box [{numbers}] of object {index + 1} ({names[index]}) {why}", rule)
+    kept = np.flatnonzero(inside)
+    return clipped[kept].astype(np.float32), kept
+
+
+def report(broken: list[dict], file: str, why: str, rule: str) -> None:
+    """Adds one finding: which file, what is wrong, and what was done about it."""
+    broken.append({"file": file, "why": why, "rule": rule})

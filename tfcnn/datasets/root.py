@@ -1,0 +1,117 @@
+"""Where a data set lies: a folder or a .zip, read by the same few calls."""
+
+import pathlib
+import posixpath
+import zipfile
+from collections.abc import Callable
+
+from ..errors import InputError
+
+
+class Root:
+    """A tree of files by names with forward slashes, relative to its own top.
+
+    Reading is thread-safe: a folder's files are opened one by one, and `zipfile` locks the archive round
+    each read.
+    """
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = pathlib.Path(path)
+        self.prefix = ""
+        if self.path.is_dir():
+            self._archive = None
+        elif self.path.is_file():
+            try:
+                self._archive = zipfile.ZipFile(self.path)
+            except zipfile.BadZipFile:
+                raise InputError(
+                    f"{path} is neither a folder nor a .zip: name the data set's folder"
+                ) from None
+            self._members = {n for n in self._archive.namelist() if not n.endswith("/")}
+        else:
+            raise InputError(f"No data set at {path}: name an existing folder or .zip file")
+
+    def __str__(self) -> str:
+        return posixpath.join(str(self.path), self.prefix) if self.prefix else str(self.path)
+
+    def at(self, prefix: str) -> "Root":
+        """The same tree seen from one of its folders."""
+        inner = object.__new__(Root)
+        inner.__dict__.update(self.__dict__)
+        inner.prefix = posixpath.join(self.prefix, prefix) if prefix else self.prefix
+        return inner
+
+    def _full(self, name: str) -> str:
+        return posixpath.join(self.prefix, name) if self.prefix else name
+
+    def exists(self, name: str) -> bool:
+        """Whether `name` is a file of the tree."""
+        if self._archive is not None:
+            return self._full(name) in self._members
+        return (self.path / self._full(name)).is_file()
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file.
+
+        Raises:
+            InputError: there is no such file, or the archive is damaged there.
+        """
+        try:
+            if self._archive is not None:
+                return self._archive.read(self._full(name))
+            return (self.path / self._full(name)).read_bytes()
+        except (KeyError, FileNotFoundError):
+            raise InputError(f"{self} has no {name}") from None
+        except (OSError, zipfile.BadZipFile) as error:
+            raise InputError(f"{self}: {name} cannot be read ({error})") from None
+
+    def reader(self, name: str) -> Callable[[], bytes]:
+        """A call that reads `name` when its bytes are wanted."""
+        return lambda: self.read(name)
+
+    def text(self, name: str) -> str:
+        """One file as text, UTF-8 with or without a byte order mark."""
+        return self.read(name).decode("utf-8-sig", errors="replace")
+
+    def folders(self, under: str = "") -> list[str]:
+        """Names of the folders right under `under`, sorted."""
+        return sorted(self._children(under)[0])
+
+    def files(self, under: str = "") -> list[str]:
+        """Names of the files right under `under`, sorted, relative to `under`."""
+        return sorted(self._children(under)[1])
+
+    def _children(self, under: str) -> tuple[set[str], set[str]]:
+        full = self._full(under).rstrip("/")
+        if self._archive is None:
+            place = self.path / full
+            if not place.is_dir():
+                return set(), set()
+            entries = [(entry.name, entry.is_dir()) for entry in place.iterdir()]
+            return {n for n, is_dir in entries if is_dir}, {n for n, is_dir in entries if not is_dir}
+        start = full + "/" if full else ""
+        rests = [member[len(start) :] for member in self._members if member.startswith(start)]
+        return {r.split("/", 1)[0] for r in rests if "/" in r}, {r for r in rests if "/" not in r}
+
+
+def find(path: str | pathlib.Path, holds: Callable[[Root], bool], what: str) -> Root:
+    """The root of a data set: `path` itself, or the one folder right under it, that `holds` what a layout
+    needs.
+
+    Args:
+        path: a folder or a .zip file.
+        holds: tells a data set's root from any other folder.
+        what: the sign of a root in words, for the message.
+
+    Raises:
+        InputError: no root, or several.
+    """
+    top = Root(path)
+    if holds(top):
+        return top
+    inside = [inner for name in top.folders() if holds(inner := top.at(name))]
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        raise InputError(f"{path} holds several data sets ({', '.join(map(str, inside))}): name one of them")
+    raise InputError(f"{path} is no such data set: neither its top nor a folder right under it has {what}")

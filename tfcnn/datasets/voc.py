@@ -1,0 +1,221 @@
+"""PASCAL VOC, 2007 to 2012, and every set in its layout: Annotations/*.xml, ImageSets/Main/*.txt, JPEGImages.
+
+VOC's corners are 1-based and inclusive: (xmin, ymin, xmax, ymax) is the box (xmin - 1, ymin - 1, xmax, ymax).
+Source: the development kit of the PASCAL Visual Object Classes Challenge (Everingham et al., IJCV 88(2),
+2010).
+"""
+
+import json
+import pathlib
+import posixpath
+
+import numpy as np
+from defusedxml import DefusedXmlException, ElementTree
+
+from ..errors import InputError
+from . import decode
+from .example import Dataset, Record, Truth, checked_boxes, report
+from .root import Root, find
+
+CLASSES = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+    "pottedplant sheep sofa train tvmonitor"
+).split()
+SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG", ".bmp")
+
+
+def read(path: str | pathlib.Path, split: str = "trainval", pictures: bool = True) -> Dataset:
+    """Reads a split of a VOC set from a folder or a .zip.
+
+    Args:
+        path: a folder or .zip with Annotations and ImageSets at its top or one level down.
+        split: a list of ImageSets/Main ("train"), of another folder of ImageSets ("Segmentation/val"), or
+            a text file of one's own; several are joined by "+". In a list with flags ("cat_train")
+            pictures of flag -1 are left out.
+        pictures: False for annotations alone, as evaluation needs them: then no picture has to be there.
+
+    Returns:
+        The data set; classes come from categories.json, else are VOC's, else those that the annotations
+        name, sorted.
+
+    Raises:
+        InputError: no such set or split.
+    """
+    root = find(
+        path, lambda r: bool(r.folders("Annotations") or r.files("Annotations")) and _has_splits(r), _SIGN
+    )
+    broken: list[dict] = []
+    parsed = []
+    for image_id in _split_ids(root, split):
+        file = f"Annotations/{image_id}.xml"
+        if not root.exists(file):
+            report(broken, file, "the annotation is missing", "picture skipped")
+            continue
+        annotation = _parse(root.read(file), file, broken)
+        if annotation is None:
+            report(broken, file, "not a readable annotation", "picture skipped")
+            continue
+        parsed.append((image_id, file, annotation))
+    classes, category_ids = _classes(root, [obj["name"] for _, _, a in parsed for obj in a["objects"]])
+    index_of = {name: index for index, name in enumerate(classes)}
+    examples = []
+    for image_id, file, annotation in parsed:
+        record = _record(root, image_id, file, annotation, index_of, pictures, broken)
+        if record is not None:
+            examples.append(record)
+    return Dataset("voc", classes, category_ids, examples, broken)
+
+
+_SIGN = "the folders Annotations and ImageSets"
+
+
+def _has_splits(root: Root) -> bool:
+    return "ImageSets" in root.folders()
+
+
+def _split_ids(root: Root, split: str) -> list[str]:
+    ids: dict[str, None] = {}
+    for name in split.split("+"):
+        file = f"ImageSets/{name}.txt" if "/" in name else f"ImageSets/Main/{name}.txt"
+        if root.exists(file):
+            text = root.text(file)
+        elif name.endswith(".txt") and pathlib.Path(name).is_file():
+            text = pathlib.Path(name).read_text()
+        else:
+            known = [f[:-4] for f in root.files("ImageSets/Main") if f.endswith(".txt") and "_" not in f]
+            raise InputError(f"{root} has no split {name!r}: it has {', '.join(known) or 'none'}")
+        for line in text.splitlines():
+            words = line.split()
+            if words and (len(words) == 1 or words[1] != "-1"):
+                ids[words[0]] = None
+    return list(ids)
+
+
+def _classes(root: Root, named: list[str]) -> tuple[list[str], list[int]]:
+    if root.exists("categories.json"):
+        categories = json.loads(root.text("categories.json"))
+        return [c["name"] for c in categories], [c["id"] for c in categories]
+    found = set(named)
+    # A set of one's own may share some names with VOC ("car", "person"): it is VOC's only if most names are.
+    ours = CLASSES if len(found - set(CLASSES)) <= len(found & set(CLASSES)) // 2 else sorted(found)
+    return list(ours), list(range(1, len(ours) + 1))
+
+
+def _parse(data: bytes, file: str, broken: list[dict]) -> dict | None:
+    """One annotation as {"filename", "size", "objects"}; None where it is no annotation at all."""
+    try:
+        tree = ElementTree.fromstring(data)
+    except (ElementTree.ParseError, DefusedXmlException):
+        return None
+    objects = []
+    for place, element in enumerate(tree.iterfind("object")):
+        name = (element.findtext("name") or "").strip()
+        corners = element.find("bndbox")
+        try:
+            box = [float(corners.findtext(key)) for key in ("xmin", "ymin", "xmax", "ymax")]
+        except (AttributeError, TypeError, ValueError):
+            report(broken, file, f"object {place + 1} ({name}) has no box of four numbers", "object skipped")
+            continue
+        objects.append(
+            {
+                "name": name,
+                "box": box,
+                "difficult": (element.findtext("difficult") or "0").strip() == "1",
+                "truncated": (element.findtext("truncated") or "0").strip() == "1",
+                "place": place,
+            }
+        )
+    return {
+        "filename": (tree.findtext("filename") or "").strip(),
+        "size": [_number(tree.findtext(f"size/{key}")) for key in ("width", "height")],
+        "segmented": (tree.findtext("segmented") or "0").strip() == "1",
+        "objects": objects,
+    }
+
+
+def _number(text: str | None) -> int:
+    try:
+        return int(float(text))
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def _picture_file(root: Root, image_id: str, filename: str) -> str | None:
+    plain = [f"JPEGImages/{image_id}{suffix}" for suffix in SUFFIXES]
+    named = [f"JPEGImages/{posixpath.basename(filename)}"] if filename else []
+    return next((name for name in plain[:1] + named + plain[1:] if root.exists(name)), None)
+
+
+def _record(
+    root: Root,
+    image_id: str,
+    file: str,
+    annotation: dict,
+    index_of: dict[str, int],
+    pictures: bool,
+    broken: list[dict],
+) -> Record | None:
+    picture = f"JPEGImages/{image_id}.jpg"
+    width, height = annotation["size"]
+    if pictures:
+        picture = _picture_file(root, image_id, annotation["filename"])
+        if picture is None:
+            report(broken, file, f"no picture JPEGImages/{image_id}.*", "picture skipped")
+            return None
+        if width <= 0 or height <= 0:
+            report(broken, file, "no size of the picture", "size read from the picture")
+            try:
+                height, width = decode.picture(root.read(picture), picture).shape[:2]
+            except InputError as error:
+                report(broken, picture, str(error), "picture skipped")
+                return None
+    known = []
+    for obj in annotation["objects"]:
+        if obj["name"] in index_of:
+            known.append(obj)
+        else:
+            report(
+                broken, file, f"object {obj['place'] + 1} has unknown class {obj['name']!r}", "object skipped"
+            )
+    corners = np.array([obj["box"] for obj in known], np.float64).reshape(-1, 4) - [1, 1, 0, 0]
+    names = [obj["name"] for obj in known]
+    sides = corners[:, 2:] - corners[:, :2]
+    truth = Truth(
+        boxes=corners,
+        box_areas=sides[:, 0] * sides[:, 1],
+        areas=sides[:, 0] * sides[:, 1],
+        labels=np.array([index_of[name] for name in names], np.int32),
+        ignored=np.array([obj["difficult"] for obj in known], bool),
+    )
+    boxes, kept = checked_boxes(corners, names, width, height, file, broken)
+    known = [known[k] for k in kept]
+    return Record(
+        image_id=image_id,
+        file=picture,
+        width=width,
+        height=height,
+        source=root.reader(picture),
+        boxes=boxes,
+        labels=np.array([index_of[obj["name"]] for obj in known], np.int32),
+        difficult=np.array([obj["difficult"] for obj in known], bool),
+        masks=_masks(root, image_id, [obj["place"] for obj in known]),
+        truth=truth,
+    )
+
+
+def _masks(root: Root, image_id: str, places: list[int]):
+    """SegmentationObject numbers a picture's objects from 1 in the annotation's order; 255 is nobody's
+    border."""
+    file = f"SegmentationObject/{image_id}.png"
+    if not root.exists(file):
+        return None
+
+    def masks() -> np.ndarray:
+        numbers = decode.indices(root.read(file), file)
+        return (
+            np.stack([numbers == place + 1 for place in places])
+            if places
+            else np.zeros((0, *numbers.shape), bool)
+        )
+
+    return masks
