@@ -67,6 +67,7 @@ def lbfgs(
     *,
     bounds: tuple[float, float] | None = None,
     history_size: int = 10,
+    first_step: float = 1.0,
     seed: int = 0,
     callback: Callback | None = None,
 ) -> Result:
@@ -80,6 +81,8 @@ def lbfgs(
         start: pixels [N, H, W, 3], 0..255.
         evaluations: how many values with gradient a picture may cost.
         bounds: the least and the largest value of every parameter, or None.
+        first_step: root mean square of the first trial step, in the parameters' unit (pixels: grey levels).
+            SciPy's own first step has length 1 over all pixels together, too little to see in float32.
         history_size: pairs kept to model the curvature.
         seed: of the transform's draw.
         callback: called after each evaluation with a Moment, whose picture is the one evaluated; a true
@@ -107,18 +110,21 @@ def lbfgs(
             raise _Stop
         return value.astype(np.float64), gradient.numpy()
 
+    unit = first_step * np.sqrt(first[0].size)  # SciPy sees parameters divided by this
+
     def solve(index):
         def function(flat):
-            value, gradient = batch.ask(index, flat.reshape(first[index].shape).astype(np.float32))
-            return value, gradient.ravel().astype(np.float64)
+            point = (flat * unit).reshape(first[index].shape).astype(np.float32)
+            value, gradient = batch.ask(index, point)
+            return value, gradient.ravel().astype(np.float64) * unit
 
         try:
             scipy.optimize.minimize(
                 function,
-                first[index].ravel().astype(np.float64),
+                first[index].ravel().astype(np.float64) / unit,
                 jac=True,
                 method="L-BFGS-B",
-                bounds=scipy.optimize.Bounds(*bounds) if bounds else None,
+                bounds=scipy.optimize.Bounds(bounds[0] / unit, bounds[1] / unit) if bounds else None,
                 options={
                     "maxcor": history_size,
                     "maxfun": evaluations,
