@@ -1,0 +1,129 @@
+"""Checkpoints that a kill at any moment leaves whole.
+
+A checkpoint is one .npz file: an array a variable under its name, and `header`, a JSON text in bytes, with what else
+training needs to go on. It is written beside its place, flushed to the disk and renamed. The zip format keeps a
+CRC-32 of every array, so a damaged file is noticed when it is read, and the one before it is taken. Nothing in it is
+pickled.
+"""
+
+import io
+import json
+import os
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from ..errors import InputError
+
+DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def write(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict) -> None:
+    """Writes a checkpoint whole or not at all.
+
+    Args:
+      path: where it shall lie.
+      arrays: the variables by name.
+      header: what else is needed, for JSON.
+
+    Raises:
+      InputError: the disk is full or the folder cannot be written to; what lay at `path` is still there.
+    """
+    beside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "wb") as file:
+            np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(
+            f"Could not write the checkpoint {path} ({error.strerror}): the last good one is kept; "
+            "make room and start the same command again."
+        ) from error
+
+
+def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
+    """Reads a checkpoint whole, checking every array's checksum.
+
+    Returns:
+      The arrays by name, in the order in which they were written, and the header.
+
+    Raises:
+      InputError: the file is damaged or not a checkpoint.
+    """
+    try:
+        arrays = {}
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                # Reading a member to its end is what compares its checksum.
+                content = archive.read(member)
+                arrays[member.filename.removesuffix(".npy")] = _array(content)
+        header = json.loads(arrays.pop("header").tobytes())
+    except DAMAGED as error:
+        raise InputError(f"{path} is not a whole checkpoint ({error}); delete it.") from error
+    return arrays, header
+
+
+def newest(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict] | None:
+    """Reads the newest whole checkpoint of a folder; damaged ones are passed over, and None means there is none."""
+    for path in sorted(folder.glob("step-*.npz"), reverse=True):
+        try:
+            return read(path)
+        except InputError:
+            continue
+    return None
+
+
+def keep_newest(folder: pathlib.Path, count: int) -> None:
+    """Deletes all but the newest checkpoints of a folder."""
+    for path in sorted(folder.glob("step-*.npz"))[:-count]:
+        path.unlink(missing_ok=True)
+
+
+def path_of(folder: pathlib.Path, step: int) -> pathlib.Path:
+    """Gives the file of a step's checkpoint."""
+    return folder / f"step-{step:09d}.npz"
+
+
+def compare(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
+    """Gives the arrays that were found under the names that are wanted, or says where they differ.
+
+    Names may differ as long as number, order and shapes agree: Keras numbers unnamed layers anew in every process.
+
+    Args:
+      found: a checkpoint's arrays.
+      wanted: the arrays of the nets to be trained.
+      what: the checkpoint's file, for the message.
+
+    Raises:
+      InputError: another architecture; the first three differences are named with both shapes.
+    """
+    first_copies = {name: array for name, array in found.items() if "@" not in name}
+    if set(first_copies) == set(wanted):
+        pairs = [(name, name) for name in wanted]
+    else:
+        pairs = list(zip(first_copies, wanted, strict=False))
+    differences = [
+        f"{ours} {wanted[ours].shape} here, {theirs} {found[theirs].shape} there"
+        for theirs, ours in pairs
+        if found[theirs].shape != wanted[ours].shape
+    ]
+    if len(first_copies) != len(wanted):
+        differences.append(f"{len(wanted)} arrays here, {len(first_copies)} there")
+    if differences:
+        raise InputError(f"{what} is of another architecture: {'; '.join(differences[:3])}.")
+    renamed = {ours: found[theirs] for theirs, ours in pairs}
+    for name, array in found.items():
+        if "@" in name:
+            first, copy = name.rsplit("@", 1)
+            renamed[f"{dict(pairs)[first]}@{copy}"] = array
+    return renamed
+
+
+def _array(content: bytes) -> np.ndarray:
+    return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)

@@ -1,0 +1,158 @@
+"""What a run writes down as it goes: a log of JSON lines, TensorBoard's files, and numbers for a progress line."""
+
+import json
+import os
+import pathlib
+import time
+
+import numpy as np
+
+
+class Journal:
+    """Log of one run.
+
+    log.jsonl has a line for every logged step ({step, losses, rate, gradient_norm, examples_per_second, waiting}; the
+    losses are means since the line before) and for every validation ({step, validation}); refused.jsonl has one for
+    every refused step ({step, why, losses, image_ids}).
+
+    Args:
+      folder: where log.jsonl and tensorboard/ lie.
+      step: the step that the run goes on from; later lines of a run that was killed are dropped.
+      tensorboard: also write scalars and pictures for TensorBoard.
+    """
+
+    def __init__(self, folder: pathlib.Path, step: int, tensorboard: bool = True):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        _drop_later(folder / "log.jsonl", step)
+        _drop_later(folder / "refused.jsonl", step)
+        self.board = None
+        if tensorboard:
+            import tensorflow as tf
+
+            with tf.device("CPU:0"):
+                self.board = tf.summary.create_file_writer(str(folder / "tensorboard"))
+
+    def line(self, step: int, **fields) -> None:
+        """Adds a line to the log, and its numbers to TensorBoard."""
+        _append(self.folder / "log.jsonl", {"step": step, **fields})
+        if self.board:
+            import tensorflow as tf
+
+            with self.board.as_default():
+                for name, value in _scalars(fields):
+                    tf.summary.scalar(name, value, step=step)
+
+    def refused(self, step: int, why: str, losses: dict, image_ids: list) -> None:
+        """Adds a refused step and its images to refused.jsonl."""
+        _append(
+            self.folder / "refused.jsonl",
+            {"step": step, "why": why, "losses": losses, "image_ids": image_ids},
+        )
+
+    def pictures(self, step: int, pictures: list[np.ndarray]) -> None:
+        """Shows uint8 pictures [H, W, 3] in TensorBoard."""
+        if self.board:
+            import tensorflow as tf
+
+            with self.board.as_default():
+                for k, picture in enumerate(pictures):
+                    tf.summary.image(f"validation/{k}", picture[None], step=step)
+
+    def flush(self) -> None:
+        """Brings TensorBoard's files to the disk."""
+        if self.board:
+            self.board.flush()
+
+
+class Clock:
+    """Measures where the time of a run goes: steps, waiting for input, and everything beside.
+
+    The first step is left out, since it compiles.
+    """
+
+    def __init__(self):
+        self.steps = 0
+        self.examples = self.stepping = self.waiting = 0.0
+        self._first = True
+
+    def add(self, waited: float, stepped: float, examples: float) -> None:
+        """Counts a step: seconds waited for its input, seconds it took, examples it had."""
+        if self._first:
+            self._first = False
+            return
+        self.steps += 1
+        self.waiting += waited
+        self.stepping += stepped
+        self.examples += examples
+
+    @property
+    def examples_per_second(self) -> float | None:
+        """Examples a second, waiting included."""
+        seconds = self.waiting + self.stepping
+        return self.examples / seconds if seconds else None
+
+    @property
+    def waiting_share(self) -> float | None:
+        """Share of the time in which a step waited for its input."""
+        seconds = self.waiting + self.stepping
+        return self.waiting / seconds if seconds else None
+
+    def seconds_left(self, steps: int) -> float | None:
+        """Seconds that so many more steps take."""
+        return (self.waiting + self.stepping) / self.steps * steps if self.steps else None
+
+
+class Timer:
+    """Says every so many seconds that it is time."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.last = seconds, time.monotonic()
+
+    def due(self) -> bool:
+        """True when the time is over; then it starts anew."""
+        if time.monotonic() - self.last < self.seconds:
+            return False
+        self.last = time.monotonic()
+        return True
+
+
+def _append(file, fields):
+    with open(file, "a") as opened:
+        opened.write(json.dumps(_plain(fields)) + "\n")
+
+
+def _drop_later(file, step):
+    if file.exists():
+        kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
+        beside = file.with_name(file.name + ".part")
+        beside.write_text("".join(line + "\n" for line in kept))
+        os.replace(beside, file)
+
+
+def _step_of(line):
+    """The step of a line of the log; a line that a kill cut off counts as later than all."""
+    try:
+        return json.loads(line)["step"]
+    except ValueError:
+        return float("inf")
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value
+
+
+def _scalars(fields, prefix=""):
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+            yield prefix + name, float(value)

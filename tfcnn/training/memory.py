@@ -1,0 +1,113 @@
+"""How much memory a step of training takes, told before the first one."""
+
+import contextlib
+import os
+import pathlib
+
+import tensorflow as tf
+
+from ..errors import InputError
+
+ADVICE = "lower --batch_size or --image_size, or keep the batch in parts with --accumulate"
+
+
+def peak_bytes(graph: tf.Graph, examples: int) -> int:
+    """Estimates the most memory that a compiled step holds at once.
+
+    The operations are gone through in the order in which they were made, which is one that can be run: a result lives
+    from its operation to the last one that reads it. Sizes that the graph leaves open are taken from the batch where
+    they stand first, else as 1; buffers that TensorFlow uses again in place are counted twice, which makes up for its
+    workspaces.
+
+    Args:
+      graph: the step's graph.
+      examples: number of examples in the batch of one device.
+
+    Returns:
+      Bytes, without weights and slots, which are there before.
+    """
+    operations = graph.get_operations()
+    last_reader = {}
+    for place, operation in enumerate(operations):
+        for tensor in operation.inputs:
+            last_reader[tensor.ref()] = place
+    freed: dict[int, int] = {}
+    live = peak = 0
+    for place, operation in enumerate(operations):
+        for tensor in operation.outputs:
+            size = _bytes(tensor, examples)
+            live += size
+            end = last_reader.get(tensor.ref(), place)
+            freed[end] = freed.get(end, 0) + size
+        peak = max(peak, live)
+        live -= freed.pop(place, 0)
+    return peak
+
+
+def available_bytes() -> int | None:
+    """Memory that a process may still take on this machine or in its container, or None where that is not known."""
+    found = []
+    meminfo = pathlib.Path("/proc/meminfo")
+    if meminfo.exists():
+        lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    elif "SC_PHYS_PAGES" in os.sysconf_names:
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    group = pathlib.Path("/sys/fs/cgroup")
+    limit, used = group / "memory.max", group / "memory.current"
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        found.append(int(limit.read_text()) - int(used.read_text()))
+    return min(found) if found else None
+
+
+def check(step, batches: list, say) -> None:
+    """Refuses a step that will not fit, before it is run. A GPU's own memory is left to `explained`.
+
+    Args:
+      step: a compiled training.step.Step.
+      batches: the first step's batches.
+      say: called with a sentence when more than half of the memory will be taken.
+
+    Raises:
+      InputError: the estimate is above what is available.
+    """
+    copies = step.strategy.experimental_local_results(next(iter(batches[-1].values())))
+    graph = step.move.get_concrete_function().graph
+    if len(copies) > 1 or "GPU" in copies[0].device:
+        return
+    needed, available = peak_bytes(graph, len(copies[0])), available_bytes()
+    if available is None:
+        return
+    if needed > available:
+        raise InputError(
+            f"A step of training would take about {_gib(needed)} of memory, and {_gib(available)} are free: {ADVICE}."
+        )
+    if needed > available / 2:
+        say(
+            f"A step of training takes about {_gib(needed)} of the {_gib(available)} of memory that are free."
+        )
+
+
+@contextlib.contextmanager
+def explained():
+    """Says what to lower where a device's memory is exhausted."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise InputError(f"A step of training does not fit into the device's memory: {ADVICE}.") from error
+
+
+def _bytes(tensor, examples) -> int:
+    if tensor.shape.rank is None or tensor.dtype in (tf.resource, tf.variant, tf.string):
+        return 0
+    sizes = tensor.shape.as_list()
+    if sizes and sizes[0] is None:
+        sizes[0] = examples
+    count = 1
+    for size in sizes:
+        count *= 1 if size is None else size
+    return count * tensor.dtype.size
+
+
+def _gib(size) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,77 @@
+"""SGD with momentum, Adam and AdamW, each on half a page beside its paper.
+
+They are our own because Keras' optimizers take no learning rate of a variable's own, clip each replica's gradients
+before these are summed, and cannot be told inside the graph to leave a step out. An optimizer here has no state: it
+names its slots (variables of a weight's shape that start at zero) and moves one weight. `training.step` holds the
+slots, sums and clips the gradients, and decides whether the step counts.
+
+  w: a weight   g: its gradient   t: number of this update, from 1   rate: learning rate of this weight at this step
+"""
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent with momentum and weight decay.
+
+    Args:
+      momentum: share of the last move that is kept.
+      nesterov: look ahead by the momentum before the gradient counts.
+      weight_decay: L2 penalty's factor; biases and normalisation are left out.
+
+    Source: Krizhevsky et al., AlexNet (2012), section 5; Sutskever et al. (2013) for Nesterov's form.
+    """
+
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    slots = ("velocity",)
+
+    def update(self, w, g, rate, t, velocity):
+        """Moves weight and velocity by one step."""
+        if self.weight_decay and decays(w):
+            g += self.weight_decay * w
+        v = velocity.assign(self.momentum * velocity - rate * g)
+        w.assign_add(self.momentum * v - rate * g if self.nesterov else v)
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with weight decay beside the gradient, not in it; Adam itself where weight_decay is 0.
+
+    Args:
+      beta1: decay of the gradient's mean.
+      beta2: decay of the squared gradient's mean.
+      epsilon: keeps the division finite.
+      weight_decay: share of a weight, times the rate, taken off at each step; biases and normalisation are left out.
+
+    Source: Kingma and Ba, Adam (2015), algorithm 1; Loshchilov and Hutter, AdamW (2019), algorithm 2.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+    slots = ("m", "v")
+
+    def update(self, w, g, rate, t, m, v):
+        """Moves weight, mean and squared mean by one step."""
+        m_t = m.assign_add((1 - self.beta1) * (g - m))
+        v_t = v.assign_add((1 - self.beta2) * (tf.square(g) - v))
+        # The paper's two bias corrections, of m by 1 - beta1^t and of v by 1 - beta2^t, drawn into two scalars.
+        m_scale = rate / (1 - self.beta1**t)
+        v_scale = tf.math.rsqrt(1 - self.beta2**t)
+        move = m_scale * m_t / (v_scale * tf.sqrt(v_t) + self.epsilon)
+        if self.weight_decay and decays(w):
+            move += rate * self.weight_decay * w
+        w.assign_sub(move)
+
+
+def decays(weight) -> bool:
+    """Says whether weight decay holds for a weight: kernels yes, vectors (biases, batch norm) no."""
+    return len(weight.shape) > 1
