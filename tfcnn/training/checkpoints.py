@@ -1,9 +1,9 @@
 """Checkpoints that a kill at any moment leaves whole.
 
-A checkpoint is one .npz file: an array a variable under its name, and `header`, a JSON text in bytes, with what else
-training needs to go on. It is written beside its place, flushed to the disk and renamed. The zip format keeps a
-CRC-32 of every array, so a damaged file is noticed when it is read, and the one before it is taken. Nothing in it is
-pickled.
+A checkpoint is one .npz file: an array a variable under its name, and `header`, a JSON text in bytes, with
+what else training needs to go on. It is written beside its place, flushed to the disk and renamed. The zip
+format keeps a CRC-32 of every array, so a damaged file is noticed when it is read, and the one before it is
+taken. Nothing in it is pickled.
 """
 
 import io
@@ -70,7 +70,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
 
 
 def newest(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict] | None:
-    """Reads the newest whole checkpoint of a folder; damaged ones are passed over, and None means there is none."""
+    """Reads the newest whole checkpoint of a folder, passing over damaged ones; None: there is none."""
     for path in sorted(folder.glob("step-*.npz"), reverse=True):
         try:
             return read(path)
@@ -93,7 +93,8 @@ def path_of(folder: pathlib.Path, step: int) -> pathlib.Path:
 def compare(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], what: str) -> dict[str, np.ndarray]:
     """Gives the arrays that were found under the names that are wanted, or says where they differ.
 
-    Names may differ as long as number, order and shapes agree: Keras numbers unnamed layers anew in every process.
+    Names may differ as long as number, order and shapes agree: Keras numbers unnamed layers anew in every
+      process.
 
     Args:
       found: a checkpoint's arrays.

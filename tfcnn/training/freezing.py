@@ -13,8 +13,8 @@ def freeze(model: keras.Model, names: list[str]) -> list[str]:
 
     Args:
       model: a functional model; a backbone's outputs are its endpoints by name.
-      names: each an endpoint (it and every layer that it is computed from), a layer, or a pattern of layers' names
-        such as `block1_*`. Frozen batch norm uses, and keeps, its moving statistics.
+      names: each an endpoint (it and every layer that it is computed from), a layer, or a pattern of layers'
+        names such as `block1_*`. Frozen batch norm uses, and keeps, its moving statistics.
 
     Returns:
       The names of the layers that were frozen and have weights.
@@ -49,8 +49,8 @@ def freeze_batch_norm(model: keras.Model) -> None:
 def synchronize_batch_norm(model: keras.Model) -> None:
     """Makes live batch norm take its statistics over the batches of all replicas.
 
-    Without it each replica normalises by its own part of the batch, and the first replica's moving statistics are
-    what validation and checkpoints' networks see.
+    Without it each replica normalises by its own part of the batch, and the first replica's moving statistics
+    are what validation and checkpoints' networks see.
     """
     for layer in _batch_norms(model):
         layer.synchronized = True

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: a log of JSON lines, TensorBoard's files, and numbers for a progress line."""
+"""What a run writes down as it goes: a log of JSON lines, TensorBoard's files, and its speed."""
 
 import json
 import os
@@ -11,9 +11,9 @@ import numpy as np
 class Journal:
     """Log of one run.
 
-    log.jsonl has a line for every logged step ({step, losses, rate, gradient_norm, examples_per_second, waiting}; the
-    losses are means since the line before) and for every validation ({step, validation}); refused.jsonl has one for
-    every refused step ({step, why, losses, image_ids}).
+    log.jsonl has a line for every logged step ({step, losses, rate, gradient_norm, examples_per_second,
+    waiting}; the losses are means since the line before) and for every validation ({step, validation});
+    refused.jsonl has one for every refused step ({step, why, losses, image_ids}).
 
     Args:
       folder: where log.jsonl and tensorboard/ lie.
@@ -22,10 +22,10 @@ class Journal:
     """
 
     def __init__(self, folder: pathlib.Path, step: int, tensorboard: bool = True):
-        self.folder = folder
+        self.log, self.refusals = folder / "log.jsonl", folder / "refused.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        _drop_later(folder / "log.jsonl", step)
-        _drop_later(folder / "refused.jsonl", step)
+        _drop_later(self.log, step)
+        _drop_later(self.refusals, step)
         self.board = None
         if tensorboard:
             import tensorflow as tf
@@ -35,7 +35,7 @@ class Journal:
 
     def line(self, step: int, **fields) -> None:
         """Adds a line to the log, and its numbers to TensorBoard."""
-        _append(self.folder / "log.jsonl", {"step": step, **fields})
+        _append(self.log, {"step": step, **fields})
         if self.board:
             import tensorflow as tf
 
@@ -98,7 +98,7 @@ class Clock:
         seconds = self.waiting + self.stepping
         return self.waiting / seconds if seconds else None
 
-    def seconds_left(self, steps: int) -> float | None:
+    def left(self, steps: int) -> float | None:
         """Seconds that so many more steps take."""
         return (self.waiting + self.stepping) / self.steps * steps if self.steps else None
 

@@ -14,10 +14,11 @@ ADVICE = "lower --batch_size or --image_size, or keep the batch in parts with --
 def peak_bytes(graph: tf.Graph, examples: int) -> int:
     """Estimates the most memory that a compiled step holds at once.
 
-    The operations are gone through in the order in which they were made, which is one that can be run: a result lives
-    from its operation to the last one that reads it. Sizes that the graph leaves open are taken from the batch where
-    they stand first, else as 1; buffers that TensorFlow uses again in place are counted twice, which makes up for its
-    workspaces.
+    The operations are gone through in the order in which they were made, which is one that can be run: a
+      result lives
+    from its operation to the last one that reads it. Sizes that the graph leaves open are taken from the
+    batch where they stand first, else as 1; buffers that TensorFlow uses again in place are counted twice,
+    which makes up for its workspaces.
 
     Args:
       graph: the step's graph.
@@ -45,7 +46,7 @@ def peak_bytes(graph: tf.Graph, examples: int) -> int:
 
 
 def available_bytes() -> int | None:
-    """Memory that a process may still take on this machine or in its container, or None where that is not known."""
+    """Memory that is free on this machine or in its container, or None where that is not known."""
     found = []
     meminfo = pathlib.Path("/proc/meminfo")
     if meminfo.exists():
@@ -80,7 +81,7 @@ def check(step, batches: list, say) -> None:
         return
     if needed > available:
         raise InputError(
-            f"A step of training would take about {_gib(needed)} of memory, and {_gib(available)} are free: {ADVICE}."
+            f"A step of training takes {_gib(needed)} of memory, and {_gib(available)} are free: {ADVICE}."
         )
     if needed > available / 2:
         say(

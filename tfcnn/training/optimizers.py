@@ -1,11 +1,13 @@
 """SGD with momentum, Adam and AdamW, each on half a page beside its paper.
 
-They are our own because Keras' optimizers take no learning rate of a variable's own, clip each replica's gradients
-before these are summed, and cannot be told inside the graph to leave a step out. An optimizer here has no state: it
-names its slots (variables of a weight's shape that start at zero) and moves one weight. `training.step` holds the
+They are our own because Keras' optimizers take no learning rate of a variable's own, clip each replica's
+gradients before these are summed, and cannot be told inside the graph to leave a step out. An optimizer here
+has no state: it names its slots (variables of a weight's shape that start at zero) and moves one weight.
+`training.step` holds the
 slots, sums and clips the gradients, and decides whether the step counts.
 
-  w: a weight   g: its gradient   t: number of this update, from 1   rate: learning rate of this weight at this step
+  w: a weight   g: its gradient   t: number of this update, from 1   rate: learning rate of this weight at
+    this step
 """
 
 from dataclasses import dataclass
@@ -47,7 +49,8 @@ class AdamW:
       beta1: decay of the gradient's mean.
       beta2: decay of the squared gradient's mean.
       epsilon: keeps the division finite.
-      weight_decay: share of a weight, times the rate, taken off at each step; biases and normalisation are left out.
+      weight_decay: share of a weight, times the rate, taken off at each step; biases and normalisation are
+        left out.
 
     Source: Kingma and Ba, Adam (2015), algorithm 1; Loshchilov and Hutter, AdamW (2019), algorithm 2.
     """
@@ -63,7 +66,8 @@ class AdamW:
         """Moves weight, mean and squared mean by one step."""
         m_t = m.assign_add((1 - self.beta1) * (g - m))
         v_t = v.assign_add((1 - self.beta2) * (tf.square(g) - v))
-        # The paper's two bias corrections, of m by 1 - beta1^t and of v by 1 - beta2^t, drawn into two scalars.
+        # The paper's two bias corrections, of m by 1 - beta1^t and of v by 1 - beta2^t, drawn into two
+        # scalars.
         m_scale = rate / (1 - self.beta1**t)
         v_scale = tf.math.rsqrt(1 - self.beta2**t)
         move = m_scale * m_t / (v_scale * tf.sqrt(v_t) + self.epsilon)

@@ -57,7 +57,7 @@ def steps(rate: float, boundaries: tuple[int, ...], factor: float = 0.1, warmup:
 
 
 def named(name: str, rate: float, total: int, warmup: int = 0) -> Schedule:
-    """Gives the schedule that an app's --schedule names; `steps` divides by 10 after 2/3 and 8/9 of the run."""
+    """Gives the schedule that --schedule names; `steps` divides by 10 after 2/3 and 8/9 of the run."""
     if name == "constant":
         return constant(rate, warmup)
     if name == "cosine":

@@ -1,8 +1,8 @@
 """One step of training, compiled once, the same for one device and for many.
 
-Every replica takes its part of a batch, finds the sum of its losses and their gradients; the sums over replicas are
-divided by the number of examples, clipped, and every replica makes the same move with its own copy of the weights.
-A step whose losses or gradients are not finite moves nothing.
+Every replica takes its part of a batch, finds the sum of its losses and their gradients; the sums over
+replicas are divided by the number of examples, clipped, and every replica makes the same move with its own
+copy of the weights. A step whose losses or gradients are not finite moves nothing.
 """
 
 import contextlib
@@ -53,6 +53,9 @@ class Step:
         self.unreached: list[str] = []  # weights without a gradient, known once the step is traced
 
         self._variables = {f"weights/{name}": v.value for name, v in variables.items()}
+        for name, value in vars(trainee).items():
+            if isinstance(value, keras.random.SeedGenerator):
+                self._variables[f"seeds/{name}"] = value.state.value
         self._slots = {
             name: [self._keep(f"optimizer/{slot}/{name}", tf.zeros(v.shape)) for slot in optimizer.slots]
             for name, v in self.weights.items()
@@ -72,7 +75,7 @@ class Step:
             self._examples, self._total = _variable(tf.zeros(())), _variable(tf.zeros(()))
 
     def compile(self, element_spec) -> None:
-        """Makes the compiled functions for batches of this kind (`element_spec` of a distributed data set)."""
+        """Makes the compiled functions for batches with this `element_spec` of a distributed data set."""
         signature = [element_spec, tf.TensorSpec((), tf.float32), tf.TensorSpec((2,), tf.int32)]
 
         def compiled(function):
@@ -103,7 +106,7 @@ class Step:
         return [*gathered, self.move(batches[-1], rate, seeds[-1])]
 
     def _gradients(self, batch, seed):
-        """Gives this replica's losses, number of examples, and gradients of the losses' sum times the loss scale."""
+        """Gives a replica's losses, their sum, its examples, and the gradients of the scaled sum."""
         replica = tf.distribute.get_replica_context()
         examples = tf.cast(tf.shape(tf.nest.flatten(batch)[0])[0], tf.float32)
         seed = seed + [0, replica.replica_id_in_sync_group]
@@ -244,7 +247,7 @@ def all_layers(networks: dict[str, keras.Model]) -> list[keras.Layer]:
 
 
 def network_variables(networks: dict[str, keras.Model]) -> dict[str, keras.Variable]:
-    """Names all variables of all networks, the seeds of Dropout layers among them, each once: NET/LAYER/NAME."""
+    """Names all variables of all networks, Dropout layers' seeds too, each once: NET/LAYER/NAME."""
     seen, named = set(), {}
     for key, net in networks.items():
         for variable in net.variables:
