@@ -1,0 +1,447 @@
+"""One run of an app: its pictures in, its entries and files out."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import errno
+import functools
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from absl import flags
+
+from tfcnn import images, report
+from tfcnn.errors import InputError
+from tfcnn.training import runtime
+from tfcnn.version import __version__
+
+from . import models, usage
+from .progress import Progress
+
+RESULTS, FLAGS_FILE, PAGE = "results.json", "flags.txt", "index.html"
+
+
+class OutputError(Exception):
+    """The disk is full or the output_dir is gone: the run ends with one line."""
+
+
+class Item:
+    """One entry of results.json under way: a picture's, or a class's; as a context, InputError refuses it.
+
+    Attributes:
+        name: what the person calls it. stem: a unique name for its files.
+        entry: its fields; give it more.
+        lines: text that index.html shows under its pictures.
+    """
+
+    def __init__(self, run: Run, index: int, name: str, stem: str, entry: dict):
+        self._run, self._index = run, index
+        self.name, self.stem, self.entry = name, stem, entry
+        self.lines: list[str] = []
+        self.shown: list[tuple[str, bytes]] = []
+        self.finished = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind and issubclass(kind, InputError):
+            self.refuse(str(error))
+            return True
+        return False
+
+    def save(self, image, kind: str = "", caption: str = "", main: bool = False) -> str:
+        """Write a picture of this item, and show it in index.html.
+
+        Args:
+            image: as `images.write` takes it.
+            kind: what of the item it shows; the file is STEM_KIND.
+            caption: under it in index.html.
+            main: whether it is the item's main result, `picture`.
+
+        Returns:
+            The file's path relative to output_dir; "" with --save_images=false.
+
+        Raises:
+            InputError: a value is not finite.
+        """
+        relative = f"{self.stem}_{kind}" if kind else self.stem
+        relative = self._run.save_picture(image, relative)
+        self.show(image, caption or kind)
+        if relative:
+            if main:
+                self.entry["picture"] = relative
+            self.entry.setdefault("files", []).append(relative)
+        return relative
+
+    def show(self, image, caption: str = "") -> None:
+        """Show a picture in index.html without a file of its own."""
+        self.shown += self._run.reduced(image, caption)
+
+    def refuse(self, why: str) -> None:
+        """Leave this item out: it is listed under `refused`, and its files are removed."""
+        for name in self.entry.pop("files", []):
+            (self._run.output_dir / name).unlink(missing_ok=True)
+        self.finished = True
+        self._run.refuse(self.name, why, self._index)
+
+    def finish(self) -> None:
+        """Take the entry into the results; iterating on does this by itself."""
+        if not self.finished:
+            self.finished = True
+            self.entry = _plain(self.entry)
+            if _finite(self.entry) is not self.entry:
+                self.refuse("non-finite")
+            else:
+                self._run.entries[self._index] = self
+
+
+class Picture(Item):
+    """An input picture: `image` is uint8 [H, W, 3], `prepared` what `prepare` of `Run.batches` made of it."""
+
+    def __init__(self, run: Run, index: int, source: images.Source, stem: str):
+        super().__init__(run, index, source.file, stem, {"file": source.file})
+        self.source, self.prepared = source, None
+
+    @functools.cached_property
+    def image(self):
+        image, notes = images.read_with_notes(self.source, self._run.flags.max_pixels)
+        self.entry["height"], self.entry["width"] = image.shape[:2]
+        if notes:
+            self.entry["notes"] = notes
+        return image
+
+
+class Run:
+    """What `common.start` hands to an app's main.
+
+    Attributes:
+        app: its name. flags: its flags, parsed. output_dir: a Path; made at the first file.
+        metrics: figures of the whole run for results.json; results: more fields beside `metrics`.
+        resume: a trainer's: output_dir holds an unfinished run of the same command, so go on from its
+            checkpoint; where it is False, what output_dir holds is to be replaced.
+        stop: a trainer's: true once a signal asks it to stop; see `runtime.Interrupted`.
+    """
+
+    def __init__(self, app: str, values: flags.FlagValues, trainer: bool = False):
+        self.app, self.flags, self.trainer = app, values, trainer
+        self.flag_names = usage.names(values)
+        self.output_dir = pathlib.Path(values.output_dir)
+        self.threads = values.threads or runtime.cores()
+        self.entries: dict[int, Item] = {}
+        self.refused: dict[int, dict] = {}
+        self.metrics: dict = {}
+        self.results: dict = {}
+        self.net: str | None = None
+        self.resume, self.stop = False, runtime.Stop()
+        self.begun = False
+        self._began_at, self._shown, self._progress = time.monotonic(), 0, None
+        self._table: tuple = ()
+        self._made_dir = False
+
+    # ------------------------------------------------------------------------------------- in
+
+    @functools.cached_property
+    def runtime(self) -> runtime.Runtime:
+        """TensorFlow, set up as the flags say; the first use starts it."""
+        values = self.flags
+        begun = runtime.start(values.device, values.precision, values.threads, values.seed, values.verbosity)
+        self.say(begun.note)
+        return begun
+
+    def say(self, line: str) -> None:
+        """A line on standard error for the person, not with --quiet."""
+        if not self.flags.quiet:
+            print(f"{self.app}: {line}", file=sys.stderr, flush=True)
+
+    def sources(self) -> list[images.Source]:
+        """The pictures that the command names, --limit of them; packaged photographs where it names none."""
+        return self._sources[: self.flags.limit]
+
+    @functools.cached_property
+    def _sources(self):
+        specs = []
+        for spec in self.flags.images:
+            specs += [spec] if os.path.lexists(spec) else [part for part in spec.split(",") if part]
+        return images.find(specs) if specs else images.packaged()
+
+    def load_net(self, kind: str = "classifier", endpoints: list[str] | None = None) -> models.Net:
+        """The net that --net, --weights, --model and --labels name; see `models.load_net`."""
+        return models.load_net(self, kind, endpoints)
+
+    def classes(self, net: models.Net) -> list[int]:
+        """The indices that the app's flag --class names; [] where it is not given."""
+        return models.resolve_class(self.flags["class"].value or "", net.classes)
+
+    def pictures(self) -> Iterator[Picture]:
+        """The input pictures one by one, read ahead; those that cannot be read are refused.
+
+        Work on each inside `with picture:`, so that an InputError refuses that picture and the run goes on.
+        """
+        for batch in self.batches(1):
+            yield from batch
+
+    def batches(self, size: int, prepare: Callable | None = None) -> Iterator[list[Picture]]:
+        """The input pictures in lists of up to `size`, read ahead in --threads threads.
+
+        Args:
+            size: pictures a list.
+            prepare: done to the image in the reading thread, e.g. a resize; its result is
+                `picture.prepared`, and the image itself is let go (asked for, it is read again).
+        """
+        sources = self.sources()
+        stems = unique_stems(sources)
+        waiting = collections.deque(Picture(self, i, s, stems[i]) for i, s in enumerate(sources))
+        self.begin()
+        ahead = collections.deque()
+        batch = []
+        with self.progress(len(sources), self.app) as progress, _readers(self.threads) as pool:
+            while waiting or ahead:
+                while waiting and len(ahead) < max(2 * size, self.threads):
+                    picture = waiting.popleft()
+                    ahead.append((picture, pool.submit(_load, picture, prepare)))
+                picture, loaded = ahead.popleft()
+                with picture:
+                    loaded.result()
+                    batch.append(picture)
+                    for note in picture.entry.get("notes", ()):
+                        self.say(f"{picture.name}: {note}")
+                if picture.finished:
+                    progress.advance()
+                if batch and (len(batch) == size or not (waiting or ahead)):
+                    yield batch
+                    for picture in batch:
+                        picture.finish()
+                    progress.advance(len(batch))
+                    batch = []
+
+    def item(self, name: str, stem: str | None = None, **fields) -> Item:
+        """An entry that is no picture's, e.g. a class's; use it as a context, then it is in the results."""
+        self.begin()
+        return _Single(self, len(self.entries) + len(self.refused), name, stem or name, fields)
+
+    def begin(self) -> None:
+        """Say that the command is right and work begins: from here on a failure is status 1, not 2."""
+        if not self.begun:
+            self.begun = True
+            if (
+                self.trainer
+            ):  # what a killed run leaves must say whose it is, and nothing older may speak for it
+                (self.output_dir / RESULTS).unlink(missing_ok=True)
+                self.write_flags()
+
+    def progress(self, total: int | None, what: str, unit: str = "images") -> Progress:
+        """A context whose `advance(n, **numbers)` shows how far the work is."""
+        self.begin()
+        return Progress(total, what, unit, not self.flags.quiet, self)
+
+    # ------------------------------------------------------------------------------------- out
+
+    def check_output_dir(self) -> None:
+        """See that output_dir can be written, and leave no trace.
+
+        Raises:
+            InputError: it cannot, or --overwrite=false and it holds results.
+        """
+        made = []
+        try:
+            for folder in reversed([self.output_dir, *self.output_dir.parents]):
+                if not folder.is_dir():
+                    folder.mkdir()
+                    made.append(folder)
+            probe = self.output_dir / f".{os.getpid()}.part"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(f"--output_dir={self.output_dir} cannot be written: {error.strerror}") from error
+        finally:
+            for folder in reversed(made):
+                folder.rmdir()
+        if not self.flags.overwrite and not self.resume and (self.output_dir / RESULTS).exists():
+            raise InputError(f"{self.output_dir} holds a {RESULTS}, and --overwrite=false")
+
+    def place(self, relative: str) -> pathlib.Path:
+        """Where in output_dir a file goes; its folder is made."""
+        self.begin()
+        path = self.output_dir / relative
+        if self._made_dir and not self.output_dir.is_dir():
+            raise OutputError(f"{self.output_dir} is gone: it was removed while the run was writing to it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._made_dir = True
+        return path
+
+    def save_picture(self, image, relative: str) -> str:
+        """Write a picture to output_dir; a name without suffix gets that of --image_format."""
+        suffix = pathlib.PurePath(relative).suffix
+        if suffix.lower() not in (".png", ".jpg", ".jpeg"):
+            suffix = f".{getattr(self.flags, 'image_format', 'png')}"
+            relative += suffix
+        data = images.encode(image, suffix)
+        if not self.flags.save_images:
+            return ""
+        with guarded(self.output_dir):
+            images.write_bytes(self.place(relative), data)
+        return relative
+
+    def save_json(self, obj, relative: str) -> str:
+        """Write JSON to output_dir: numbers that are not finite become null, NumPy's become plain."""
+        with guarded(self.output_dir):
+            images.write_text(self.place(relative), json.dumps(_finite(_plain(obj)), indent=1) + "\n")
+        return relative
+
+    def reduced(self, image, caption: str) -> list[tuple[str, bytes]]:
+        """[(caption, JPEG)] for index.html, or [] when it shows enough already."""
+        self._shown += 1
+        if self._shown > report.MOST_PICTURES or not self.flags.save_images:
+            return []
+        return [(caption, report.reduced(image))]
+
+    def refuse(self, name: str, why: str, index: int | None = None) -> None:
+        """List an input under `refused` and name it on standard error; the run's status becomes 1."""
+        self.refused[len(self.refused) + 10**9 if index is None else index] = {"file": name, "why": why}
+        line = why if why.startswith(name) else f"{name}: {why}"
+        print(f"{self.app}: refused {line}", file=sys.stderr, flush=True)
+
+    def add(self, entry: dict) -> None:
+        """Add an entry that no picture or item carries."""
+        self.begin()
+        item = Item(self, len(self.entries) + len(self.refused), str(entry.get("file", "")), "", entry)
+        item.finish()
+
+    def table(self, columns: list[str], rows: list[list]) -> None:
+        """What to print at the end; of more than 20 rows the first 20."""
+        self._table = (columns, rows)
+
+    def write_flags(self) -> None:
+        """Write the flagfile that repeats the run; a trainer's is there from the first step on."""
+        lines = [f"# tfcnn {self.app} {__version__}", *usage.as_lines(self.flags, self.flag_names)]
+        with guarded(self.output_dir):
+            data = ("\n".join(lines) + "\n").encode(errors="surrogateescape")
+            images.write_bytes(self.place(FLAGS_FILE), data)
+
+    def finish(self, finished: bool = True) -> None:
+        """Write flags.txt, results.json and index.html, print the table and where the files lie."""
+        self.write_flags()
+        entries = [self.entries[index] for index in sorted(self.entries)]
+        started = "runtime" in self.__dict__
+        results = {
+            "app": self.app,
+            "version": __version__,
+            "flags": usage.as_values(self.flags, self.flag_names),
+            "net": self.net,
+            "device": self.runtime.description if started else None,
+            "seconds": round(time.monotonic() - self._began_at, 3),
+            "finished": finished,
+            "images": [item.entry for item in entries],
+            "refused": [self.refused[index] for index in sorted(self.refused)],
+            "metrics": self.metrics,
+            **self.results,
+        }
+        self.save_json(results, RESULTS)
+        page = report.gallery(
+            f"tfcnn {self.app}",
+            [report.Entry(item.name, item.shown, item.lines) for item in entries],
+            lines=[f"{file['file']} was refused: {file['why']}" for file in results["refused"]],
+            more=self._shown - sum(len(item.shown) for item in entries) if self.flags.save_images else 0,
+        )
+        with guarded(self.output_dir):
+            images.write_bytes(self.place(PAGE), page)
+        self._print_table()
+        print(f"{len(entries)} done, {len(self.refused)} refused; see {self.output_dir / PAGE}", flush=True)
+
+    def _print_table(self):
+        if not self._table:
+            return
+        columns, rows = self._table
+        cells = [[str(cell) for cell in row] for row in [columns, *rows[:20]]]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for row in cells:
+            print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        if len(rows) > 20:
+            print(f"... and {len(rows) - 20} more in {self.output_dir / RESULTS}")
+
+
+class _Single(Item):
+    """An Item outside any iteration: leaving its context takes it into the results."""
+
+    def __exit__(self, kind, error, trace):
+        handled = super().__exit__(kind, error, trace)
+        if kind is None:
+            self.finish()
+        return handled
+
+
+def _load(picture, prepare):
+    image = picture.image
+    if prepare is not None:
+        picture.prepared = prepare(image)
+        del picture.image
+
+
+@contextlib.contextmanager
+def _readers(threads):
+    pool = concurrent.futures.ThreadPoolExecutor(threads, "reader")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def guarded(folder):
+    """Turn a full disk or a vanished folder into OutputError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"the disk of {folder} is full; the finished files are whole") from error
+        raise OutputError(f"{folder} cannot be written any more: {error.strerror or error}") from error
+
+
+def unique_stems(sources: list[images.Source]) -> list[str]:
+    """A name for each source's files: its stem; where two have the same, its path without suffix."""
+    forms = [
+        [pathlib.PurePath(s.name).stem for s in sources],
+        [os.path.splitext(s.name)[0] for s in sources],
+        [os.path.splitext(s.file)[0] for s in sources],
+        [s.file for s in sources],
+    ]
+    chosen = []
+    counts = [collections.Counter(form) for form in forms]
+    for index in range(len(sources)):
+        level = next((n for n, form in enumerate(forms) if counts[n][form[index]] == 1), len(forms) - 1)
+        parts = pathlib.PurePath(forms[level][index]).parts
+        stem = "/".join(part for part in parts if part not in ("/", ".."))
+        chosen.append(stem if stem not in chosen else f"{stem}_{index}")
+    return chosen
+
+
+def _plain(obj):
+    """NumPy's numbers and arrays -> Python's."""
+    if isinstance(obj, dict):
+        return {str(key): _plain(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [_plain(value) for value in obj]
+    if hasattr(obj, "tolist"):
+        return _plain(obj.tolist())
+    return os.fspath(obj) if isinstance(obj, os.PathLike) else obj
+
+
+def _finite(obj):
+    """The same object where all its numbers are finite, else a copy with None for those that are not."""
+    if isinstance(obj, float):
+        return obj if math.isfinite(obj) else None
+    if isinstance(obj, dict):
+        copy = {key: _finite(value) for key, value in obj.items()}
+        return obj if all(copy[key] is obj[key] for key in obj) else copy
+    if isinstance(obj, list | tuple):
+        copy = [_finite(value) for value in obj]
+        return obj if all(a is b for a, b in zip(copy, obj, strict=True)) else copy
+    return obj
