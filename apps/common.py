@@ -204,7 +204,7 @@ def _guard(run, main, pictures, trainer):
 
 
 def _say(name, error, status):
-    if getattr(FLAGS, "debug", False) and isinstance(error, Exception):
+    if FLAGS.is_parsed() and FLAGS.debug and isinstance(error, Exception):
         traceback.print_exception(error)
     print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     return status

@@ -1,0 +1,154 @@
+"""Boxes with labels, heat maps and sheets of pictures: uint8 [H, W, 3] in, a new one out."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from tfcnn.errors import InputError
+
+# Dark violet over red to pale yellow: lightness grows steadily, so it reads in grey too.
+_HEAT = np.array(
+    [(8, 4, 24), (62, 12, 96), (128, 28, 108), (190, 50, 84), (236, 94, 44), (250, 168, 50), (252, 252, 178)],
+    np.float32,
+)
+
+
+def colour(index: int) -> tuple[int, int, int]:
+    """The RGB of a class: neighbours differ clearly, and every index has one."""
+    hue = index * 0.618033988749895 % 1.0
+    return tuple(round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.75, (0.95, 0.75)[index // 8 % 2]))
+
+
+def boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: Sequence[int] | None = None,
+    scores: Sequence[float] | None = None,
+    names: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Draw boxes on a picture, the best score on top.
+
+    Args:
+        image: uint8 [H, W, 3].
+        boxes: [n, 4] (x1, y1, x2, y2) in its continuous pixels; parts outside are cut off.
+        labels: [n] class indices: the colours, and with `names` the texts. Without, all have one colour.
+        scores: [n], 0..1, written behind the name.
+        names: the name of each class.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    picture = Image.fromarray(np.asarray(image, np.uint8))
+    canvas = ImageDraw.Draw(picture)
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    side = min(picture.size)
+    width = max(1, round(side / 150))
+    font = ImageFont.load_default(max(10, round(side / 28)))
+    order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
+    for i in order:
+        x1, y1, x2, y2 = boxes[i]
+        if not (np.isfinite(boxes[i]).all() and x2 >= x1 and y2 >= y1):
+            continue
+        rgb = colour(0 if labels is None else int(labels[i]))
+        left, top = math.floor(x1), math.floor(y1)
+        right, bottom = max(left, math.ceil(x2) - 1), max(top, math.ceil(y2) - 1)
+        canvas.rectangle((left, top, right, bottom), outline=rgb, width=width)
+        words = [] if names is None or labels is None else [str(names[int(labels[i])])]
+        words += [] if scores is None else [f"{scores[i]:.2f}"]
+        if words:
+            _tag(canvas, " ".join(words), max(0, left), max(0, top), rgb, font, picture.size)
+    return np.asarray(picture)
+
+
+def _tag(canvas, text, left, top, rgb, font, size):
+    """A filled label over the upper edge of a box, or inside it where there is no room above."""
+    x1, y1, x2, y2 = canvas.textbbox((0, 0), text, font=font)
+    wide, high = x2 - x1 + 4, y2 - y1 + 4
+    left = max(0, min(left, size[0] - wide))
+    top = top - high if top >= high else top
+    canvas.rectangle((left, top, left + wide, top + high), fill=rgb)
+    light = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 140
+    canvas.text((left + 2 - x1, top + 2 - y1), text, font=font, fill="black" if light else "white")
+
+
+def heat_map(values: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
+    """Show a map in colours, its least value dark and its greatest light.
+
+    Args:
+        values: [h, w]; a constant map is all dark.
+        image: uint8 [H, W, 3]; the map is then laid over it, stretched to its size.
+
+    Returns:
+        uint8 [h, w, 3], with `image` [H, W, 3].
+
+    Raises:
+        InputError: a value is not finite.
+    """
+    scaled = unit_range(values)
+    if image is None:
+        return np.rint(_heat(scaled)).astype(np.uint8)
+    height, width = image.shape[:2]
+    scaled = Image.fromarray(scaled).resize((width, height), Image.Resampling.BILINEAR)
+    scaled = np.asarray(scaled)[..., None]
+    grey = np.asarray(image, np.float32).mean(axis=-1, keepdims=True)
+    alpha = 0.35 + 0.5 * scaled
+    return np.rint((1 - alpha) * grey + alpha * _heat(scaled[..., 0])).astype(np.uint8)
+
+
+def unit_range(values: np.ndarray) -> np.ndarray:
+    """A map shifted and scaled to 0..1, float32; a constant one becomes 0."""
+    values = np.asarray(values, np.float64)
+    if not np.isfinite(values).all():
+        raise InputError("non-finite")
+    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+    return ((values - low) / (high - low) if high > low else np.zeros_like(values)).astype(np.float32)
+
+
+def _heat(scaled):
+    """[h, w] in 0..1 -> float32 [h, w, 3]."""
+    position = np.clip(scaled, 0, 1) * (len(_HEAT) - 1)
+    lower = np.minimum(position.astype(int), len(_HEAT) - 2)
+    part = (position - lower)[..., None]
+    return (1 - part) * _HEAT[lower] + part * _HEAT[lower + 1]
+
+
+def grid(
+    pictures: Sequence[np.ndarray], columns: int | None = None, captions: Sequence[str] | None = None
+) -> np.ndarray:
+    """Lay pictures out on a white sheet, row by row, each centred in a cell as large as the largest.
+
+    Args:
+        pictures: uint8 [H, W, 3] each, of any sizes.
+        columns: how many in a row; about as many as rows when None.
+        captions: a text under each; cut off at the cell's width.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    gap = 4
+    columns = columns or max(1, math.ceil(math.sqrt(len(pictures))))
+    columns = min(columns, max(1, len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    cell_w = max((p.shape[1] for p in pictures), default=1)
+    cell_h = max((p.shape[0] for p in pictures), default=1)
+    font = ImageFont.load_default(12)
+    text_h = 18 if captions else 0
+    size = (gap + columns * (cell_w + gap), gap + rows * (cell_h + text_h + gap))
+    sheet = Image.new("RGB", size, "white")
+    canvas = ImageDraw.Draw(sheet)
+    for i, picture in enumerate(pictures):
+        left = gap + i % columns * (cell_w + gap)
+        top = gap + i // columns * (cell_h + text_h + gap)
+        offset = ((cell_w - picture.shape[1]) // 2, (cell_h - picture.shape[0]) // 2)
+        sheet.paste(Image.fromarray(np.asarray(picture, np.uint8)), (left + offset[0], top + offset[1]))
+        if captions:
+            text = captions[i]
+            while len(text) > 1 and canvas.textlength(text, font=font) > cell_w:
+                text = text[:-2] + "…" if len(text) > 2 else text[:1]
+            canvas.text((left, top + cell_h + 2), text, font=font, fill="black")
+    return np.asarray(sheet)
