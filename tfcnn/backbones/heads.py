@@ -1,0 +1,73 @@
+"""Any Keras classifier as one with both its scores and what they were before softmax.
+
+N pictures, K classes.
+"""
+
+import keras
+import numpy as np
+
+from ..errors import InputError
+
+
+def with_logits(model: keras.Model) -> keras.Model:
+    """Gives a classifier both outputs: `scores`, and the `logits` before its softmax or sigmoid.
+
+    The layers are those of the model that is given, but for the last, whose weights are copied.
+
+    Args:
+        model: pictures [N, H, W, 3] -> [N, K], or a dict with `logits` and `scores` already. Its last layer
+            is a softmax or a sigmoid, or has one as its activation, or gives logits (softmax: the scores).
+
+    Returns:
+        A model from the same pictures to {"logits": [N, K], "scores": [N, K]}.
+
+    Raises:
+        InputError: it has several outputs or another shape, or its probabilities cannot be taken apart.
+    """
+    output = getattr(model, "output", None)
+    if isinstance(output, dict) and {"logits", "scores"} <= output.keys():
+        return model
+    outputs = keras.tree.flatten(output)
+    if len(outputs) != 1 or not keras.backend.is_keras_tensor(outputs[0]) or len(outputs[0].shape) != 2:
+        gives = (
+            f"{len(outputs)} outputs" if len(outputs) != 1 else getattr(output, "shape", "no known output")
+        )
+        raise InputError(f"{model.name} is no classifier: it gives {gives}, not one vector a picture")
+    logits, squashing = _before_squashing(outputs[0])
+    if squashing is None and _gives_probabilities(model):
+        raise InputError(
+            f"{model.name} gives probabilities, and its last layer {model.layers[-1].name} hides what they "
+            "were before softmax: end the model in a Dense or Activation layer"
+        )
+    squash = keras.layers.Activation(squashing or "softmax", name="scores", dtype="float32")
+    return keras.Model(model.inputs, {"logits": logits, "scores": squash(logits)}, name=model.name)
+
+
+def _before_squashing(output):
+    """The tensor before the last softmax or sigmoid, and which of the two it was, else None."""
+    layer, node = output._keras_history.operation, output._keras_history.node_index
+    before = layer._inbound_nodes[node].input_tensors
+    if isinstance(layer, keras.Model):  # a model as the last layer: the same with its own end
+        logits, kind = _before_squashing(layer.output)
+        return (output, None) if kind is None else (keras.Model(layer.inputs, logits)(before), kind)
+    if isinstance(layer, keras.layers.Softmax):
+        return before[0], "softmax"
+    kind = getattr(getattr(layer, "activation", None), "__name__", None)
+    if kind not in ("softmax", "sigmoid"):
+        return output, None
+    if isinstance(layer, keras.layers.Activation):
+        return before[0], kind
+    bare = type(layer).from_config(
+        layer.get_config() | {"activation": "linear", "name": f"{layer.name}_logits"}
+    )
+    logits = bare(before[0])
+    bare.set_weights(layer.get_weights())
+    return logits, kind
+
+
+def _gives_probabilities(model):
+    shape = [1, *(side or 64 for side in model.input_shape[1:])]
+    values = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+    (output,) = keras.tree.flatten(model(values, training=False))
+    output = keras.ops.convert_to_numpy(output)
+    return bool((output >= 0).all() and abs(output.sum() - 1) < 1e-4)
