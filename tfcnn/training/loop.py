@@ -230,7 +230,7 @@ class _Run:
         checkpoints.keep_newest(self.checkpoints, self.keep)
 
     def take(self, done: int, outcome: "_Outcome", ids: Callable[[], list]) -> None:
-        """Takes a step's outcome; one that was refused is written down, and the third in a row ends the run."""
+        """Takes a step's outcome; a refused one is written down, and the third in a row ends the run."""
         if outcome.accepted:
             self.refused_in_a_row = 0
             self.since_log.append(outcome)

@@ -1,0 +1,26 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def apart():
+    done = subprocess.run([sys.executable, "replicas.py"], cwd=HERE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.parametrize("norm", ["absent", "frozen"])
+def test_two_devices_end_with_the_weights_of_one(apart, optimizer, norm):
+    assert apart[f"{optimizer} {norm}"] < 1e-6
+
+
+def test_live_batch_norm_is_the_same_only_when_synchronized(apart):
+    assert apart["momentum synchronized"] < 1e-5
+    assert apart["momentum live"] > 1e-4

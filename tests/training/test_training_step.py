@@ -1,0 +1,219 @@
+"""The step against plain NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import small_training as small
+import tensorflow as tf
+
+from tfcnn.training import freezing
+from tfcnn.training.optimizers import SGD, AdamW
+from tfcnn.training.step import Step
+
+RATE = 0.05
+
+
+def one_batch(count=8, start=0):
+    return {k: tf.constant(v[start : start + count]) for k, v in small.arrays().items() if k != "image_id"}
+
+
+def moved(optimizer, steps=1, net=None, parts=None, **settings):
+    """Weights before and after some steps on the same batch (or on `parts` of one, accumulated)."""
+    trainee = small.SmallTrainee(net)
+    before = trainee.weights()
+    parts = parts or [one_batch()]
+    step = Step(trainee, optimizer, accumulate=len(parts), **settings)
+    step.compile({k: tf.TensorSpec([None, *v.shape[1:]], v.dtype) for k, v in parts[0].items()})
+    results = [step(parts, RATE, [(0, k) for k in range(len(parts))]) for _ in range(steps)]
+    return before, trainee.weights(), step, results
+
+
+def plainly_moved(update, steps):
+    """The same in NumPy: the gradient of the mean loss, and `update(w, g, memory, t)` for each weight."""
+    trainee = small.SmallTrainee()
+    net, batch = trainee.networks["net"], one_batch()
+    memories = [{} for _ in net.trainable_variables]
+    for t in range(1, steps + 1):
+        with tf.GradientTape() as tape:
+            loss = tf.add_n(list(trainee.losses(batch).values())) / 8
+        gradients = tape.gradient(loss, net.trainable_variables)
+        for w, g, memory in zip(net.trainable_variables, gradients, memories, strict=True):
+            w.assign(update(w.numpy(), g.numpy(), memory, t))
+    return trainee.weights()
+
+
+def momentum(w, g, memory, t):
+    memory["v"] = 0.9 * memory.get("v", 0) - RATE * g
+    return w + memory["v"]
+
+
+def nesterov(w, g, memory, t):
+    memory["v"] = 0.9 * memory.get("v", 0) - RATE * g
+    return w + 0.9 * memory["v"] - RATE * g
+
+
+def adamw(decay):
+    def update(w, g, memory, t):
+        memory["m"] = 0.9 * memory.get("m", 0) + 0.1 * g
+        memory["v"] = 0.999 * memory.get("v", 0) + 0.001 * g**2
+        m_hat, v_hat = memory["m"] / (1 - 0.9**t), memory["v"] / (1 - 0.999**t)
+        return w - RATE * (m_hat / (np.sqrt(v_hat) + 1e-8) + decay * w * (w.ndim > 1))
+
+    return update
+
+
+def assert_equal(one, other, tolerance=1e-6):
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "ours, plain",
+    [
+        (SGD(momentum=0.9), momentum),
+        (SGD(momentum=0.9, nesterov=True), nesterov),
+        (AdamW(), adamw(0.0)),
+        (AdamW(weight_decay=0.3), adamw(0.3)),
+    ],
+    ids=["momentum", "nesterov", "adam", "adamw"],
+)
+def test_five_steps_equal_the_papers_formulas(ours, plain):
+    before, after, _, _ = moved(ours, steps=5)
+    assert_equal(after, plainly_moved(plain, 5), 2e-5)
+    assert max(abs(after[n] - before[n]).max() for n in after) > 0.01
+
+
+def test_sgd_decays_kernels_only():
+    before, plain, _, _ = moved(SGD(momentum=0.0))
+    _, decayed, _, _ = moved(SGD(momentum=0.0, weight_decay=0.5))
+    for name in before:
+        expected = plain[name] - RATE * 0.5 * before[name] * (before[name].ndim > 1)
+        np.testing.assert_allclose(decayed[name], expected, atol=1e-6)
+
+
+def test_batches_gathered_are_one_large_batch_though_their_sizes_differ():
+    _, whole, _, _ = moved(AdamW(), steps=3)
+    _, parts, _, results = moved(AdamW(), steps=3, parts=[one_batch(5), one_batch(2, 5), one_batch(1, 7)])
+    assert_equal(whole, parts, 1e-5)
+    assert [float(r["examples"]) for r in results[0]] == [5, 2, 1]
+
+
+def test_a_multiplier_scales_a_weights_own_rate_and_zero_leaves_it_alone():
+    factors = {"kernel": 0.25, "bias": 0.0}
+    before, plain, _, _ = moved(SGD(momentum=0.0))
+    _, scaled, _, _ = moved(SGD(momentum=0.0), multiplier=lambda v: factors[v.name])
+    for name in before:
+        factor = factors[name.split("/")[-1]]
+        np.testing.assert_allclose(
+            scaled[name] - before[name], factor * (plain[name] - before[name]), atol=1e-7
+        )
+
+
+def test_clipping_bounds_the_norm_of_all_gradients_together():
+    before, after, _, results = moved(SGD(momentum=0.0), clip_norm=0.1)
+    move = np.sqrt(sum(((after[n] - before[n]) ** 2).sum() for n in before))
+    assert move == pytest.approx(RATE * 0.1, rel=1e-4)
+    assert results[0][0]["gradient_norm"] > 0.2  # as it was before clipping
+    _, unclipped, _, _ = moved(SGD(momentum=0.0), clip_norm=1e3)
+    assert_equal(unclipped, moved(SGD(momentum=0.0))[1], 1e-8)
+
+
+def test_the_average_follows_the_weights_and_batch_norms_statistics():
+    trainee = small.SmallTrainee(small.small_net(batch_norm=True))
+    step = Step(trainee, SGD(), average=0.9)
+    batch = one_batch()
+    step.compile({k: tf.TensorSpec(v.shape, v.dtype) for k, v in batch.items()})
+    expected = trainee.weights()
+    for t in range(1, 13):
+        step([batch], RATE, [(0, t)])
+        decay = min(0.9, (1 + t) / (10 + t))
+        expected = {n: decay * a + (1 - decay) * trainee.weights()[n] for n, a in expected.items()}
+    last = trainee.weights()
+    with step.averaged():
+        assert_equal(trainee.weights(), expected, 1e-5)
+    assert_equal(trainee.weights(), last, 0.0)
+    assert abs(expected["norm/moving_mean"] - last["norm/moving_mean"]).max() > 1e-3
+
+
+def test_frozen_layers_and_frozen_batch_norm_stay():
+    net = small.small_net(batch_norm=True)
+    assert freezing.freeze(net, ["conv"]) == ["conv"]
+    freezing.freeze_batch_norm(net)
+    before, after, _, _ = moved(AdamW(), net=net, average=0.9)
+    still = {n for n in before if np.array_equal(before[n], after[n])}
+    assert still == {n for n in before if n.startswith(("conv/", "norm/"))}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_changes_nothing(bad):
+    trainee = small.SmallTrainee(small.small_net(batch_norm=True))
+    freezing.freeze_batch_norm(trainee.networks["net"])
+    step = Step(trainee, AdamW(weight_decay=0.1), average=0.9)
+    good = one_batch()
+    step.compile({k: tf.TensorSpec(v.shape, v.dtype) for k, v in good.items()})
+    step([good], RATE, [(0, 0)])
+    before = step.state()
+    broken = good | {"image": good["image"] + tf.constant([bad] + [0.0] * 7)[:, None, None, None]}
+    assert not step([broken], RATE, [(0, 1)])[0]["accepted"]
+    after = step.state()
+    assert {n for n in before if not np.array_equal(before[n], after[n])} == {"refused_in_a_row"}
+    assert step([good], RATE, [(0, 2)])[0]["accepted"]
+    assert step.state()["refused_in_a_row"] == 0
+
+
+def test_each_step_and_batch_has_a_seed_of_its_own():
+    seen = []
+
+    class Seeing(small.SmallTrainee):
+        def losses(self, batch):
+            tf.py_function(lambda seed: seen.append(tuple(seed.numpy())), [batch["seed"]], [])
+            return super().losses(batch)
+
+    trainee, batch = Seeing(), one_batch()
+    step = Step(trainee, SGD(), accumulate=2)
+    step.compile({k: tf.TensorSpec(v.shape, v.dtype) for k, v in batch.items()})
+    step([batch, batch], RATE, [(5, 0), (5, 1)])
+    assert seen == [(5, 0), (5, 1)]
+
+
+def test_a_weight_without_a_gradient_is_left_alone_and_named():
+    net = small.small_net()
+    net.unused = keras.layers.Dense(2, name="unused")
+    net.unused.build((None, 3))
+    before, after, step, _ = moved(AdamW(weight_decay=0.5), net=net)
+    assert step.unreached == ["net/unused/kernel", "net/unused/bias"]
+    assert np.array_equal(before["unused/kernel"], after["unused/kernel"])
+    assert not np.array_equal(before["conv/kernel"], after["conv/kernel"])
+
+
+@pytest.fixture
+def policy():
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy("float32")
+
+
+def test_bfloat16_trains_float32_weights(policy):
+    policy("mixed_bfloat16")
+    before, after, _, results = moved(AdamW(), steps=20)
+    assert after["conv/kernel"].dtype == np.float32
+    assert results[-1][0]["losses"]["softmax"] < 0.5 * results[0][0]["losses"]["softmax"]
+
+
+def test_float16_scales_its_loss_and_halves_the_scale_at_an_overflow(policy):
+    policy("mixed_float16")
+    trainee, batch = small.SmallTrainee(), one_batch()
+    step = Step(trainee, SGD(momentum=0.0))
+    step.compile({k: tf.TensorSpec(v.shape, v.dtype) for k, v in batch.items()})
+    step.load({"loss_scale": np.float32(2.0**40)})  # sure to overflow
+    before = trainee.weights()
+    result = step([batch], RATE, [(0, 0)])[0]
+    assert result["accepted"]  # no fault of the batch
+    assert_equal(trainee.weights(), before, 0.0)
+    assert step.state()["loss_scale"] == 2.0**39
+    step.load({"loss_scale": np.float32(2.0**10)})
+    step([batch], RATE, [(0, 1)])
+    policy("float32")
+    _, exact, _, _ = moved(SGD(momentum=0.0))
+    assert_equal(trainee.weights(), exact, 2e-3)
+    assert abs(exact["conv/kernel"] - before["conv/kernel"]).max() > 5e-3
