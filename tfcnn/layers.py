@@ -1,3 +1,3 @@
-"""Every registered layer of tfcnn: import this, and keras.models.load_model reads any model that tfcnn saved."""
+"""Every registered layer: import this, and keras.models.load_model reads any model that tfcnn saved."""
 
 from .backbones import layers as backbones  # noqa: F401

@@ -1,13 +1,15 @@
 """The backbone factory: classical nets by name, with preprocessing inside and weights where there are any.
 
-`backbone(name)` gives a net of any height and width that maps a picture to a dict of endpoints, `classifier(name)` one
-of its own size that names what is in it. TensorFlow is imported when the first of the functions is asked for.
+`backbone(name)` gives a net that maps pictures of any height and width to a dict of endpoints,
+`classifier(name)` one of its own size that names what is in them. TensorFlow is imported by the first of the
+functions that is asked for.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
-from .table import NETS, Endpoint, Net, Preprocessing, endpoint_names
+from .rows import Endpoint, Net, Preprocessing
+from .table import NETS, endpoint_names
 
 if TYPE_CHECKING:
     from .convert import fully_convolutional

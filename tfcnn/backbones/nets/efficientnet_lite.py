@@ -28,7 +28,7 @@ def lite2(x, classes=None):
 
 
 def efficientnet_lite(x, classes, width, depth, dropout):
-    """Builds the net on a preprocessed picture [N, H, W, 3]; stem, head, first and last stage's depth are not scaled."""
+    """Builds the net on a preprocessed picture [N, H, W, 3]; stem, head and the outer stages' depths stay."""
     x = _relu6(_norm(_conv(x, 32, 3, 2, "stem_conv"), "stem_bn"), "stem_relu")
     block = 0
     for stage, (repeats, kernel, stride, expansion, channels) in enumerate(STAGES):
