@@ -3,6 +3,8 @@
 Shape letters: B pictures, H and W places of the feature map, C channels, R regions of a picture, S = size.
 """
 
+import math
+
 import tensorflow as tf
 
 
@@ -14,35 +16,216 @@ def roi_align(features, boxes, stride, size=7, samples=2):
     value; boxes are cut to the map first, and a padded box gives the map's first cell.
 
     Args:
-        features: float32 [B, H, W, C].
+        features: float [B, H, W, C].
         boxes: float32 [B, R, 4], pixels of the picture; no gradient flows to them.
         stride: pixels from one feature to the next.
         size: S, bins on a side.
         samples: points on a side of a bin.
 
     Returns:
-        float32 [B, R, S, S, C], with a gradient to the features.
+        As features, [B, R, S, S, C], with a gradient to the features.
 
     Source: He et al. 2017 (Mask R-CNN), section 3, with half-pixel centres.
     """
-    shape = tf.shape(features)
-    batch, height, width = shape[0], shape[1], shape[2]
+    batch, height, width, _ = tf.unstack(tf.shape(features))
     regions = tf.shape(boxes)[1]
-    extent = tf.cast(tf.stack([width, height, width, height]), tf.float32)
-    boxes = tf.clip_by_value(tf.stop_gradient(boxes) / stride, 0, extent)  # cells of the map
-    low, high = boxes[..., :2], tf.maximum(boxes[..., :2], boxes[..., 2:])
     # The map grows by a copy of its border, so that a sample in cells [0, H] always lies between two values:
     # cell coordinate t is index t - 0.5 of the map, t + 0.5 of the padded one.
-    padded = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
+    padded = tf.pad(tf.cast(features, tf.float32), [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
+    extent = tf.cast(tf.stack([width, height, width, height]), tf.float32)
+    cells = tf.clip_by_value(tf.stop_gradient(boxes) / stride, 0, extent)
+    low, high = cells[..., :2], tf.maximum(cells[..., :2], cells[..., 2:])
     points = size * samples
-    margin = (high - low) / (2 * points)
-    span = tf.cast(tf.stack([width, height]) + 1, tf.float32)  # last index of the padded map
+    margin = (high - low) / (2 * points)  # from the edge of the box to its first point
+    span = extent[:2] + 1  # last index of the padded map
     x1, y1 = tf.unstack((low + margin + 0.5) / span, axis=-1)
     x2, y2 = tf.unstack((high - margin + 0.5) / span, axis=-1)
     corners = tf.reshape(tf.stack([y1, x1, y2, x2], axis=-1), [batch * regions, 4])
     picture = tf.repeat(tf.range(batch), regions)
-    crops = tf.image.crop_and_resize(padded, corners, picture, [points, points])
-    pooled = tf.nn.avg_pool2d(crops, samples, samples, "VALID")
-    pooled = tf.reshape(pooled, [batch, regions, size, size, features.shape[-1]])
-    pooled.set_shape([features.shape[0], boxes.shape[1], size, size, features.shape[-1]])
-    return pooled
+
+    @tf.custom_gradient
+    def sample(padded):
+        crops = tf.image.crop_and_resize(padded, corners, picture, [points, points])
+        pooled = tf.nn.avg_pool2d(crops, samples, samples, "VALID")  # [B * R, S, S, C]
+
+        def backward(gradient):
+            # Each point gets its share; spreading by hand takes half the time of average pooling's own
+            # gradient.
+            share = gradient[:, :, None, :, None] / samples**2
+            spread = tf.tile(share, [1, 1, samples, 1, samples, 1])  # [B * R, S, samples, S, samples, C]
+            return tf.raw_ops.CropAndResizeGradImage(
+                grads=tf.reshape(spread, tf.shape(crops)),
+                boxes=corners,
+                box_ind=picture,
+                image_size=tf.shape(padded),
+                T=tf.float32,
+            )
+
+        return pooled, backward
+
+    return _per_region(tf.cast(sample(padded), features.dtype), features, boxes, size)
+
+
+def roi_max_pool(features, boxes, scale, size=7):
+    """RoI max pooling exactly as in Fast R-CNN: rounded regions, bins of whole cells, the largest value of
+    each.
+
+    The program's boxes are inclusive pixels, (x1, y1, x2 - 1, y2 - 1) of ours. Its corners times the scale
+    are rounded, halves away from zero; a region is at least one cell; bins reach from floor to ceil, so
+    neighbours overlap; bins outside the map are 0 and give no gradient; of equal values the first in row
+    order takes the gradient. A padded box gives the map's first cell.
+
+    Args:
+        features: float [B, H, W, C].
+        boxes: float32 [B, R, 4], pixels of the picture; no gradient flows to them.
+        scale: features per pixel, 1/16 in VGG16.
+        size: S, bins on a side.
+
+    Returns:
+        As features, [B, R, S, S, C], with a gradient to the features.
+
+    Source: Girshick 2015 (Fast R-CNN), section 2.1; its roi_pooling_layer.cpp.
+    """
+    batch, height, width, channels = tf.unstack(tf.shape(features))
+    corners = tf.stop_gradient(boxes) - tf.constant([0, 0, 1, 1], boxes.dtype)
+    x1, y1, x2, y2 = tf.unstack(_round_half_away(corners * scale), axis=-1)  # each [B, R]
+    top, bottom = _bins(y1, y2, height, size)  # each [B, R, S], cells; bottom is excluded
+    left, right = _bins(x1, x2, width, size)
+    tall = _window_limit(features.shape[1], size)
+    wide = _window_limit(features.shape[2], size)
+    high = tf.clip_by_value(bottom - top, 1, tall)  # sides of the windows that fill the bins
+    long = tf.clip_by_value(right - left, 1, wide)
+    columns = _windows_across(right - left, wide)
+    windows = _windows_across(bottom - top, tall) * columns
+    empty = (bottom <= top)[..., :, None] | (right <= left)[..., None, :]  # [B, R, S, S]
+    first_cell = tf.range(batch)[:, None, None, None] * (height * width)
+    cells = batch * height * width
+
+    def window(i):
+        """Where in the tables the i-th of the windows lies that together fill each bin, [B * R * S * S]."""
+        y = tf.minimum(top + i // columns * tall, bottom - high)[..., :, None]
+        x = tf.minimum(left + i % columns * wide, right - long)[..., None, :]
+        table = (high - 1)[..., :, None] * wide + (long - 1)[..., None, :]
+        place = table * cells + first_cell + y * width + x
+        return tf.reshape(tf.where(empty, tall * wide * cells, place), [-1])
+
+    @tf.custom_gradient
+    def pool(features):
+        values, places = _window_tables(features, tall, wide)
+
+        def larger(i, best):
+            return i + 1, tf.maximum(best, tf.gather(values, window(i)))
+
+        # One window fills each bin but in large regions: mostly this loop has nothing to do.
+        pooled = tf.gather(values, window(0))
+        _, pooled = tf.while_loop(lambda i, _: i < windows, larger, (1, pooled))
+
+        def backward(gradient):
+            nowhere = cells * channels
+
+            def nearer(i, best):
+                found = tf.gather(values, window(i)) == pooled
+                return i + 1, tf.minimum(best, tf.where(found, tf.gather(places, window(i)), nowhere))
+
+            def search():
+                start = tf.fill(tf.shape(pooled), nowhere)
+                return tf.while_loop(lambda i, _: i < windows, nearer, (0, start))[1]
+
+            place = tf.cond(windows > 1, search, lambda: tf.gather(places, window(0)))
+            # Counting with weights is ten times faster than a scatter of single numbers.
+            bins = nowhere + 1  # the last takes what is for empty bins
+            total = tf.math.bincount(tf.reshape(place, [-1]), tf.reshape(gradient, [-1]), bins, bins)
+            return tf.reshape(total[:-1], tf.shape(features))
+
+        return pooled, backward
+
+    pooled = pool(tf.cast(features, tf.float32))
+    return _per_region(tf.cast(pooled, features.dtype), features, boxes, size)
+
+
+def _round_half_away(x):
+    """C's round: halves away from zero."""
+    size = tf.abs(x)
+    whole = tf.floor(size)
+    return tf.sign(x) * (whole + tf.cast(size - whole >= 0.5, x.dtype))  # floor(size + 0.5) can round the sum
+
+
+def _bins(start, stop, side, size):
+    """First cell and the cell after the last of each bin of a region from `start` to `stop` inclusive, cut
+    to the map.
+
+    Args:
+        start: float [B, R], whole numbers, cells.
+        stop: float [B, R].
+        side: rows or columns of the map.
+        size: S, bins.
+
+    Returns:
+        Two int32 [B, R, S].
+    """
+    # The program divides in float32. TensorFlow would turn that into a product with 1 / size, which is not
+    # the same; in float64 the difference is far too small to be seen after rounding to float32.
+    region = tf.cast(tf.maximum(stop - start + 1, 1), tf.float64)
+    bin_side = tf.cast(region / size, tf.float32)[..., None]
+    step = tf.range(size, dtype=tf.float32)
+    first = tf.cast(tf.floor(step * bin_side) + start[..., None], tf.int32)
+    last = tf.cast(tf.math.ceil((step + 1) * bin_side) + start[..., None], tf.int32)
+    return tf.clip_by_value(first, 0, side), tf.clip_by_value(last, 0, side)
+
+
+def _window_limit(side, size):
+    """Longest window to prepare along a side of the map: a bin's longest, or an equal part of it up to 6."""
+    if side is None:
+        return 5
+    longest = min(side, side // size + 2)
+    return math.ceil(longest / math.ceil(longest / 6))
+
+
+def _windows_across(length, limit):
+    """How many windows of at most `limit` cells fill the longest bin, a scalar of at least 1."""
+    return tf.maximum((tf.reduce_max(length) + limit - 1) // limit, 1)
+
+
+def _window_tables(features, tall, wide):
+    """The largest value, and where it first is, of every window of up to tall x wide cells.
+
+    Args:
+        features: float32 [B, H, W, C].
+
+    Returns:
+        values: float32 [tall * wide * B * H * W + 1, C]. The window of h x w cells with its first cell at
+            (b, y, x) is row (((h - 1) wide + w - 1) B + b) H W + y W + x; windows that would leave the map
+            hold anything; the last row is 0, for empty bins.
+        places: int32, likewise: place in the flat features; the last row is one beyond them.
+    """
+    shape = tf.shape(features)
+    count = tf.size(features)
+    cell = features, tf.reshape(tf.range(count), shape)
+
+    def joined(near, far, distance, axis):
+        """The windows `near` grown by the windows `far` that lie so many cells further along the axis."""
+        value, place = (tf.roll(x, -distance, axis) for x in far)
+        further = value > near[0]  # strictly, so the first in row order stays
+        return tf.where(further, value, near[0]), tf.where(further, place, near[1])
+
+    row = [cell]
+    for distance in range(1, wide):
+        row.append(joined(row[-1], cell, distance, axis=2))
+    table = [row]
+    for distance in range(1, tall):
+        table.append([joined(near, far, distance, axis=1) for near, far in zip(table[-1], row, strict=True)])
+    windows = [window for row in table for window in row]
+    channels = shape[-1]
+    values = [tf.reshape(value, [-1, channels]) for value, _ in windows]
+    places = [tf.reshape(place, [-1, channels]) for _, place in windows]
+    return (
+        tf.concat([*values, tf.zeros([1, channels])], axis=0),
+        tf.concat([*places, tf.fill([1, channels], count)], axis=0),
+    )
+
+
+def _per_region(pooled, features, boxes, size):
+    """[B * R * S * S, C] or [B * R, S, S, C] as [B, R, S, S, C], with all that is known of the shape."""
+    channels = features.shape[-1]
+    pooled = tf.reshape(pooled, [tf.shape(boxes)[0], tf.shape(boxes)[1], size, size, channels])
+    return tf.ensure_shape(pooled, [boxes.shape[0], boxes.shape[1], size, size, channels])
