@@ -1,0 +1,108 @@
+"""Truth and results as flat tables: all objects and all detections of a data set side by side, in float64.
+
+G true objects and N detections of all pictures, K classes. Pictures are numbered in the data set's order.
+"""
+
+import dataclasses
+from collections.abc import Hashable, Iterable, Mapping
+
+import numpy as np
+
+from ..datasets.example import Record
+from ..detections import Detections
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TruthTable:
+    """What there is to find, in the order of the files.
+
+    Attributes:
+        images: ids of the pictures, those without objects too.
+        image: int32 [G], the picture of each object, an index into `images`.
+        label: int32 [G], 0..K-1.
+        boxes: float64 [G, 4], (x1, y1, x2, y2) in continuous pixels, as written.
+        box_areas: float64 [G], width times height as written.
+        areas: float64 [G], the annotated area.
+        ignored: bool [G], VOC's difficult or COCO's crowd.
+    """
+
+    images: list[Hashable]
+    image: np.ndarray
+    label: np.ndarray
+    boxes: np.ndarray
+    box_areas: np.ndarray
+    areas: np.ndarray
+    ignored: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ResultTable:
+    """What was found, in the order of the file; the columns are TruthTable's.
+
+    Attributes:
+        image, label: int32 [N].
+        score: float64 [N].
+        boxes: float64 [N, 4].
+        box_areas: float64 [N].
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+    boxes: np.ndarray
+    box_areas: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, index: np.ndarray) -> "ResultTable":
+        """The detections of `index`, in its order."""
+        return ResultTable(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+
+
+def truth_table(records: Iterable[Record]) -> TruthTable:
+    """The objects of a data set's records; a record without `truth` has none."""
+    records = list(records)
+    counts = [0 if record.truth is None else len(record.truth.labels) for record in records]
+
+    def column(name: str, dtype: type, *shape: int) -> np.ndarray:
+        parts = [getattr(record.truth, name) for record, count in zip(records, counts, strict=True) if count]
+        return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros((0, *shape), dtype)
+
+    return TruthTable(
+        images=[record.image_id for record in records],
+        image=np.repeat(np.arange(len(records), dtype=np.int32), counts),
+        label=column("labels", np.int32),
+        boxes=column("boxes", np.float64, 4),
+        box_areas=column("box_areas", np.float64),
+        areas=column("areas", np.float64),
+        ignored=column("ignored", bool),
+    )
+
+
+def result_table(detections: Mapping[Hashable, Detections], images: list[Hashable]) -> ResultTable:
+    """Detections by picture as a table, in the order of `images`; pictures not named there are left out."""
+    found = [(index, detections[image]) for index, image in enumerate(images) if image in detections]
+    boxes = np.concatenate([d.boxes for _, d in found] or [np.zeros((0, 4))])
+    counts = [len(d) for _, d in found]
+    return ResultTable(
+        image=np.repeat(np.array([index for index, _ in found], np.int32), counts),
+        label=np.concatenate([d.labels for _, d in found] or [np.zeros(0, np.int32)]),
+        score=np.concatenate([d.scores for _, d in found] or [np.zeros(0)]),
+        boxes=boxes,
+        box_areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+    )
+
+
+def tables(
+    truth: TruthTable | Iterable[Record], results: ResultTable | Mapping[Hashable, Detections]
+) -> tuple[TruthTable, ResultTable]:
+    """Both as tables, whichever form they come in."""
+    if not isinstance(truth, TruthTable):
+        truth = truth_table(truth)
+    if not isinstance(results, ResultTable):
+        results = result_table(results, truth.images)
+    return truth, results
