@@ -1,25 +1,68 @@
 """Data sets: a reader a layout, augmentation, and the pipeline from records to batches."""
 
 import importlib
+import inspect
 import pathlib
 
 from ..errors import InputError
-from .example import Dataset
+from .example import Dataset, Record, Truth
 
-READERS = {"voc": "voc"}
+__all__ = ["READERS", "Dataset", "Record", "Truth", "open"]
+
+# The reader of each name that --dataset takes: a module and its function. "tfds:NAME" is any of TensorFlow
+# Datasets.
+READERS = {
+    "voc": ("voc", "read"),
+    "coco": ("coco", "read"),
+    "imagenet_loc": ("imagenet", "read_loc"),
+    "imagenet_det": ("imagenet", "read_det"),
+    "tiny_imagenet": ("tiny_imagenet", "read"),
+    "lsp": ("lsp", "read"),
+    "folder": ("folder", "read"),
+    "cifar10": ("cifar10", "read"),
+    "mnist": ("mnist", "read"),
+    "digits": ("digits", "read"),
+    "shapes": ("shapes", "read"),
+}
+PACKAGED = ("digits", "shapes")  # need no files
 
 
-def open(name: str, path: str | pathlib.Path | None = None, split: str = "train") -> Dataset:
+def open(
+    name: str,
+    path: str | pathlib.Path | None = None,
+    split: str | None = None,
+    annotations: str | pathlib.Path | None = None,
+    pictures: bool = True,
+) -> Dataset:
     """Reads a data set by the name that --dataset gives it.
 
     Args:
-        name: one of `READERS`.
-        path: the folder or .zip that holds it.
-        split: as the layout names its parts.
+        name: one of `READERS`, or "tfds:NAME".
+        path: the folder or .zip that holds it; not needed by digits and shapes, nor by COCO's annotations
+            alone.
+        split: as the layout names its parts; None is the reader's default.
+        annotations: COCO's annotation file, where it is not the split's own.
+        pictures: False to read annotations alone: then no picture has to be there.
 
     Raises:
         InputError: an unknown name, or no such data there.
     """
+    options = {} if split is None else {"split": split}
+    if name.startswith("tfds:"):
+        from . import tfds
+
+        return tfds.read(path, name=name.removeprefix("tfds:"), **options)
     if name not in READERS:
-        raise InputError(f"No data set {name!r}: one of {', '.join(READERS)}")
-    return importlib.import_module(f".{READERS[name]}", __name__).read(path, split)
+        raise InputError(f"No data set {name!r}: one of {', '.join(READERS)}, or tfds:NAME")
+    module, function = READERS[name]
+    read = getattr(importlib.import_module(f".{module}", __name__), function)
+    known = inspect.signature(read).parameters
+    if annotations is not None:
+        if "annotations" not in known:
+            raise InputError(f"The {name} data set has no annotation file of its own choice: it is for coco")
+        options["annotations"] = annotations
+    if path is None and name not in PACKAGED and annotations is None:
+        raise InputError(f"The {name} data set needs its folder or .zip (--data)")
+    if not pictures and "pictures" in known:
+        options["pictures"] = False
+    return read(path, **options)

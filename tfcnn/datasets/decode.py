@@ -5,6 +5,9 @@ import io
 
 import numpy as np
 
+from .. import images
+from ..errors import InputError
+
 
 def picture(data: bytes, file: str) -> np.ndarray:
     """Decodes a picture as `tfcnn.images.read` does.
@@ -29,9 +32,6 @@ def picture(data: bytes, file: str) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         if image is not None:
             return image
-    from .. import images
-    from ..errors import InputError
-
     try:
         return images.read(io.BytesIO(data))
     except InputError as error:
@@ -39,7 +39,10 @@ def picture(data: bytes, file: str) -> np.ndarray:
 
 
 def _plain_jpeg(data: bytes) -> bool:
-    return data[:2] == b"\xff\xd8" and data[-2:] == b"\xff\xd9" and jpeg_header(data)[2] in (1, 3)
+    if data[:2] != b"\xff\xd8" or data[-2:] != b"\xff\xd9":
+        return False
+    width, height, components = jpeg_header(data)
+    return components in (1, 3) and width * height <= images.MAX_PIXELS
 
 
 def jpeg_header(data: bytes) -> tuple[int, int, int]:
@@ -67,8 +70,6 @@ def indices(data: bytes, file: str) -> np.ndarray:
         InputError: not such a picture.
     """
     from PIL import Image
-
-    from ..errors import InputError
 
     try:
         with Image.open(io.BytesIO(data)) as image:

@@ -48,6 +48,7 @@ class Record:
         boxes: float32 [M, 4].
         labels: int32 [M], 0..K-1.
         difficult: bool [M], VOC's flag.
+        truncated: bool [M], VOC's flag.
         crowd: bool [M], COCO's iscrowd.
         area: float32 [M], COCO's annotated area, elsewhere the box's.
         label: the picture's own class in a classification set, else -1.
@@ -64,6 +65,7 @@ class Record:
     boxes: np.ndarray = dataclasses.field(default_factory=lambda: NOTHING)
     labels: np.ndarray = None
     difficult: np.ndarray = None
+    truncated: np.ndarray = None
     crowd: np.ndarray = None
     area: np.ndarray = None
     label: int = -1
@@ -75,10 +77,9 @@ class Record:
         count = len(self.boxes)
         if self.labels is None:
             self.labels = np.zeros(count, np.int32)
-        if self.difficult is None:
-            self.difficult = np.zeros(count, bool)
-        if self.crowd is None:
-            self.crowd = np.zeros(count, bool)
+        for name in ("difficult", "truncated", "crowd"):
+            if getattr(self, name) is None:
+                setattr(self, name, np.zeros(count, bool))
         if self.area is None:
             self.area = (self.boxes[:, 2] - self.boxes[:, 0]) * (self.boxes[:, 3] - self.boxes[:, 1])
 
@@ -117,7 +118,13 @@ class Dataset:
 
 
 def checked_boxes(
-    boxes: np.ndarray, names: list[str], width: int, height: int, file: str, broken: list[dict]
+    boxes: np.ndarray,
+    names: list[str],
+    width: int,
+    height: int,
+    file: str,
+    broken: list[dict],
+    slack: float = 0.5,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes that can be trained on, by rules that every reader shares.
 
@@ -131,6 +138,7 @@ def checked_boxes(
         width, height: the picture's size in pixels.
         file: the annotation's name, for the report.
         broken: list to which {"file", "why", "rule"} are added.
+        slack: pixels that a box may stick out without a report: the rounding of whoever wrote it.
 
     Returns:
         float32 [M', 4] clipped boxes, and the indices int [M'] of those kept.
@@ -142,8 +150,9 @@ def checked_boxes(
         clipped = np.clip(boxes, low, edge)
         good = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & np.isfinite(boxes).all(1)
         inside = good & (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
-    if inside.all() and (clipped == boxes).all():
-        return boxes.astype(np.float32), np.arange(len(boxes))
+        out = np.abs(clipped - boxes).max(axis=1, initial=0) > slack
+    if inside.all() and not out.any():
+        return clipped.astype(np.float32), np.arange(len(boxes))
     for index, box in enumerate(boxes):
         if not np.isfinite(box).all():
             why, rule = "is not finite", "object skipped"
@@ -152,7 +161,7 @@ def checked_boxes(
             why, rule = "is inverted" if inverted else "is empty", "object skipped"
         elif not inside[index]:
             why, rule = f"lies outside the picture of {width}x{height}", "object skipped"
-        elif (clipped[index] != box).any():
+        elif out[index]:
             why, rule = f"sticks out of the picture of {width}x{height}", "box clipped"
         else:
             continue

@@ -28,6 +28,7 @@ class Root:
                     f"{path} is neither a folder nor a .zip: name the data set's folder"
                 ) from None
             self._members = {n for n in self._archive.namelist() if not n.endswith("/")}
+            self._tree = _tree(self._members)
         else:
             raise InputError(f"No data set at {path}: name an existing folder or .zip file")
 
@@ -81,6 +82,15 @@ class Root:
         """Names of the files right under `under`, sorted, relative to `under`."""
         return sorted(self._children(under)[1])
 
+    def walk(self, under: str = "") -> list[str]:
+        """Names of all files below `under`, sorted, relative to `under`."""
+        full = self._full(under).rstrip("/")
+        if self._archive is None:
+            place = self.path / full
+            return sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
+        start = full + "/" if full else ""
+        return sorted(member[len(start) :] for member in self._members if member.startswith(start))
+
     def _children(self, under: str) -> tuple[set[str], set[str]]:
         full = self._full(under).rstrip("/")
         if self._archive is None:
@@ -89,9 +99,23 @@ class Root:
                 return set(), set()
             entries = [(entry.name, entry.is_dir()) for entry in place.iterdir()]
             return {n for n, is_dir in entries if is_dir}, {n for n, is_dir in entries if not is_dir}
-        start = full + "/" if full else ""
-        rests = [member[len(start) :] for member in self._members if member.startswith(start)]
-        return {r.split("/", 1)[0] for r in rests if "/" in r}, {r for r in rests if "/" not in r}
+        return self._tree.get(full, (set(), set()))
+
+
+def _tree(members: set[str]) -> dict[str, tuple[set[str], set[str]]]:
+    """Names of the folders and of the files right under each folder of an archive; its top is ""."""
+    tree: dict[str, tuple[set[str], set[str]]] = {"": (set(), set())}
+    for member in members:
+        folder, _, name = member.rpartition("/")
+        tree.setdefault(folder, (set(), set()))[1].add(name)
+        while folder:
+            parent, _, name = folder.rpartition("/")
+            known = tree.setdefault(parent, (set(), set()))[0]
+            if name in known:
+                break
+            known.add(name)
+            folder = parent
+    return tree
 
 
 def find(path: str | pathlib.Path, holds: Callable[[Root], bool], what: str) -> Root:

@@ -51,7 +51,7 @@ def read(path: str | pathlib.Path, split: str = "trainval", pictures: bool = Tru
         if not root.exists(file):
             report(broken, file, "the annotation is missing", "picture skipped")
             continue
-        annotation = _parse(root.read(file), file, broken)
+        annotation = parse_annotation(root.read(file), file, broken)
         if annotation is None:
             report(broken, file, "not a readable annotation", "picture skipped")
             continue
@@ -101,8 +101,19 @@ def _classes(root: Root, named: list[str]) -> tuple[list[str], list[int]]:
     return list(ours), list(range(1, len(ours) + 1))
 
 
-def _parse(data: bytes, file: str, broken: list[dict]) -> dict | None:
-    """One annotation as {"filename", "size", "objects"}; None where it is no annotation at all."""
+def parse_annotation(data: bytes, file: str, broken: list[dict]) -> dict | None:
+    """Reads one XML file of VOC's or ImageNet's kind.
+
+    Args:
+        data: the file's bytes.
+        file: its name, for the report.
+        broken: list that objects without a box are reported to.
+
+    Returns:
+        {"filename", "size": [width, height] (0 unknown), "objects": [{"name", "box": [xmin, ymin, xmax,
+        ymax] as written, "difficult", "truncated", "place" (in the file, from 0)}]}; None where it is no
+        annotation.
+    """
     try:
         tree = ElementTree.fromstring(data)
     except (ElementTree.ParseError, DefusedXmlException):
@@ -113,6 +124,8 @@ def _parse(data: bytes, file: str, broken: list[dict]) -> dict | None:
         corners = element.find("bndbox")
         try:
             box = [float(corners.findtext(key)) for key in ("xmin", "ymin", "xmax", "ymax")]
+            if not np.isfinite(box).all():
+                raise ValueError
         except (AttributeError, TypeError, ValueError):
             report(broken, file, f"object {place + 1} ({name}) has no box of four numbers", "object skipped")
             continue
@@ -128,7 +141,6 @@ def _parse(data: bytes, file: str, broken: list[dict]) -> dict | None:
     return {
         "filename": (tree.findtext("filename") or "").strip(),
         "size": [_number(tree.findtext(f"size/{key}")) for key in ("width", "height")],
-        "segmented": (tree.findtext("segmented") or "0").strip() == "1",
         "objects": objects,
     }
 
@@ -179,16 +191,10 @@ def _record(
             )
     corners = np.array([obj["box"] for obj in known], np.float64).reshape(-1, 4) - [1, 1, 0, 0]
     names = [obj["name"] for obj in known]
-    sides = corners[:, 2:] - corners[:, :2]
-    truth = Truth(
-        boxes=corners,
-        box_areas=sides[:, 0] * sides[:, 1],
-        areas=sides[:, 0] * sides[:, 1],
-        labels=np.array([index_of[name] for name in names], np.int32),
-        ignored=np.array([obj["difficult"] for obj in known], bool),
-    )
+    labels = np.array([index_of[name] for name in names], np.int32)
+    difficult = np.array([obj["difficult"] for obj in known], bool)
+    areas = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
     boxes, kept = checked_boxes(corners, names, width, height, file, broken)
-    known = [known[k] for k in kept]
     return Record(
         image_id=image_id,
         file=picture,
@@ -196,10 +202,11 @@ def _record(
         height=height,
         source=root.reader(picture),
         boxes=boxes,
-        labels=np.array([index_of[obj["name"]] for obj in known], np.int32),
-        difficult=np.array([obj["difficult"] for obj in known], bool),
-        masks=_masks(root, image_id, [obj["place"] for obj in known]),
-        truth=truth,
+        labels=labels[kept],
+        difficult=difficult[kept],
+        truncated=np.array([obj["truncated"] for obj in known], bool)[kept],
+        masks=_masks(root, image_id, [known[k]["place"] for k in kept]),
+        truth=Truth(corners, areas, areas, labels, difficult),
     )
 
 
@@ -212,10 +219,6 @@ def _masks(root: Root, image_id: str, places: list[int]):
 
     def masks() -> np.ndarray:
         numbers = decode.indices(root.read(file), file)
-        return (
-            np.stack([numbers == place + 1 for place in places])
-            if places
-            else np.zeros((0, *numbers.shape), bool)
-        )
+        return np.array([numbers == place + 1 for place in places], bool).reshape(-1, *numbers.shape)
 
     return masks

@@ -1,0 +1,73 @@
+"""A folder of classes: one folder a class, the pictures in it, with splits above the classes or without."""
+
+import pathlib
+
+from ..errors import InputError
+from ..sources import SUFFIXES
+from .example import Dataset, Record
+from .root import Root
+
+HELD_OUT = 10  # where there are no splits, each tenth picture of a class is for validation
+
+
+def read(path: str | pathlib.Path, split: str | None = None, name: str = "folder") -> Dataset:
+    """Reads pictures sorted into folders, from a folder or a .zip.
+
+    Args:
+        path: a folder or .zip that holds SPLIT/CLASS/picture or CLASS/picture at its top or one level down.
+        split: the folder above the classes ("train"). Where there are no such folders, "train" and "val"
+            (or "test")
+            part the pictures: each tenth of a class, by name, is held out. None is all of them.
+        name: of the data set.
+
+    Returns:
+        The data set; classes are the folders' names, sorted.
+
+    Raises:
+        InputError: no pictures, or no such split.
+    """
+    top = Root(path)
+    roots = [top, *(top.at(folder) for folder in top.folders())]
+    for root in roots:
+        if split is not None and _classes(root.at(split)):
+            return _dataset(name, root.at(split), lambda index: True)
+    root = next((root for root in roots if _classes(root)), None)
+    splits = [s for root in roots for s in root.folders() if _classes(root.at(s))]
+    if root is None or splits:
+        raise InputError(
+            f"{path} has no pictures in {'CLASS' if split is None else split + '/CLASS'}/"
+            + (f": its splits are {', '.join(dict.fromkeys(splits))}" if splits else "")
+        )
+    if split not in (None, "train", "val", "test"):
+        raise InputError(f"{path} has no split {split!r}: train or val")
+    return _dataset(
+        name, root, lambda index: split is None or (index % HELD_OUT == HELD_OUT - 1) == (split != "train")
+    )
+
+
+def _pictures(root: Root, folder: str) -> list[str]:
+    return [
+        f for f in root.files(folder) if pathlib.PurePosixPath(f).suffix.lower() in SUFFIXES and f[0] != "."
+    ]
+
+
+def _classes(root: Root) -> list[str]:
+    return [folder for folder in root.folders() if _pictures(root, folder)]
+
+
+def _dataset(name: str, root: Root, wanted) -> Dataset:
+    classes = _classes(root)
+    examples = [
+        Record(
+            f"{folder}/{file.rsplit('.', 1)[0]}",
+            f"{folder}/{file}",
+            0,
+            0,
+            root.reader(f"{folder}/{file}"),
+            label=label,
+        )
+        for label, folder in enumerate(classes)
+        for index, file in enumerate(_pictures(root, folder))
+        if wanted(index)
+    ]
+    return Dataset(name, classes, list(range(1, len(classes) + 1)), examples)

@@ -1,0 +1,156 @@
+"""ImageNet's two tasks with boxes (ILSVRC): localization (LOC, 1000 classes) and detection (DET, 200
+classes).
+
+The layout is the challenge's own: Annotations/TASK, Data/TASK and ImageSets/TASK, the task being CLS-LOC
+or DET. An object's name is its synset. Corners are 0-based and inclusive: (xmin, ymin, xmax, ymax) is the box
+(xmin, ymin, xmax + 1, ymax + 1), as the development kit counts overlaps.
+Source: the ILSVRC development kit; Russakovsky et al., IJCV 115(3), 2015.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+from ..errors import InputError
+from .example import Dataset, Record, Truth, checked_boxes, report
+from .root import Root, find
+from .voc import parse_annotation
+
+# Where the development kit, Kaggle's copy and people of their own keep the list of synsets.
+SYNSET_FILES = (
+    "LOC_synset_mapping.txt",
+    "map_clsloc.txt",
+    "map_det.txt",
+    "devkit/data/map_clsloc.txt",
+    "devkit/data/map_det.txt",
+    "synsets.txt",
+)
+
+
+def read_loc(path: str | pathlib.Path, split: str = "val", pictures: bool = True) -> Dataset:
+    """Reads a split of the localization task; `label` is the picture's class, boxes are all of that class.
+
+    Args:
+        path: a folder or .zip with Annotations/CLS-LOC at its top or one level down.
+        split: "train" (the pictures with boxes; "train_cls" is all of them) or "val".
+        pictures: False for annotations alone, as evaluation needs them.
+
+    Returns:
+        The data set. Classes are the synsets in sorted order, with names where a list of them lies in the
+        set.
+
+    Raises:
+        InputError: no such set or split.
+    """
+    return _read(path, split, "CLS-LOC", "imagenet_loc", pictures)
+
+
+def read_det(path: str | pathlib.Path, split: str = "val", pictures: bool = True) -> Dataset:
+    """Reads a split of the detection task; see `read_loc`. A picture without objects is an example too."""
+    return _read(path, split, "DET", "imagenet_det", pictures)
+
+
+def _read(path, split: str, task: str, name: str, pictures: bool) -> Dataset:
+    root = find(path, lambda r: task in r.folders("Annotations"), f"Annotations/{task}")
+    folder = split.split("_")[0]
+    broken: list[dict] = []
+    parsed = []
+    for image_id in _ids(root, task, split):
+        file = f"Annotations/{task}/{folder}/{image_id}.xml"
+        annotation = {"size": [0, 0], "objects": []}  # training pictures without boxes have no annotation
+        if root.exists(file):
+            annotation = parse_annotation(root.read(file), file, broken)
+            if annotation is None:
+                report(broken, file, "not a readable annotation", "picture skipped")
+                continue
+        elif folder != "train":
+            report(broken, file, "the annotation is missing", "picture skipped")
+            continue
+        picture = f"Data/{task}/{folder}/{image_id}.JPEG"
+        if pictures and not root.exists(picture):
+            report(broken, picture, "the picture is missing", "picture skipped")
+            continue
+        parsed.append((image_id, file, picture, annotation))
+    found = {obj["name"] for *_, annotation in parsed for obj in annotation["objects"]}
+    if task == "CLS-LOC":
+        found |= {image_id.split("/")[0] for image_id, *_ in parsed if "/" in image_id}
+    synsets, names, ids = _synsets(root, pathlib.Path(path), found)
+    index_of = {synset: index for index, synset in enumerate(synsets)}
+    examples = [_record(root, *entry, index_of, task == "CLS-LOC", broken) for entry in parsed]
+    return Dataset(name, names, ids, examples, broken)
+
+
+def _ids(root: Root, task: str, split: str) -> list[str]:
+    """Pictures of a split by the list in ImageSets (a picture's name, and a number or a flag), else all of
+    its annotations."""
+    lists = f"ImageSets/{task}"
+    for file in (f"{split}.txt", f"{split}_loc.txt"):
+        if root.exists(f"{lists}/{file}"):
+            lines = [line.split() for line in root.text(f"{lists}/{file}").splitlines() if line.strip()]
+            return [words[0] for words in lines if words[1:] != ["-1"]]
+    files = root.walk(f"Annotations/{task}/{split}")
+    if not files:
+        known = [file[:-4] for file in root.files(lists)] or root.folders(f"Annotations/{task}")
+        raise InputError(f"{root} has no split {split!r}: it has {', '.join(known) or 'none'}")
+    return [file[: -len(".xml")] for file in files if file.endswith(".xml")]
+
+
+def _synsets(root: Root, path: pathlib.Path, found: set[str]) -> tuple[list[str], list[str], list[int]]:
+    """Synsets, names and ids of the classes: categories.json, else a list of synsets, else those found."""
+    if root.exists("categories.json"):
+        categories = json.loads(root.text("categories.json"))
+        synsets = [category.get("synset", category["name"]) for category in categories]
+        return (
+            synsets,
+            [category["name"] for category in categories],
+            [category["id"] for category in categories],
+        )
+    for place in (root, Root(path)):
+        file = next((file for file in SYNSET_FILES if place.exists(file)), None)
+        if file is not None:
+            label_of = dict(
+                sorted(_synset_line(line) for line in place.text(file).splitlines() if line.strip())
+            )
+            return list(label_of), list(label_of.values()), list(range(1, len(label_of) + 1))
+    synsets = sorted(found)
+    return synsets, synsets, list(range(1, len(synsets) + 1))
+
+
+def _synset_line(line: str) -> tuple[str, str]:
+    """ "n01440764 tench, Tinca tinca" or the kit's "n02119789 1 kit_fox"."""
+    synset, _, label = line.strip().partition(" ")
+    number, _, rest = label.partition(" ")
+    return synset, (rest if number.isdigit() and rest else label).strip() or synset
+
+
+def _record(root, image_id, file, picture, annotation, index_of, is_loc: bool, broken) -> Record:
+    width, height = (max(0, side) for side in annotation["size"])
+    known = []
+    for obj in annotation["objects"]:
+        if obj["name"] in index_of:
+            known.append(obj)
+        else:
+            report(
+                broken, file, f"object {obj['place'] + 1} has unknown class {obj['name']!r}", "object skipped"
+            )
+    names = [obj["name"] for obj in known]
+    labels = np.array([index_of[name] for name in names], np.int32)
+    corners = np.array([obj["box"] for obj in known], np.float64).reshape(-1, 4) + [0, 0, 1, 1]
+    # Some annotators wrote the picture's size as the last pixel.
+    boxes, kept = checked_boxes(corners, names, width, height, file, broken, slack=1.0)
+    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    label = -1
+    if is_loc:
+        label = int(labels[0]) if len(labels) else index_of.get(image_id.split("/")[0], -1)
+    return Record(
+        image_id=image_id.split("/")[-1],
+        file=picture,
+        width=width,
+        height=height,
+        source=root.reader(picture),
+        boxes=boxes,
+        labels=labels[kept],
+        label=label,
+        truth=Truth(corners, areas, areas, labels, np.zeros(len(labels), bool)),
+    )
