@@ -1,48 +1,182 @@
-"""Name what is in pictures."""
+"""Name what is in pictures, and measure it where the truth is known."""
 
 from __future__ import annotations
+
+import collections
+import csv
+import os
 
 import numpy as np
 from absl import flags
 
-from tfcnn import images
+from tfcnn import draw, images
+from tfcnn.errors import InputError
 
 from . import common
 
 GROUP, SUMMARY = "start", "name what is in pictures"
 
-TOP = flags.DEFINE_integer("top", 5, "How many classes to name for a picture, best first", lower_bound=1)
+TOP = flags.DEFINE_integer("top", 5, "Classes to name for a picture, best first, e.g. --top=3", lower_bound=1)
+DENSE = flags.DEFINE_bool(
+    "dense",
+    False,
+    "Run the net fully convolutionally over the whole picture, its shorter side --image_size pixels (none: "
+    "twice the net's own), and show where the best class answers",
+)
+TRUTH = flags.DEFINE_string(
+    "truth", None, "CSV with the columns file and class_index: measure accuracy, e.g. --truth=labels.csv"
+)
+RUNTIME = flags.DEFINE_enum(
+    "runtime", "tf", ["tf", "litert"], "TensorFlow, or LiteRT (fast on a CPU; pip install 'tfcnn[litert]')"
+)
 
 
 def main(run: common.Run) -> None:
-    values = run.flags
+    if DENSE.value and RUNTIME.value == "litert":
+        raise InputError("--dense needs --runtime=tf")
     net = run.load_net()
+    truth = read_truth(TRUTH.value, run.sources(), net.classes) if TRUTH.value else {}
+    answer, prepare = dense(run, net) if DENSE.value else whole(run, net)
+
+    rows, ranks = [], []
+    for batch in run.batches(1 if DENSE.value else run.flags.batch_size, prepare):
+        scores, maps = answer(np.stack([picture.prepared for picture in batch]).astype(np.float32))
+        for i, picture in enumerate(batch):
+            with picture:
+                order = np.argsort(-scores[i], kind="stable")
+                picture.entry["predictions"] = [named(net, k, scores[i]) for k in order[: TOP.value]]
+                best = picture.entry["predictions"][0]
+                picture.show(picture.prepared, f"{best['label']} {best['score']:.1%}")
+                if DENSE.value:
+                    overlay = draw.heat_map(maps[i, ..., order[0]], picture.prepared)
+                    picture.save(overlay, "map", f"where {best['label']} answers", main=True)
+                rows.append([picture.name, best["label"], f"{best['score']:.1%}"])
+                if picture.source in truth:
+                    true = truth[picture.source]
+                    ranks.append((true, int(order[0]), int(np.flatnonzero(order == true)[0])))
+    run.results["images_per_second"] = run.rate
+    run.table(["file", "class", "score"], rows)
+    if TRUTH.value:
+        run.metrics |= accuracy(ranks, net.classes)
+        run.table(*accuracy_table(run.metrics))
+
+
+def named(net, index, scores) -> dict:
+    """A class and its score for results.json."""
+    synset, label = net.classes[index]
+    return {"index": int(index), "synset": synset, "label": label, "score": float(scores[index])}
+
+
+def whole(run, net):
+    """(answer, prepare) of the net at its own size: a batch -> scores [N, K]."""
+
+    def prepare(image):
+        return images.resize(image, net.size, run.flags.resize)[0]
+
+    if RUNTIME.value == "litert":
+        from tfcnn import litert
+
+        program = litert.Program(net.model, net.size, run.threads)
+        return (lambda batch: (program(batch)["scores"], None)), prepare
+
     import tensorflow as tf
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(input_signature=[tf.TensorSpec([None, net.size, net.size, 3])])
     def scores(batch):
         return net.model(batch, training=False)["scores"]
 
-    def prepare(image):
-        return images.resize(image, net.size, values.resize)[0]
+    return (lambda batch: (scores(batch).numpy(), None)), prepare
 
-    rows = []
-    for batch in run.batches(values.batch_size, prepare):
-        inputs = np.stack([picture.prepared for picture in batch]).astype(np.float32)
-        for picture, values_ in zip(batch, scores(inputs).numpy(), strict=True):
-            with picture:
-                best = np.argsort(-values_, kind="stable")[: TOP.value]
-                picture.entry["predictions"] = [
-                    {
-                        "index": int(i),
-                        "synset": net.classes[i][0],
-                        "label": net.classes[i][1],
-                        "score": float(values_[i]),
-                    }
-                    for i in best
-                ]
-                rows.append([picture.name, net.classes[best[0]][1], f"{values_[best[0]]:.1%}"])
-    run.table(["file", "label", "score"], rows)
+
+def dense(run, net):
+    """(answer, prepare) of the net slid over the picture: a picture -> scores [1, K], logits [1, h, w, K]."""
+    import tensorflow as tf
+
+    from tfcnn.backbones import fully_convolutional
+
+    model = fully_convolutional(net.model)
+    side = run.flags.image_size or 2 * net.size
+
+    def prepare(image):
+        scale = side / min(image.shape[:2])
+        size = [max(side, round(length * scale)) for length in image.shape[:2]]
+        return images.resize(image, size)[0]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
+    def answer(batch):
+        logits = model(batch, training=False)["logits"]
+        return tf.nn.softmax(tf.reduce_mean(logits, axis=(1, 2))), logits
+
+    return (lambda batch: [tensor.numpy() for tensor in answer(batch)]), prepare
+
+
+def read_truth(path, sources, classes) -> dict:
+    """The class index of each source that a CSV names: by its path, its path in the folder, or its name."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = [line for line in csv.reader(file) if line]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"--truth={path} cannot be read ({error})") from error
+    header = [cell.strip() for cell in lines[0]] if lines else []
+    if {"file", "class_index"} <= set(header):
+        columns, lines = (header.index("file"), header.index("class_index")), lines[1:]
+    elif len(header) == 2 and header[1].isdigit():
+        columns = (0, 1)
+    else:
+        raise InputError(f"--truth={path} needs the columns file and class_index; it has {', '.join(header)}")
+    known = {}
+    for line in lines:
+        if len(line) <= max(columns):
+            raise InputError(f"--truth={path}: the line {','.join(line)!r} is too short")
+        (known[os.path.normpath(line[columns[0]].strip())],) = common.resolve_class(line[columns[1]], classes)
+    by_name = collections.Counter(os.path.basename(name) for name in known)
+    known |= {os.path.basename(name): i for name, i in known.items() if by_name[os.path.basename(name)] == 1}
+    found = {}
+    for source in sources:
+        names = (os.path.normpath(source.file), os.path.normpath(source.name), os.path.basename(source.name))
+        index = next((known[name] for name in names if name in known), None)
+        if index is not None:
+            found[source] = index
+    if not found:
+        raise InputError(f"--truth={path} names none of the {len(sources)} pictures")
+    return found
+
+
+def accuracy(ranks, classes) -> dict:
+    """The metrics of (true class, predicted class, rank of the true class) triples."""
+    ranks = np.array(ranks, np.int64).reshape(-1, 3)
+    labels = [label for _, label in classes]
+    twice = {label for label, count in collections.Counter(labels).items() if count > 1}
+    keys = [f"{label} ({synset})" if label in twice else label for synset, label in classes]
+    per_class = {}
+    for true in sorted(set(ranks[:, 0].tolist())):
+        its = ranks[ranks[:, 0] == true, 2]
+        per_class[keys[true]] = {
+            "index": true,
+            "images": len(its),
+            "top1": float((its < 1).mean()),
+            "top5": float((its < 5).mean()),
+        }
+    wrong = collections.Counter((keys[t], keys[p]) for t, p, rank in ranks.tolist() if rank > 0)
+    pairs = sorted(wrong.items(), key=lambda pair: (-pair[1], pair[0]))
+    return {
+        "top1": float((ranks[:, 2] < 1).mean()) if len(ranks) else None,
+        "top5": float((ranks[:, 2] < 5).mean()) if len(ranks) else None,
+        "images": len(ranks),
+        "per_class": per_class,
+        "confusions": [{"truth": t, "predicted": p, "count": count} for (t, p), count in pairs[:50]],
+    }
+
+
+def accuracy_table(metrics):
+    """What a person reads of `accuracy`."""
+    if not metrics["images"]:
+        return ["measure", "value"], [["images", "0"]]
+    rows = [["top-1", f"{metrics['top1']:.1%}"], ["top-5", f"{metrics['top5']:.1%}"]]
+    rows.append(["images", str(metrics["images"])])
+    for pair in metrics["confusions"][:10]:
+        rows.append([f"{pair['truth']} taken for {pair['predicted']}", f"{pair['count']} times"])
+    return ["measure", "value"], rows
 
 
 if __name__ == "__main__":

@@ -53,6 +53,10 @@ def load_net(run, kind: str = "classifier", endpoints: list[str] | None = None) 
         )
         name, own_size = flags.model, model.input_shape[1]
         classes = _names_beside(flags.model)
+        if kind == "classifier":
+            from tfcnn.backbones.heads import with_logits
+
+            model = with_logits(model)
     else:
         from tfcnn import backbones
 
@@ -64,15 +68,10 @@ def load_net(run, kind: str = "classifier", endpoints: list[str] | None = None) 
         name, own_size = flags.net, row.size
         classes = _imagenet() if row.classes == 1000 else []
     if kind == "classifier":
-        count = _outputs(model)["logits"].shape[-1]
+        count = model.output["logits"].shape[-1]
         classes = _labels(flags.labels, count) or classes or [("", str(index)) for index in range(count)]
     run.net = name
     return Net(name, model, flags.image_size or own_size or 224, classes)
-
-
-def _outputs(model):
-    outputs = model.output
-    return outputs if isinstance(outputs, dict) else {"logits": outputs, "scores": outputs}
 
 
 def _imagenet():

@@ -142,6 +142,7 @@ class Run:
         self.net: str | None = None
         self.resume, self.stop = False, runtime.Stop()
         self.begun = False
+        self.rate: float | None = None  # of the last iteration over pictures, in images a second
         self._began_at, self._shown, self._progress = time.monotonic(), 0, None
         self._table: tuple = ()
         self._made_dir = False
@@ -220,6 +221,7 @@ class Run:
                     for picture in batch:
                         picture.finish()
                     progress.advance(len(batch))
+                    self.rate = round(progress.rate, 2)
                     batch = []
 
     def item(self, name: str, stem: str | None = None, **fields) -> Item:

