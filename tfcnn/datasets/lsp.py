@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 
 from ..errors import InputError
-from .example import NOTHING, Dataset, Record, report
+from .example import NOTHING, Dataset, Record, Truth, report
 from .root import Root, find
 
 JOINTS = (
@@ -100,6 +100,8 @@ def _from_mat(root: Root, split: str) -> list[tuple]:
 
 
 def _record(root: Root, file: str, width: int, height: int, joints: np.ndarray, broken: list[dict]) -> Record:
+    nothing = np.zeros(0)
+    truth = Truth(np.zeros((0, 4)), nothing, nothing, nothing.astype(np.int32), nothing.astype(bool), joints)
     shown = (joints[:, 2] > 0) & np.isfinite(joints).all(1)
     if width and height:
         outside = shown & ((joints[:, :2] < 0) | (joints[:, :2] > [width, height])).any(1)
@@ -124,4 +126,5 @@ def _record(root: Root, file: str, width: int, height: int, joints: np.ndarray, 
         source=root.reader(file),
         boxes=box,
         joints=joints,
+        truth=truth,
     )
