@@ -1,4 +1,4 @@
-"""A run that test_training_resume.py kills: `killed_run.py FOLDER [seconds a step]`; writes final.npz at the end."""
+"""A run that test_training_resume.py kills: `killed_run.py FOLDER SECONDS_A_STEP`; it ends with final.npz."""
 
 import sys
 import time

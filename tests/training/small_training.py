@@ -38,7 +38,7 @@ def small_net(batch_norm=False, dropout=0.0, width=4):
     if dropout:
         x = keras.layers.Dropout(dropout, seed=3, name="drop")(x)
     x = keras.layers.Dense(CLASSES, name="logits", kernel_initializer=keras.initializers.GlorotUniform(2))(x)
-    return keras.Model(image, x)
+    return keras.Model(image, x, name="small")
 
 
 class SmallTrainee:

@@ -46,7 +46,7 @@ class Journal:
     def refused(self, step: int, why: str, losses: dict, image_ids: list) -> None:
         """Adds a refused step and its images to refused.jsonl."""
         _append(
-            self.folder / "refused.jsonl",
+            self.refusals,
             {"step": step, "why": why, "losses": losses, "image_ids": image_ids},
         )
 

@@ -46,7 +46,8 @@ class Step:
         self.clip_norm, self.average, self.accumulate = clip_norm, average, accumulate
         self.strategy = strategy or tf.distribute.get_strategy()
         variables = network_variables(trainee.networks)
-        self.weights = {name: v for name, v in variables.items() if v.trainable}
+        trained = {id(v) for net in trainee.networks.values() for v in net.trainable_variables}
+        self.weights = {name: v for name, v in variables.items() if id(v) in trained}
         if not self.weights:
             raise ValueError("Every weight is frozen: there is nothing to train.")
         self.multipliers = {n: float(multiplier(v)) if multiplier else 1.0 for n, v in self.weights.items()}

@@ -1,0 +1,251 @@
+import json
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+import small_training as small
+import tensorflow as tf
+
+from tfcnn.errors import InputError
+from tfcnn.training import checkpoints, freezing, memory
+from tfcnn.training.loop import train
+from tfcnn.training.optimizers import SGD
+from tfcnn.training.runtime import Interrupted, Stop
+from tfcnn.training.schedules import constant
+
+
+def run(trainee, folder, data=None, **settings):
+    settings = {"steps": 10, "schedule": constant(0.01), "optimizer": SGD(), "tensorboard": False} | settings
+    return train(trainee, data or small.batches(), folder=folder, **settings)
+
+
+def lines(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_it_learns_validates_and_keeps_the_best(tmp_path):
+    trainee = small.SmallTrainee()
+    shown = []
+    result = run(
+        trainee,
+        tmp_path,
+        steps=200,
+        average=0.9,
+        validate_steps=50,
+        best="accuracy",
+        progress=lambda step, numbers: shown.append((step, numbers)),
+    )
+    assert result.step == result.trained == 200 and result.refused == 0
+    assert result.best["accuracy"] >= 0.95
+    assert trainee.validate()["accuracy"] == result.best["accuracy"]  # the best weights are handed over
+    log = lines(tmp_path / "log.jsonl")
+    assert [line["step"] for line in log if "validation" in line] == [50, 100, 150, 200]
+    losses = [line["losses"]["softmax"] for line in log if "losses" in line]
+    assert len(losses) == 200 and np.mean(losses[-10:]) < 0.3 * np.mean(losses[:10])
+    assert [step for step, _ in shown] == list(range(1, 201))
+    assert set(shown[-1][1]) == {"losses", "examples_per_second", "waiting", "seconds_left"}
+    assert shown[-1][1]["seconds_left"] == 0 and 0 < shown[-1][1]["waiting"] < 1
+    kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["best.npz"] + [f"step-{s:09d}.npz" for s in (160, 180, 200)]
+
+    again = small.SmallTrainee()
+    finished = run(again, tmp_path, steps=200, average=0.9, validate_steps=50, best="accuracy")
+    assert finished.trained == 0 and finished.best == result.best
+    assert again.validate() == trainee.validate()
+
+
+def test_the_lowest_figure_can_be_the_best(tmp_path):
+    trainee = small.SmallTrainee()
+    figures = iter([3.0, float("nan"), 1.0, 2.0])
+    trainee.validate = lambda: {"error": next(figures)}
+    result = run(trainee, tmp_path, steps=4, validate_steps=1, best="-error")
+    assert result.best == {"step": 3, "error": 1.0} and result.last == {"step": 4, "error": 2.0}
+
+
+def test_losses_are_means_over_the_examples_of_the_step(tmp_path):
+    """Epochs of 37 in batches of 8 end with one of 5, and logged losses are means over just these."""
+    trainee = small.SmallTrainee()
+    data, expected = small.arrays(), []
+    for first in (0, 8, 16, 24, 32):
+        part = {k: tf.constant(v[first : first + 8]) for k, v in data.items()}
+        expected.append(float(trainee.losses(part)["softmax"]) / len(part["label"]))
+    run(trainee, tmp_path, steps=5, multiplier=lambda variable: 0.0)
+    found = [line["losses"]["softmax"] for line in lines(tmp_path / "log.jsonl")]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+class Brightness(small.SmallTrainee):
+    """Has losses that are NaN where a picture has one (the net's ReLU makes 0 of it)."""
+
+    def losses(self, batch):
+        return super().losses(batch) | {"brightness": tf.reduce_sum(batch["image"])}
+
+
+def bad_data(places):
+    image = small.arrays()["image"].copy()
+    image[places] = np.nan
+    return small.batches(8, {"image": image})
+
+
+def test_a_batch_that_is_not_finite_is_refused_and_its_ids_are_written(tmp_path):
+    said = []
+    trainee = Brightness()
+    result = run(trainee, tmp_path, bad_data([9]), steps=6, say=said.append)
+    assert result.refused == 1 and result.step == 6
+    assert all(np.isfinite(w).all() for w in trainee.weights().values())
+    (refused,) = lines(tmp_path / "refused.jsonl")
+    assert refused["step"] == 2 and refused["image_ids"] == [f"picture{k}" for k in range(8, 16)]
+    assert refused["why"] == "loss brightness is nan"
+    assert "Step 2 refused" in said[0]
+
+
+def test_a_gradient_that_is_not_finite_is_named_by_its_weight(tmp_path):
+    class Steep(small.SmallTrainee):
+        def losses(self, batch):
+            bias = self.networks["net"].get_layer("logits").bias
+            return super().losses(batch) | {"steep": tf.reduce_sum(tf.sqrt(bias.value[:1] * 0.0))}
+
+    with pytest.raises(InputError, match="gradient of net/logits/bias is not finite"):
+        run(Steep(), tmp_path)
+
+
+def test_the_third_refused_step_in_a_row_ends_the_run_with_the_last_good_checkpoint(tmp_path):
+    good = small.batches(8)
+    run(small.SmallTrainee(), tmp_path, good, steps=10)
+    weights, header = checkpoints.newest(tmp_path / "checkpoints")
+    with pytest.raises(InputError, match=r"step 13: 3 steps in a row .*loss brightness is nan.*intact"):
+        run(Brightness(), tmp_path, bad_data(slice(None)), steps=1000, checkpoint_minutes=60)
+    after, header_after = checkpoints.newest(tmp_path / "checkpoints")
+    assert header_after == header and all(np.array_equal(weights[n], after[n]) for n in weights)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_ends_the_run_after_a_checkpoint(tmp_path, number):
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+
+    def progress(step, numbers):
+        if step == 4:
+            os.kill(os.getpid(), number)
+
+    wanted = KeyboardInterrupt if number == signal.SIGINT else Interrupted
+    with pytest.raises(wanted, match="step 4"):
+        run(small.SmallTrainee(), tmp_path, steps=1000, progress=progress, checkpoint_minutes=60)
+    assert checkpoints.newest(tmp_path / "checkpoints")[1]["step"] == 4
+    assert handlers == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
+
+
+def test_a_stop_that_the_app_noticed_ends_the_run(tmp_path):
+    stop = Stop()
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        run(small.SmallTrainee(), tmp_path, stop=stop)
+    assert checkpoints.newest(tmp_path / "checkpoints")[1]["step"] == 1
+
+
+def test_a_checkpoint_of_another_net_is_refused(tmp_path):
+    run(small.SmallTrainee(), tmp_path, steps=1)
+    wider = small.SmallTrainee(small.small_net(width=5))
+    with pytest.raises(InputError, match=r"net/conv/kernel \(3, 3, 3, 5\) here.*\(3, 3, 3, 4\) there"):
+        run(wider, tmp_path, steps=2)
+
+
+def test_a_seed_of_the_trainees_own_is_kept(tmp_path):
+    class Drawing(small.SmallTrainee):
+        def __init__(self):
+            super().__init__()
+            self.seeds = keras.random.SeedGenerator(1)
+
+        def losses(self, batch):
+            noise = keras.random.normal((), seed=self.seeds)
+            return {name: loss * noise for name, loss in super().losses(batch).items()}
+
+    whole, first, second = Drawing(), Drawing(), Drawing()
+    run(whole, tmp_path / "whole", steps=6)
+    run(first, tmp_path / "parts", steps=3)
+    run(second, tmp_path / "parts", steps=6)
+    for name, weight in whole.weights().items():
+        np.testing.assert_array_equal(weight, second.weights()[name])
+
+
+def test_data_that_end_are_a_mistake(tmp_path):
+    with pytest.raises(ValueError, match="ended after 2 of 10 steps"):
+        run(small.SmallTrainee(), tmp_path, lambda start: small.batches()(start).take(2))
+
+
+def test_everything_frozen_is_a_mistake(tmp_path):
+    trainee = small.SmallTrainee()
+    trainee.networks["net"].trainable = False
+    with pytest.raises(ValueError, match="nothing to train"):
+        run(trainee, tmp_path)
+
+
+def test_too_little_memory_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10_000)
+    trainee = small.SmallTrainee()
+    before = trainee.weights()
+    with pytest.raises(InputError, match="0.0 GiB are free: lower --batch_size"):
+        run(trainee, tmp_path)
+    assert all(np.array_equal(before[n], w) for n, w in trainee.weights().items())
+
+
+def test_exhausted_memory_says_what_to_lower():
+    with pytest.raises(InputError, match="lower --batch_size"), memory.explained():
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
+def test_the_peak_of_a_graph_by_hand():
+    """Two layers of 1000 floats an example: input, both results and the batch's sum live at most three at once."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1000])])
+    def chain(x):
+        a = tf.exp(x)  # x and a live: 2 arrays
+        b = tf.tanh(a)  # a and b
+        c = b * a  # a, b and c: 3 arrays
+        return tf.reduce_sum(c)
+
+    peak = memory.peak_bytes(chain.get_concrete_function().graph, examples=50)
+    assert 3 * 50 * 4000 <= peak < 3 * 50 * 4000 + 100
+
+
+def test_memory_is_known_here():
+    assert memory.available_bytes() > 1e8
+
+
+def test_freezing_by_endpoint_layer_and_pattern():
+    image = keras.Input((8, 8, 3), name="image")
+    one = keras.layers.Conv2D(2, 3, name="block1_conv")(image)
+    norm = keras.layers.BatchNormalization(name="block1_norm")(one)
+    two = keras.layers.Conv2D(2, 3, name="block2_conv")(norm)
+    three = keras.layers.Conv2D(2, 3, name="block3_conv")(two)
+    net = keras.Model(image, {"middle": two, "top": three})
+
+    def trainable():
+        return {layer.name for layer in net.layers if layer.trainable and layer.weights}
+
+    assert freezing.freeze(net, ["middle"]) == ["block1_conv", "block1_norm", "block2_conv"]
+    assert trainable() == {"block3_conv"}
+    for layer in net.layers:
+        layer.trainable = True
+    freezing.freeze(net, ["*_norm", "block3_conv"])
+    assert trainable() == {"block1_conv", "block2_conv"}
+    with pytest.raises(InputError, match="'midle'.*nearest names are middle"):
+        freezing.freeze(net, ["midle"])
+
+
+def test_tensorboard_gets_scalars_and_pictures(tmp_path):
+    trainee = small.SmallTrainee()
+    trainee.pictures = lambda: [np.zeros((4, 4, 3), np.uint8)]
+    run(trainee, tmp_path, steps=4, validate_steps=2, tensorboard=True)
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    tags = {v.tag for e in tf.compat.v1.train.summary_iterator(str(events)) for v in e.summary.value}
+    assert {"losses/softmax", "rate", "validation/accuracy", "validation/0"} <= tags
+
+
+def test_a_log_line_that_a_kill_cut_off_is_dropped(tmp_path):
+    run(small.SmallTrainee(), tmp_path, steps=3)
+    with open(tmp_path / "log.jsonl", "a") as file:
+        file.write('{"step": 9, "losses": {}}\n{"step": 3, "losses": {"a": 1}')
+    run(small.SmallTrainee(), tmp_path, steps=5)
+    assert [line["step"] for line in lines(tmp_path / "log.jsonl")] == [1, 2, 3, 4, 5]

@@ -1,0 +1,125 @@
+import hashlib
+import json
+import pathlib
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import small_training as small
+
+from tfcnn.training import releases
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[1]
+CARD = {"data": "noise", "classes": ["a", "b"], "command": "none", "seed": 0, "metrics": {}, "licence": "CC0"}
+
+
+def keras_3_9():
+    """The arguments that each class of Keras 3.9.2 takes (read from its signatures); "" are every layer's."""
+    return json.loads((HERE / "keras_3_9_arguments.json").read_text())
+
+
+def unknown_to_3_9(config, known):
+    """Lists what a model's config says that Keras 3.9 does not take."""
+    found = []
+    if isinstance(config, list):
+        return [u for item in config for u in unknown_to_3_9(item, known)]
+    if not isinstance(config, dict):
+        return found
+    module = (config.get("module") or "").removeprefix("keras.")
+    name = f"{module}.{config.get('class_name')}"
+    if module in ("layers", "initializers", "regularizers", "constraints") and not config["registered_name"]:
+        arguments = known.get(name)
+        if arguments is None:
+            found.append(name)
+        else:
+            base = known[""] if module == "layers" else []
+            found += [f"{name}({key})" for key in config["config"] if key not in [*arguments, *base]]
+    return found + [u for value in config.values() for u in unknown_to_3_9(value, known)]
+
+
+def config_of(file):
+    return json.loads(zipfile.ZipFile(file).read("config.json"))
+
+
+def every_newer_argument():
+    image = keras.Input((8, 8, 3), name="image")
+    x = keras.layers.Conv2D(4, 3, name="conv")(image)
+    x = keras.layers.SeparableConv2D(4, 3, name="separable")(x)
+    x = keras.layers.BatchNormalization(name="norm", synchronized=True)(x)
+    x = keras.layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    return keras.Model(image, keras.layers.Dense(2, name="dense")(keras.layers.Flatten(name="flat")(x)))
+
+
+def test_a_release_says_nothing_that_keras_3_9_does_not_take(tmp_path):
+    model, known = every_newer_argument(), keras_3_9()
+    releases.save(model, tmp_path / "r", CARD)
+    assert unknown_to_3_9(config_of(tmp_path / "r/model.keras"), known) == []
+    model.save(tmp_path / "uncleaned.keras")
+    if tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 15):  # the check itself finds something
+        unknown = unknown_to_3_9(config_of(tmp_path / "uncleaned.keras"), known)
+        assert "layers.BatchNormalization(renorm)" in unknown
+        assert "initializers.GlorotUniform(input_axes)" in unknown
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("saved_models/*/model.keras")), ids=lambda f: f.parent.name)
+def test_the_packaged_releases_load_in_keras_3_9_and_match_their_cards(file):
+    assert unknown_to_3_9(config_of(file), keras_3_9()) == []
+    card = json.loads((file.parent / "card.json").read_text())
+    assert card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert card["bytes"] == file.stat().st_size <= 16e6
+    assert set(releases.REQUIRED) <= card.keys()
+
+
+def test_what_3_9_cannot_do_is_no_release():
+    with pytest.raises(ValueError, match="renorm"):
+        releases.clean_config({"class_name": "BatchNormalization", "config": {"renorm": True}})
+
+
+def test_it_loads_with_its_weights_kernels_rounded_and_vectors_exact(tmp_path):
+    model = small.small_net(batch_norm=True)
+    model.get_layer("norm").moving_variance.assign([1e-6, 1e6, 1.0, 3.0])
+    model.get_layer("logits").kernel.assign(model.get_layer("logits").kernel * 1e6)  # too large for float16
+    card = releases.save(model, tmp_path / "noise", CARD, flags="--steps=3\n")
+    loaded = keras.models.load_model(tmp_path / "noise/model.keras")
+    for ours, theirs in zip(model.weights, loaded.weights, strict=True):
+        assert theirs.dtype == "float32"
+        if ours.path == "conv/kernel":
+            np.testing.assert_array_equal(theirs, ours.numpy().astype(np.float16))
+        else:
+            np.testing.assert_array_equal(theirs, ours)
+    assert json.loads((tmp_path / "noise/card.json").read_text()) == card
+    assert card["name"] == "noise" and card["parameters"] == model.count_params()
+    assert (tmp_path / "noise/flags.txt").read_text() == "--steps=3\n"
+
+
+def test_float32_on_request(tmp_path):
+    model = small.small_net()
+    releases.save(model, tmp_path, CARD, float16=False)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for ours, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path):
+    for k in range(2):
+        releases.save(small.small_net(batch_norm=True), tmp_path / str(k), CARD)
+    assert (tmp_path / "0/model.keras").read_bytes() == (tmp_path / "1/model.keras").read_bytes()
+
+
+def test_a_net_trained_in_mixed_precision_is_released_in_float32(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = small.small_net()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    releases.save(model, tmp_path, CARD)
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded(small.arrays()["image"]).dtype == "float32"
+
+
+def test_a_card_that_lacks_something_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="licence"):
+        releases.save(small.small_net(), tmp_path, {k: v for k, v in CARD.items() if k != "licence"})
+    assert list(tmp_path.iterdir()) == []
