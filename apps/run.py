@@ -113,7 +113,7 @@ class Picture(Item):
     @functools.cached_property
     def image(self):
         image, notes = images.read_with_notes(self.source, self._run.flags.max_pixels)
-        self.entry["height"], self.entry["width"] = image.shape[:2]
+        self.entry |= {"width": image.shape[1], "height": image.shape[0]}
         if notes:
             self.entry["notes"] = notes
         return image
@@ -143,8 +143,10 @@ class Run:
         self.resume, self.stop = False, runtime.Stop()
         self.begun = False
         self.rate: float | None = None  # of the last iteration over pictures, in images a second
-        self._began_at, self._shown, self._progress = time.monotonic(), 0, None
+        self._began_at, self._shown = time.monotonic(), 0
+        self._progress: list[Progress] = []
         self._table: tuple = ()
+        self._sheets: list[report.Entry] = []
         self._made_dir = False
 
     # ------------------------------------------------------------------------------------- in
@@ -231,18 +233,17 @@ class Run:
 
     def begin(self) -> None:
         """Say that the command is right and work begins: from here on a failure is status 1, not 2."""
-        if not self.begun:
-            self.begun = True
-            if (
-                self.trainer
-            ):  # what a killed run leaves must say whose it is, and nothing older may speak for it
-                (self.output_dir / RESULTS).unlink(missing_ok=True)
-                self.write_flags()
+        if self.begun:
+            return
+        self.begun = True
+        if self.trainer:  # a killed run's flags say whose it is, and no older result speaks for it
+            (self.output_dir / RESULTS).unlink(missing_ok=True)
+            self.write_flags()
 
     def progress(self, total: int | None, what: str, unit: str = "images") -> Progress:
         """A context whose `advance(n, **numbers)` shows how far the work is."""
         self.begin()
-        return Progress(total, what, unit, not self.flags.quiet, self)
+        return Progress(total, what, unit, not self.flags.quiet, self._progress)
 
     # ------------------------------------------------------------------------------------- out
 
@@ -290,6 +291,14 @@ class Run:
             return ""
         with guarded(self.output_dir):
             images.write_bytes(self.place(relative), data)
+        return relative
+
+    def sheet(self, image, relative: str, title: str) -> str:
+        """Write a picture of the whole run, as `save_picture`; index.html shows it first, at its own size."""
+        relative = self.save_picture(image, relative)
+        if relative:
+            self._sheets.append(report.Entry(title, [(relative, (self.output_dir / relative).read_bytes())]))
+            self.results.setdefault("files", []).append(relative)
         return relative
 
     def save_json(self, obj, relative: str) -> str:
@@ -347,27 +356,32 @@ class Run:
             **self.results,
         }
         self.save_json(results, RESULTS)
+        parts = [report.Entry("", lines=self._table_lines())] if self._table and not entries else []
+        parts += [*self._sheets, *(report.Entry(item.name, item.shown, item.lines) for item in entries)]
         page = report.gallery(
             f"tfcnn {self.app}",
-            [report.Entry(item.name, item.shown, item.lines) for item in entries],
+            parts,
             lines=[f"{file['file']} was refused: {file['why']}" for file in results["refused"]],
             more=self._shown - sum(len(item.shown) for item in entries) if self.flags.save_images else 0,
         )
         with guarded(self.output_dir):
             images.write_bytes(self.place(PAGE), page)
-        self._print_table()
-        print(f"{len(entries)} done, {len(self.refused)} refused; see {self.output_dir / PAGE}", flush=True)
+        for line in self._table_lines():
+            print(line)
+        done = f"{len(entries)} done, {len(self.refused)} refused; " if entries or self.refused else ""
+        print(f"{done}see {self.output_dir / PAGE}", flush=True)
 
-    def _print_table(self):
+    def _table_lines(self) -> list[str]:
         if not self._table:
-            return
+            return []
         columns, rows = self._table
         cells = [[str(cell) for cell in row] for row in [columns, *rows[:20]]]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        for row in cells:
-            print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-        if len(rows) > 20:
-            print(f"... and {len(rows) - 20} more in {self.output_dir / RESULTS}")
+        lines = [
+            "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells
+        ]
+        more = [f"... and {len(rows) - 20} more in {self.output_dir / RESULTS}"] if len(rows) > 20 else []
+        return [line.rstrip() for line in lines] + more
 
 
 class _Single(Item):
