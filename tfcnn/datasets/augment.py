@@ -61,7 +61,14 @@ CLASSIFICATION = Augmentation(
     min_objects=0.0,
 )
 POSE = Augmentation(
-    window=(0.8, 1.4), flip=0.5, rotation=30.0, brightness=0.12, contrast=0.3, saturation=0.3, min_objects=1.0
+    window=(0.8, 1.4),
+    flip=0.5,
+    rotation=30.0,
+    brightness=0.12,
+    contrast=0.3,
+    saturation=0.3,
+    min_visible=0.9,
+    min_objects=1.0,
 )
 PRESETS = {
     "none": None,

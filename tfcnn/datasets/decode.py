@@ -78,3 +78,15 @@ def indices(data: bytes, file: str) -> np.ndarray:
             return np.asarray(image if image.mode != "1" else image.convert("L"))
     except OSError as error:
         raise InputError(f"{file} is not a readable picture ({error})") from None
+
+
+def size(data: bytes, file: str) -> tuple[int, int]:
+    """Width and height of a picture as a person sees it; decodes only what is not a plain, whole JPEG.
+
+    Raises:
+        InputError: not a whole picture.
+    """
+    if _plain_jpeg(data) and b"Exif\x00" not in data[:64]:
+        return jpeg_header(data)[:2]
+    height, width = picture(data, file).shape[:2]
+    return width, height

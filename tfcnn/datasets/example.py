@@ -27,7 +27,8 @@ class Truth:
         labels: int32 [T], 0..K-1.
         ignored: bool [T], objects that are neither to be found nor wrong to be found: VOC's difficult,
             COCO's crowd.
-        joints: float64 [J, 3] of the one person of a pose set: x, y, and above 0 where the joint is annotated.
+        joints: float64 [J, 3] of the one person of a pose set: x, y, and above 0 where the joint is
+            annotated.
     """
 
     boxes: np.ndarray

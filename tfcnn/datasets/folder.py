@@ -28,21 +28,17 @@ def read(path: str | pathlib.Path, split: str | None = None, name: str = "folder
     """
     top = Root(path)
     roots = [top, *(top.at(folder) for folder in top.folders())]
-    for root in roots:
-        if split is not None and _classes(root.at(split)):
-            return _dataset(name, root.at(split), lambda index: True)
+    splits = {f: root.at(f) for root in reversed(roots) for f in root.folders() if _classes(root.at(f))}
+    if split in splits:
+        return _dataset(name, splits[split], lambda index: True)
     root = next((root for root in roots if _classes(root)), None)
-    splits = [s for root in roots for s in root.folders() if _classes(root.at(s))]
-    if root is None or splits:
-        raise InputError(
-            f"{path} has no pictures in {'CLASS' if split is None else split + '/CLASS'}/"
-            + (f": its splits are {', '.join(dict.fromkeys(splits))}" if splits else "")
-        )
+    if root is None:
+        found = f": name the split, {' or '.join(splits)}" if splits else ""
+        raise InputError(f"{path} has no pictures in {f'{split}/' if split else ''}CLASS/{found}")
     if split not in (None, "train", "val", "test"):
-        raise InputError(f"{path} has no split {split!r}: train or val")
-    return _dataset(
-        name, root, lambda index: split is None or (index % HELD_OUT == HELD_OUT - 1) == (split != "train")
-    )
+        raise InputError(f"{path} has no split {split!r}: it parts into train and val")
+    held_out = split != "train"
+    return _dataset(name, root, lambda index: split is None or (index % HELD_OUT == HELD_OUT - 1) == held_out)
 
 
 def _pictures(root: Root, folder: str) -> list[str]:

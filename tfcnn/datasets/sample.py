@@ -62,7 +62,8 @@ def through_window(
 
     Returns:
         The sample of size (h, w): boxes clipped to it, areas times the change of scale and the share that
-        shows; a joint outside is not visible. The box of a turned object is the one round its turned corners.
+        shows; a joint outside is not visible. The box of a turned object is the one round its turned corners,
+        of a person with joints [J, 3] the one round the turned joints.
     """
     h, w = size
     sx, sy = w / (window[2] - window[0]), h / (window[3] - window[1])
@@ -71,6 +72,9 @@ def through_window(
     if angle:
         affine = _turn(angle, w / 2, h / 2) @ np.vstack([affine, [0, 0, 1]])
     moved = _hulls(sample.boxes, affine)
+    if angle and sample.joints is not None and sample.joints.ndim == 2 and len(moved) == 1:
+        points = sample.joints[sample.joints[:, 2] > 0, :2] @ affine[:, :2].T + affine[:, 2]
+        moved = np.concatenate([points.min(0), points.max(0)])[None]
     share = visible_share(moved, (0, 0, w, h))
     kept = np.flatnonzero(share >= max(min_visible, 1e-6))
     columns = {name: column[kept] for name, column in sample.columns.items()}

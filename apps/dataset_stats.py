@@ -1,0 +1,82 @@
+"""Say what a data set holds: classes, pictures, objects, what is broken, sizes and shapes of boxes."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from tfcnn.errors import InputError
+
+from . import common
+
+GROUP, SUMMARY = "start", "say what a data set holds, and what is broken in it"
+
+DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "voc, coco, imagenet_loc, imagenet_det, tiny_imagenet, lsp, folder, cifar10, mnist, digits, shapes, "
+    "tfds:NAME; e.g. --dataset=coco",
+)
+DATA = flags.DEFINE_string("data", None, "Folder or .zip that holds it, e.g. --data=VOCdevkit/VOC2007")
+SPLIT = flags.DEFINE_string(
+    "split", None, "Part of the data set; none takes the layout's first, e.g. --split=train"
+)
+ANNOTATIONS = flags.DEFINE_string(
+    "annotations",
+    None,
+    "COCO's annotation file; alone it is enough, e.g. --annotations=instances_val2017.json",
+)
+CHECK = flags.DEFINE_bool("check_pictures", True, "Open every picture: is it whole, and of the size noted?")
+SHEET = flags.DEFINE_integer("sheet", 24, "Pictures on the contact sheet, e.g. --sheet=60", lower_bound=1)
+
+
+def main(run: common.Run) -> None:
+    if not DATASET.value:
+        raise InputError("name the data set: --dataset=voc --data=VOCdevkit/VOC2007, or --dataset=shapes")
+    from tfcnn import datasets
+    from tfcnn.datasets import statistics
+
+    with_pictures = DATA.value is not None or DATASET.value in datasets.PACKAGED
+    data = datasets.open(DATASET.value, DATA.value, SPLIT.value, ANNOTATIONS.value, pictures=with_pictures)
+    data.examples = data.examples[: run.flags.limit]
+    with_pictures = (with_pictures or DATASET.value.startswith("tfds:")) and bool(data.examples)
+    if with_pictures and CHECK.value:
+        with run.progress(len(data), "pictures checked") as progress:
+            statistics.check_pictures(data, progress.advance)
+    run.begin()
+    figures = statistics.summary(data)
+    run.metrics |= figures
+    run.results |= figures | {"broken": data.broken}
+    if run.flags.save_images and figures["object_count"]:
+        title = "Objects a picture and a class; sizes and shapes of the boxes"
+        run.sheet(statistics.figure(data), "boxes.png", title)
+    if run.flags.save_images and with_pictures:
+        sheet = statistics.contact_sheet(data, SHEET.value, seed=run.flags.seed)
+        run.sheet(sheet, "sheet.png", f"{min(SHEET.value, len(data))} pictures")
+    for finding in data.broken[:10]:
+        run.say(f"{finding['file']}: {finding['why']}; {finding['rule']}")
+    if len(data.broken) > 10:
+        run.say(f"... and {len(data.broken) - 10} more findings in results.json")
+    run.table(*table(figures, len(data.broken)))
+
+
+def table(figures: dict, broken: int) -> tuple[list[str], list[list]]:
+    """The lecture's row of the whole set (classes, pictures, objects a picture), then the largest classes."""
+    whole = [
+        f"all {figures['class_count']} classes",
+        figures["image_count"],
+        figures["object_count"],
+        f"{figures['objects_per_image']:.2f}",
+    ]
+    per_class = sorted(
+        figures["per_class"].items(), key=lambda item: (-item[1]["objects"], -item[1]["images"])
+    )
+    rows = [
+        [name, count["images"], count["objects"], f"{count['objects'] / max(1, count['images']):.2f}"]
+        for name, count in per_class
+    ]
+    findings = [["findings of broken files", broken, "", ""]] if broken else []
+    return ["class", "images", "objects", "objects an image"], [whole, *findings, *rows]
+
+
+if __name__ == "__main__":
+    common.start(main, pictures=False)
