@@ -1,31 +1,186 @@
-"""Opens models that others saved, and tfcnn's own releases, without running code that a file brings along."""
+"""Opens tfcnn's releases, and models that others saved, without running code that a file brings along."""
 
+import json
+import os
 import pathlib
-from importlib import import_module
+import tempfile
+import zipfile
+from collections.abc import Iterator
 
+import h5py
 import keras
 
+from . import layers  # noqa: F401  (registers tfcnn's own)
+from .backbones.convert import flat
+from .backbones.factory import zero_rgb
+from .backbones.layers import Preprocess, preprocess
+from .backbones.rows import Preprocessing
+from .backbones.table import preprocessing as find_preprocessing
 from .errors import InputError
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+# Where the parts of a model may come from; keras.utils, for one, has functions that fetch files.
+HOMES = ("layers", "models", "initializers", "regularizers", "constraints", "activations", "dtype_policies")
+MODULES = (*HOMES, "ops", "random", "engine", "backend")  # engine: Keras 2; backend: tensors of a description
+WITHOUT_MODULE = ("Functional", "Policy")  # of Keras 2, beside those that have a home
+FILE_OPS = {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
 
 def releases() -> dict[str, pathlib.Path]:
-    """Lists the released models {name: folder}, of the checkout or of the installed package."""
-    folders = (ROOT / "saved_models", ROOT / "tfcnn" / "saved_models")
-    found = [path.parent for folder in folders for path in sorted(folder.glob("*/model.keras"))]
-    return {path.name: path for path in reversed(found)}
+    """Lists the released models {name: folder}, of the installed package or of the checkout."""
+    here = pathlib.Path(__file__).parent
+    inside = here / "saved_models"
+    folder = inside if inside.is_dir() else here.parent / "saved_models"
+    return {path.parent.name: path.parent for path in sorted(folder.glob("*/model.keras"))}
 
 
-def load_model(source, *, preprocessing=None, allow_custom_objects=False) -> keras.Model:
-    """Opens a model from a .keras or .h5 file, a release's folder or a release's name."""
-    import_module("tfcnn.layers")
-    path = pathlib.Path(source)
-    path = releases().get(str(source), path)
-    if path.is_dir():
-        path = path / "model.keras"
-    if not path.exists():
+def load_model(
+    source: str | os.PathLike,
+    *,
+    preprocessing: str | Preprocessing | None = None,
+    allow_custom_objects: bool = False,
+) -> keras.Model:
+    """Opens a model for use, not for going on with its training.
+
+    Args:
+        source: a release's name, a .keras or legacy .h5 file (told by content), a SavedModel's folder, or
+            a folder that holds a model.keras.
+        preprocessing: what to do first to RGB values of 0..255, for a model that was saved without: "unit"
+            (to 0..1), "tf" (to -1..1), "torch", "caffe", or the name of a net of the table.
+        allow_custom_objects: let the file run its Lambda layers, and import the modules that it names.
+
+    Returns:
+        A functional model without models inside, so that any layer can be reached; the attribute
+        `zero_rgb` is the colour that it sees as zero. A SavedModel is one layer.
+
+    Raises:
+        InputError: it is no model, or needs code that is not there or not allowed; what is missing is said.
+    """
+    if isinstance(preprocessing, str):
+        preprocessing = find_preprocessing(preprocessing)
+    path = releases().get(str(source), pathlib.Path(source))
+    if path.is_dir() and (path / "saved_model.pb").exists():
+        model = _saved_model(path, preprocessing)
+    else:
+        path = path / "model.keras" if path.is_dir() else path
+        if not path.is_file():
+            known = ", ".join(releases()) or "none yet"
+            raise InputError(f"There is no model {source}: give a file, a folder, or a release ({known})")
+        model = _see_through(_keras_model(path, allow_custom_objects), preprocessing, path)
+    model.zero_rgb = zero_rgb(model)
+    return model
+
+
+def _keras_model(path: pathlib.Path, allow_custom_objects: bool) -> keras.Model:
+    """Opens a file whose configuration names nothing foreign, or whatever it names where that is allowed."""
+    try:
+        suffix, config = _configuration(path)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"There is no model {source}: give a file, a folder or one of {', '.join(releases())}"
+            f"{path} is no model of Keras: give a .keras, or an .h5 that holds a model"
+        ) from error
+    if config is None:
+        raise InputError(f"{path} holds weights without a model: give it as the weights of a net")
+    foreign = list(dict.fromkeys(_foreign(config)))
+    if foreign and not allow_custom_objects:
+        raise InputError(
+            f"{path} needs {', '.join(foreign)}, which is code that tfcnn does not know: "
+            "allow custom objects if you trust the file, or save the model without"
         )
-    return keras.saving.load_model(path, compile=False, safe_mode=True)
+    with tempfile.TemporaryDirectory() as folder:
+        named = path if path.suffix == suffix else pathlib.Path(folder) / f"model{suffix}"
+        if named != path:
+            named.symlink_to(path.resolve())
+        try:
+            return keras.saving.load_model(named, compile=False, safe_mode=not allow_custom_objects)
+        except Exception as error:
+            needs = f"; it needs {', '.join(foreign)}" if foreign else ""
+            reason = str(error).strip().split("\n")[0][:200]
+            raise InputError(
+                f"{path} cannot be opened by Keras {keras.__version__}{needs}: {reason}"
+            ) from error
+
+
+def _configuration(path: pathlib.Path) -> tuple[str, dict | None]:
+    """Reads the suffix that Keras wants for a file of this content, and the model's description."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return ".keras", json.loads(archive.read("config.json"))
+    with h5py.File(path) as file:
+        config = file.attrs.get("model_config")
+        return ".h5", None if config is None else json.loads(config)
+
+
+def _foreign(config) -> Iterator[str]:
+    """Lists what a model's description asks for beyond Keras' and tfcnn's own parts."""
+    if isinstance(config, list):
+        for item in config:
+            yield from _foreign(item)
+    if not isinstance(config, dict):
+        return
+    kind, inner = config.get("class_name"), config.get("config")
+    if kind in ("Lambda", "__lambda__", "TFSMLayer"):
+        name = inner.get("name", "") if isinstance(inner, dict) else ""
+        yield f"the {kind.strip('_')} {name}".strip()
+        return
+    if isinstance(kind, str):
+        part = inner if kind == "function" else kind
+        module = config.get("module")
+        if not _is_known(str(part), module, config.get("registered_name")):
+            yield part if module in (None, "builtins") else f"{module}.{part}"
+    for value in config.values():
+        yield from _foreign(value)
+
+
+def _is_known(part: str, module: str | None, registered: str | None) -> bool:
+    """Tells whether a class or function is Keras' or registered by code that has been imported."""
+    if registered in keras.saving.get_custom_objects() or part.startswith("__"):
+        return True
+    if module in (None, "builtins"):
+        return part in WITHOUT_MODULE or any(hasattr(getattr(keras, home), part) for home in HOMES)
+    parts = [name for name in module.split(".") if name != "src"]
+    return parts[0] == "keras" and (len(parts) == 1 or parts[1] in MODULES)
+
+
+def _see_through(model: keras.Model, preprocessing: Preprocessing | None, path: pathlib.Path) -> keras.Model:
+    """Takes models inside a model apart, and puts preprocessing before it."""
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise InputError(
+            f"{path} does not say what size of picture it reads: call the model once, then save it"
+        )
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "_run_through_graph"):
+        raise InputError(f"{path} is of the class {type(model).__name__}, whose layers cannot be reached")
+    if preprocessing and any(isinstance(layer, Preprocess) for layer in model.layers):
+        raise InputError(f"{path} has its preprocessing inside: do not name another")
+    nested = isinstance(model, keras.Sequential) or any(
+        isinstance(layer, keras.Model) for layer in model.layers
+    )
+    return flat(model, preprocessing) if nested or preprocessing else model
+
+
+def _saved_model(path: pathlib.Path, preprocessing: Preprocessing | None) -> keras.Model:
+    """Wraps a SavedModel's serving signature, a graph of TensorFlow's operations, as a model of one layer."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    try:
+        described = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+        graphs = [meta.graph_def for meta in described.meta_graphs]
+        ops = {node.op for graph in graphs for node in graph.node}
+        ops |= {
+            node.op for graph in graphs for function in graph.library.function for node in function.node_def
+        }
+        if FILE_OPS & ops:
+            raise InputError(f"{path} is refused: its graph has {', '.join(sorted(FILE_OPS & ops))}")
+        signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+        (spec,) = signature.structured_input_signature[1].values()
+        image = keras.Input(batch_shape=spec.shape, dtype=spec.dtype.name, name="image")
+        x = preprocess(preprocessing)(image) if preprocessing else image
+        outputs = keras.layers.TFSMLayer(str(path), call_endpoint="serving_default", name="saved_model")(x)
+    except InputError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise InputError(f"{path} is no SavedModel that serves one picture: {reason}") from error
+    if isinstance(outputs, dict) and len(outputs) == 1:
+        (outputs,) = outputs.values()
+    return keras.Model(image, outputs, name=path.name)

@@ -12,8 +12,8 @@ from .rows import Endpoint, Net, Preprocessing
 from .table import NETS, endpoint_names
 
 if TYPE_CHECKING:
-    from .convert import fully_convolutional
-    from .factory import backbone, classifier, zero_rgb
+    from .convert import flat, fully_convolutional
+    from .factory import backbone, classifier, tap, zero_rgb
     from .weights import load_weights
 
 __all__ = [
@@ -24,15 +24,19 @@ __all__ = [
     "backbone",
     "classifier",
     "endpoint_names",
+    "flat",
     "fully_convolutional",
     "load_weights",
+    "tap",
     "zero_rgb",
 ]
 
 _HOME = {
     "backbone": "factory",
     "classifier": "factory",
+    "tap": "factory",
     "zero_rgb": "factory",
+    "flat": "convert",
     "load_weights": "weights",
     "fully_convolutional": "convert",
 }

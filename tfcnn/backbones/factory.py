@@ -2,15 +2,16 @@
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import keras
 import numpy as np
 
 from ..errors import InputError
 from . import weights as weight_files
-from .layers import Preprocess
-from .rows import Net, nearest
+from .layers import Preprocess, preprocess
+from .rows import Endpoint, Net, nearest
 from .table import net as find
 
 
@@ -38,11 +39,8 @@ def backbone(
     row = find(name)
     image = keras.Input((None, None, 3), name="image")
     whole = keras.Model(image, _construct(row, image), name=name)
-    names = list(row.endpoints) if endpoints is None else list(endpoints)
-    layers = {endpoint: _layer(whole, row, endpoint, name) for endpoint in names}
-    model = keras.Model(image, {endpoint: layer.output for endpoint, layer in layers.items()}, name=name)
+    model = tap(whole, row.endpoints if endpoints is None else endpoints, row.endpoints)
     weight_files.resolve(model, name, weights, whole=whole)
-    model.zero_rgb = zero_rgb(model)
     return model
 
 
@@ -91,6 +89,36 @@ def classifier(
     return model
 
 
+def tap(
+    model: keras.Model, endpoints: Iterable[str], declared: Mapping[str, Endpoint] = MappingProxyType({})
+) -> keras.Model:
+    """Cuts a flat model at places inside it.
+
+    Args:
+        model: any functional model of pictures.
+        endpoints: names of its layers (a slash stands for _), or of `declared` places.
+        declared: endpoints whose layers have other names.
+
+    Returns:
+        A model of the same layers, to a dict {endpoint: [N, h, w, C]}; its `zero_rgb` is the model's.
+
+    Raises:
+        InputError: there is no such layer; the nearest are named.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    outputs = {}
+    for endpoint in endpoints:
+        place = declared.get(endpoint)
+        layer = layers.get(place.layer if place and place.layer else endpoint.replace("/", "_"))
+        if layer is None:
+            near = ", ".join(nearest(endpoint, [*declared, *layers]))
+            raise InputError(f"{model.name} has no layer {endpoint!r}; the nearest are {near}")
+        outputs[endpoint] = layer.output
+    tapped = keras.Model(model.inputs, outputs, name=model.name)
+    tapped.zero_rgb = zero_rgb(tapped)
+    return tapped
+
+
 def zero_rgb(model: keras.Model) -> np.ndarray:
     """Gives the colour (float32 [3], RGB, 0..255) that a model sees as zero; black where it does not say."""
     for layer in model.layers:
@@ -102,23 +130,10 @@ def zero_rgb(model: keras.Model) -> np.ndarray:
 def _construct(row: Net, image, **options):
     module, function = row.constructor.split(":")
     constructor = getattr(importlib.import_module(f".nets.{module}", __package__), function)
-    p = row.preprocessing
-    return constructor(Preprocess(p.order, p.mean, p.scale, name="preprocess")(image), **options)
+    return constructor(preprocess(row.preprocessing)(image), **options)
 
 
 def _head(tensor):
     """Finds the layer that holds the weights of an output."""
     layer = tensor._keras_history.operation
     return layer if layer.weights else _head(layer.input)
-
-
-def _layer(model: keras.Model, row: Net, endpoint: str, name: str):
-    declared = row.endpoints.get(endpoint)
-    wanted = (declared.layer if declared else "") or endpoint.replace("/", "_")
-    for layer in model.layers:
-        if layer.name == wanted:
-            return layer
-    known = [*row.endpoints, *(layer.name for layer in model.layers)]
-    raise InputError(
-        f"{name} has no layer {endpoint!r}; the nearest are {', '.join(nearest(endpoint, known))}"
-    )

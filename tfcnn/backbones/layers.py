@@ -5,6 +5,8 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from .rows import Preprocessing
+
 
 @keras.saving.register_keras_serializable(package="tfcnn")
 class Preprocess(keras.layers.Layer):
@@ -37,6 +39,11 @@ class Preprocess(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "order": self.order, "mean": self.mean, "scale": self.scale}
+
+
+def preprocess(how: Preprocessing) -> Preprocess:
+    """Makes the first layer of a net from the table's description."""
+    return Preprocess(how.order, how.mean, how.scale, name="preprocess")
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")

@@ -44,9 +44,9 @@ class Weights:
 class Net:
     """A row of the table.
 
-    `constructor` is "module:function" in tfcnn.backbones.nets; `size` is the side in pixels of the pictures that
-    the classifier reads, and `parameters` counts its weights with `classes` outputs, batch norm's statistics
-    included.
+    `constructor` is "module:function" in tfcnn.backbones.nets; `size` is the side in pixels of the pictures
+    that the classifier reads, and `parameters` counts its weights with `classes` outputs, batch norm's
+    statistics included.
     """
 
     constructor: str

@@ -1,0 +1,154 @@
+"""Rebuilds a model layer by layer: without models inside, or with its dense layers as convolutions.
+
+N pictures, H W pixels, C channels, h w places of a map, K classes.
+"""
+
+from collections.abc import Callable
+
+import keras
+
+from ..errors import InputError
+from .factory import zero_rgb
+from .layers import preprocess
+from .rows import Preprocessing
+
+ELEMENTWISE = (
+    keras.layers.Dropout,
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.Identity,
+)
+
+
+def flat(model: keras.Model, preprocessing: Preprocessing | None = None) -> keras.Model:
+    """Rebuilds a model without models inside, so that every layer can be reached from the picture.
+
+    Args:
+        model: functional or sequential, as are the models inside it.
+        preprocessing: is put before its first layer, where given.
+
+    Returns:
+        A functional model with the same layers and weights. A layer whose name stands in several of the
+        models is called after its model, too: "base_conv1".
+
+    Raises:
+        InputError: a model inside is of a class of its own, whose layers cannot be seen; its name is said.
+    """
+    inputs = keras.tree.map_structure(
+        lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name),
+        model.inputs[0] if isinstance(model, keras.Sequential) else model.input,
+    )
+    x = inputs
+    if preprocessing:
+        x = preprocess(preprocessing)(keras.tree.flatten(inputs)[0])
+    return _rebuilt(model, inputs, x, _copy)
+
+
+def fully_convolutional(classifier: keras.Model) -> keras.Model:
+    """Turns a classifier's dense layers into convolutions with exactly its weights.
+
+    The dense layers become windows that slide over the last map, and averages over the picture become
+    averages over windows of the size of the classifier's own map. Each place of the outputs is what the
+    classifier says of one window of the map; on a net without padding, also of one crop of the picture.
+
+    Args:
+        classifier: pictures [N, size, size, 3] -> logits and scores [N, K], built at a size of its own.
+
+    Returns:
+        A model from pictures [N, H, W, 3], of the classifier's size or larger, to the same outputs as maps
+        [N, h, w, K]; 1 x 1 at the classifier's own size.
+
+    Raises:
+        InputError: the classifier has no size of its own, or a layer that has no convolutional form.
+
+    Source: Sermanet et al. (1312.6229) section 3.5; Simonyan and Zisserman (1409.1556) section 3.2.
+    """
+    image = keras.Input((None, None, classifier.input_shape[-1]), name="image")
+    return _rebuilt(classifier, image, image, _as_convolution)
+
+
+def _rebuilt(model, inputs, x, new_layer: Callable) -> keras.Model:
+    """Calls `new_layer` for every layer of the model, and the new ones as the old were called."""
+    copies: dict[int, tuple] = {}  # id of an old layer -> old, new, so that a layer used twice stays one
+    names: set[str] = set()
+
+    def of(layer, prefix):
+        if isinstance(layer, keras.Model):
+            return layer
+        if id(layer) not in copies:
+            name = layer.name
+            while name in names:
+                name = f"{prefix}_{name}"
+            names.add(name)
+            copies[id(layer)] = layer, new_layer(layer, name)
+        return copies[id(layer)][1]
+
+    def through(inner, tensors):
+        if isinstance(inner, keras.Sequential):
+            for layer in inner.layers:
+                tensors = call(of(layer, inner.name), tensors)
+            return tensors
+        if not hasattr(inner, "_run_through_graph"):
+            raise InputError(
+                f"The model {inner.name} inside {model.name} is of the class {type(inner).__name__}, "
+                "whose layers cannot be reached: rebuild it as a functional model"
+            )
+        return inner._run_through_graph(tensors, lambda layer: of(layer, inner.name), call)
+
+    def call(layer, *arguments, **options):
+        if isinstance(layer, keras.Model):
+            return through(layer, arguments[0])
+        return layer(*arguments, **options)
+
+    rebuilt = keras.Model(inputs, through(model, x), name=model.name)
+    for old, new in copies.values():
+        if getattr(old, "weights", None):
+            pairs = zip(old.get_weights(), new.weights, strict=True)
+            new.set_weights([value.reshape(variable.shape) for value, variable in pairs])
+    rebuilt.zero_rgb = zero_rgb(rebuilt)
+    return rebuilt
+
+
+def _copy(layer, name):
+    return type(layer).from_config({**layer.get_config(), "name": name})
+
+
+def _as_convolution(layer, name):
+    if isinstance(layer, keras.layers.Flatten):
+        _map_size(layer)
+        return keras.layers.Identity(name=name)
+    if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+        return keras.layers.AveragePooling2D(_map_size(layer), 1, name=name, dtype=layer.dtype_policy)
+    if isinstance(layer, keras.layers.GlobalMaxPooling2D):
+        return keras.layers.MaxPooling2D(_map_size(layer), 1, name=name, dtype=layer.dtype_policy)
+    if isinstance(layer, keras.layers.Dense):
+        return keras.layers.Conv2D(
+            layer.units,
+            _window(layer),
+            activation=layer.activation,
+            use_bias=layer.use_bias,
+            kernel_initializer="zeros",
+            name=name,
+            dtype=layer.dtype_policy,
+        )
+    if isinstance(layer, keras.layers.Reshape):
+        raise InputError(f"The layer {name} reshapes, and has no convolutional form")
+    return _copy(layer, name)
+
+
+def _window(dense) -> tuple[int, int]:
+    """Finds how many places of a map a dense layer sees: those of a Flatten below it, else one."""
+    layer = dense.input._keras_history.operation
+    while isinstance(layer, ELEMENTWISE):
+        layer = layer.input._keras_history.operation
+    return _map_size(layer) if isinstance(layer, keras.layers.Flatten) else (1, 1)
+
+
+def _map_size(layer) -> tuple[int, int]:
+    height, width = layer.input.shape[1:3]
+    if height is None or width is None:
+        raise InputError(
+            f"The layer {layer.name} sees a map of no fixed size: build the classifier at a size of its own"
+        )
+    return height, width
