@@ -29,7 +29,7 @@ PROGRAMS = ("tfcnn voc", "tfcnn coco", "faster-coco-eval", "faster-coco-eval at 
 
 
 def case(images: int, per_image: int = 100, seed: int = 0) -> tuple[dict, list[dict]]:
-    """Truth in COCO's form and a results list: two detections in five lie near an object, the others anywhere."""
+    """Truth in COCO's form and a results list: two detections in five lie near objects, the others anywhere."""
     random = np.random.default_rng(seed)
     annotations, results = [], []
     for image in range(1, images + 1):

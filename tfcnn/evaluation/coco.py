@@ -35,10 +35,13 @@ class Evaluation:
     Attributes:
         precision: float64 [T, R, K, A], 100 detections a picture and class.
         recall: float64 [T, K, A, 3], the last recall with 1, 10 and 100 detections.
+        truths, detections: int [K], objects that are no crowds, and detections.
     """
 
     precision: np.ndarray
     recall: np.ndarray
+    truths: np.ndarray
+    detections: np.ndarray
 
     def figures(self) -> dict[str, float]:
         """The twelve, by the names AP, AP50, .. ARl; NaN where there is nothing to average."""
@@ -81,19 +84,20 @@ def evaluate(
         The twelve figures, and "per_class": {name: {"AP", "AP50", "AP75", "AR100", "truths", "detections"}}.
         NaN where there is nothing to find.
     """
-    truth, results = tables(truth, results)
-    evaluation = accumulate(truth, results, len(classes))
+    return summarize(accumulate(*tables(truth, results), len(classes)), classes)
+
+
+def summarize(evaluation: Evaluation, classes: Sequence[str]) -> dict:
+    """The figures of `evaluate` from what `accumulate` found."""
     p, r = evaluation.precision, evaluation.recall
-    truths = np.bincount(truth.label[~truth.ignored], minlength=len(classes)).tolist()
-    detections = np.bincount(results.label, minlength=len(classes)).tolist()
     per_class = {
         name: {
             "AP": _mean(p[:, :, k, 0]),
             "AP50": _mean(p[0, :, k, 0]),
             "AP75": _mean(p[5, :, k, 0]),
             "AR100": _mean(r[:, k, 0, 2]),
-            "truths": truths[k],
-            "detections": detections[k],
+            "truths": int(evaluation.truths[k]),
+            "detections": int(evaluation.detections[k]),
         }
         for k, name in enumerate(classes)
     }
@@ -131,7 +135,8 @@ def accumulate(truth: TruthTable, results: ResultTable, classes: int) -> Evaluat
                 found = outcome[mine, :, a]
                 precision[:, :, k, a] = _precision(place, found, counted, npos)
                 recall[:, k, a] = _recall(turn[begin:end][place], found, npos)
-    return Evaluation(precision, recall)
+    truths = np.bincount(truth.label[~truth.ignored], minlength=classes)
+    return Evaluation(precision, recall, truths, np.bincount(results.label, minlength=classes))
 
 
 def _match(

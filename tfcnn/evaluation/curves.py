@@ -71,22 +71,24 @@ def _page(panels: Sequence[Panel], title: str) -> np.ndarray:
 
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(max(2.3 * columns, 4.6), 2.2 * rows + 0.8), layout="constrained", dpi=110)
-    figure.suptitle(title, fontsize=11)
+    width, height = max(2.3 * columns, 4.6), 2.2 * rows + 1.0  # inches
+    figure = Figure(figsize=(width, height), dpi=110)
+    figure.subplots_adjust(0.6 / width, 0.65 / height, 1 - 0.15 / width, 1 - 0.65 / height, 0.14, 0.28)
+    figure.suptitle(title, fontsize=11, y=1 - 0.15 / height)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    grid[0, 0].set(xlim=(0, 1), ylim=(0, 1.03), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])  # all share them
     for axes, panel in zip(grid.flat, panels, strict=False):
         for order, (name, recall, precision) in enumerate(panel.lines):
             axes.plot(recall, precision, label=name, color=f"C{order}", linewidth=1.4 - 0.3 * order)
         axes.set_title(panel.title, fontsize=9)
-        axes.set(xlim=(0, 1), ylim=(0, 1.03), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axes.tick_params(labelsize=7)
         axes.grid(color="0.9")
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
-    figure.supxlabel("recall", fontsize=9)
-    figure.supylabel("precision", fontsize=9)
+    figure.supxlabel("recall", fontsize=9, y=0.1 / height)
+    figure.supylabel("precision", fontsize=9, x=0.1 / width)
     handles, names = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower right", ncols=len(names), fontsize=8, frameon=False)
+    figure.legend(handles, names, loc="lower right", ncols=len(names), fontsize=8, frameon=False)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]

@@ -153,9 +153,10 @@ def _columns(entries: object, keys: Sequence[str], where: str) -> dict[str, list
 def _numbers(entries: list, column: list, key: str, width: int, where: str) -> np.ndarray:
     """A column as float64 [n, width]."""
     try:
-        numbers = np.array(column, np.float64).reshape(len(entries), width)
-        if np.isfinite(numbers).all():
-            return numbers
+        numbers = np.array(column, np.float64)
+        shape = (len(entries), width) if width > 1 and entries else (len(entries),)
+        if numbers.shape == shape and np.isfinite(numbers).all():
+            return numbers.reshape(len(entries), width)
     except (TypeError, ValueError):
         pass
     bad = next(i for i, value in enumerate(column) if not _sound(value, width))

@@ -135,8 +135,17 @@ def evaluate(
         "truths", "detections"}}, "absent": names of the classes with nothing to find}. AP of an absent class
         is NaN, and left out of the means.
     """
+    return summarize(
+        match(truth, results, len(classes), iou_threshold, strict), classes, iou_threshold, strict
+    )
+
+
+def summarize(
+    outcomes: Sequence[Outcome], classes: Sequence[str], iou_threshold: float = 0.5, strict: bool = False
+) -> dict:
+    """The figures of `evaluate` from what `match` found."""
     per_class = {}
-    for name, found in zip(classes, match(truth, results, len(classes), iou_threshold, strict), strict=True):
+    for name, found in zip(classes, outcomes, strict=True):
         numbers = average_precision(found, float_points=strict)
         per_class[name] = {**numbers, "truths": found.truths, "detections": len(found.outcome)}
     present = [numbers for numbers in per_class.values() if numbers["truths"]]

@@ -1,0 +1,228 @@
+"""Measure detections, guesses or poses by the official rules."""
+
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+
+from absl import flags
+
+from tfcnn.errors import InputError
+
+from . import common
+
+GROUP, SUMMARY = "start", "measure a results file or a model by the rules of VOC, COCO, ImageNet or LSP"
+
+DATASETS = {"voc": "val", "coco": None, "imagenet_loc": "val", "imagenet_det": "val", "tiny_imagenet": "val"}
+DATASETS["lsp"] = "val"  # the split where none is named
+
+DATASET = flags.DEFINE_enum(
+    "dataset", None, list(DATASETS), "Layout of the truth, and the rule that belongs to it"
+)
+DATA = flags.DEFINE_string("data", None, "Folder or .zip that holds the truth, e.g. --data=VOCdevkit/VOC2007")
+SPLIT = flags.DEFINE_string("split", None, "Part of the data set; none takes val, e.g. --split=test")
+ANNOTATIONS = flags.DEFINE_string(
+    "annotations",
+    None,
+    "COCO's annotation file; alone it is enough, no picture is opened, e.g. --annotations=instances.json",
+)
+RESULTS = flags.DEFINE_string(
+    "results",
+    None,
+    "What is measured: a COCO results list [{image_id, category_id, bbox, score}], image_id being the "
+    "annotation's id or the file's stem, bbox in continuous pixels from 0 (keypoints for lsp); or the VOC "
+    "devkit's files by a folder, a glob or a name, 1-based and inclusive. A second one after a comma is "
+    "compared, e.g. --results=detections.json or --results='comp3_det_test_*.txt'",
+)
+STRICT = flags.DEFINE_bool(
+    "voc_strict", False, "py-faster-rcnn's reading of VOC: IoU > 0.5 instead of >=, floating recall points"
+)
+
+
+def main(run: common.Run) -> None:
+    if not DATASET.value:
+        raise InputError(f"name the data set: --dataset={','.join(DATASETS)}")
+    if bool(RESULTS.value) == bool(run.flags.model):
+        raise InputError("name either --results=FILE or --model=MODEL")
+    specs = _split(RESULTS.value or run.flags.model)
+    data = read_truth()
+    if run.flags.model:
+        measured, names = [of_models(run, data, specs)], [run.flags.model]
+    else:
+        if len(specs) > 2:
+            raise InputError(f"--results takes one file, or two to compare, not {len(specs)}")
+        measured, names = [read_results(run, data, spec) for spec in specs], specs
+    run.begin()
+    for finding in data.broken:
+        if finding["rule"] == "picture skipped":
+            run.refuse(finding["file"], finding["why"])
+    rule = RULES[DATASET.value]
+    answers = [rule(run, data, results, f"_{n + 1}" if n else "") for n, results in enumerate(measured)]
+    run.metrics |= answers[0]
+    if len(answers) > 1:
+        run.results["other"] = answers[1]
+    run.table(*_table(run, answers, names))
+
+
+def _split(value: str) -> list[str]:
+    return [value] if os.path.lexists(value) else [part for part in value.split(",") if part]
+
+
+# ---------------------------------------------------------------------------------------- in
+
+
+def read_truth():
+    """The data set that the flags name, annotations alone."""
+    from tfcnn import datasets
+
+    name, split, annotations = DATASET.value, SPLIT.value or DATASETS[DATASET.value], ANNOTATIONS.value
+    if annotations is not None and pathlib.Path(annotations).is_dir():
+        raise InputError(f"--annotations={annotations} is a folder: name the data set's own folder by --data")
+    if annotations is not None and name in ("voc", "imagenet_det"):
+        data = datasets.open("coco", DATA.value, SPLIT.value, annotations, pictures=False)
+    else:
+        data = datasets.open(name, DATA.value, split, annotations, pictures=False)
+    if not data.examples:
+        raise InputError(f"{annotations or DATA.value} has no picture in split {split}")
+    return data
+
+
+def read_results(run, data, spec: str):
+    """What a results file holds, for the pictures of --limit: a ResultTable, or poses [N, J, 2]."""
+    from tfcnn.evaluation import results
+
+    images = results.image_index(data.examples)
+    if DATASET.value == "lsp":
+        path = pathlib.Path(spec)
+        return results.poses(results.load(path), images, len(data.joints), spec)[: run.flags.limit]
+    table, notes = results.read(spec, images, data.classes, data.category_ids)
+    for note in notes:
+        run.say(note)
+    if run.flags.limit is not None:
+        table = table.take(table.image < run.flags.limit)
+    return table
+
+
+def of_models(run, data, models: list[str]):
+    """What models find in a data set's pictures, in the form of `read_results`; several are an ensemble."""
+    raise InputError(f"--model={models[0]}: evaluate measures results files; name one by --results")
+
+
+# -------------------------------------------------------------------------------------- rules
+
+
+def _truth(run, data):
+    from tfcnn.evaluation import tables
+
+    return tables.truth_table(data.examples[: run.flags.limit])
+
+
+def voc(run, data, results, suffix: str) -> dict:
+    from tfcnn.evaluation import curves
+    from tfcnn.evaluation import voc as rule
+
+    truth = _truth(run, data)
+    outcomes = rule.match(truth, results, len(data.classes), strict=STRICT.value)
+    figures = rule.summarize(outcomes, data.classes, strict=STRICT.value)
+    if figures["absent"] and not suffix:
+        run.say(f"nothing to find of {', '.join(figures['absent'])}: no AP, and not in the means")
+    _errors(run, data, truth, results, suffix)
+    title = "Precision over recall at IoU 0.5; the number is the area AP in percent"
+    _draw(run, curves.voc_panels(outcomes, data.classes), title, suffix)
+    return {"voc": figures}
+
+
+def coco(run, data, results, suffix: str) -> dict:
+    from tfcnn.evaluation import coco as rule
+    from tfcnn.evaluation import curves
+
+    truth = _truth(run, data)
+    if not suffix:
+        run.say("boxes are evaluated; masks and keypoints are not")
+    evaluation = rule.accumulate(truth, results, len(data.classes))
+    _errors(run, data, truth, results, suffix)
+    title = "Precision over recall; the number is AP in percent"
+    _draw(run, curves.coco_panels(evaluation, data.classes), title, suffix)
+    return {"coco": rule.summarize(evaluation, data.classes)}
+
+
+def imagenet_det(run, data, results, suffix: str) -> dict:
+    from tfcnn.evaluation import imagenet
+
+    truth = _truth(run, data)
+    _errors(run, data, truth, results, suffix)
+    return {"imagenet_det": imagenet.detection(truth, results, data.classes)}
+
+
+def localization(run, data, results, suffix: str) -> dict:
+    from tfcnn.evaluation import imagenet
+
+    return {DATASET.value: imagenet.localization(_truth(run, data), results, len(data.classes))}
+
+
+def lsp(run, data, results, suffix: str) -> dict:
+    import numpy as np
+
+    from tfcnn.evaluation import pose
+
+    joints = np.stack([record.truth.joints for record in data.examples[: run.flags.limit]])
+    return {"lsp": pose.evaluate(joints[..., :2], joints[..., 2] > 0, results)}
+
+
+RULES = {
+    "voc": voc,
+    "coco": coco,
+    "imagenet_det": imagenet_det,
+    "imagenet_loc": localization,
+    "tiny_imagenet": localization,
+    "lsp": lsp,
+}
+
+
+def _errors(run, data, truth, results, suffix: str) -> None:
+    from tfcnn.evaluation import errors
+
+    mean, per_class = errors.breakdown(truth, results, data.classes)
+    run.results[f"errors{suffix}"], run.results[f"errors_per_class{suffix}"] = mean, per_class
+
+
+def _draw(run, panels, title: str, suffix: str) -> None:
+    from tfcnn.evaluation import curves
+
+    if run.flags.save_images and panels:
+        for page, image in enumerate(curves.draw(panels, title)):
+            run.sheet(image, f"curves{suffix}{f'_page{page + 1}' if page else ''}.png", title)
+
+
+# ---------------------------------------------------------------------------------------- out
+
+
+def _table(run, answers: list[dict], names: list[str]) -> tuple[list[str], list[list[str]]]:
+    """The means, the errors, and the classes that do worst, in percent: a column a results file."""
+    rows = []
+    sides = [next(iter(answer.values())) for answer in answers]
+    shown = [name for name, value in sides[0].items() if isinstance(value, float) and name != "iou_threshold"]
+    rows += [[name, *(_percent(side[name]) for side in sides)] for name in shown]
+    if "errors" in run.results:
+        broken_down = [run.results["errors"], run.results.get("errors_2")][: len(answers)]
+        rows += [
+            [f"top N: {kind}", *(_percent(side[kind]) for side in broken_down)] for kind in broken_down[0]
+        ]
+    per_class = [side.get("per_class") or side.get("per_joint") or {} for side in sides]
+    key = next(
+        (k for k in ("ap_area", "AP", "ap", "pdj_02") if any(k in v for v in per_class[0].values())), None
+    )
+    if key:
+        known = [name for name, value in per_class[0].items() if not math.isnan(value[key])]
+        worst = sorted(known, key=lambda name: per_class[0][name][key])[: 20 - len(rows)]
+        rows += [[f"{key} {name}", *(_percent(side[name][key]) for side in per_class)] for name in worst]
+    return ["percent", *names], rows
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+if __name__ == "__main__":
+    common.start(main, pictures=False)

@@ -1,0 +1,229 @@
+"""The evaluate app as a person runs it, on files whose answers are worked out by hand."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def evaluate(tmp_path, *flags, status=0):
+    """Runs the app; its results.json, standard output and standard error."""
+    command = [sys.executable, "-m", "apps.evaluate", *flags, f"--output_dir={tmp_path / 'out'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == status, done.stderr
+    file = tmp_path / "out" / "results.json"
+    return (json.loads(file.read_text()) if file.exists() else None), done.stdout, done.stderr
+
+
+def annotation(objects):
+    parts = "".join(
+        f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>"
+        f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"
+        for name, difficult, x1, y1, x2, y2 in objects
+    )
+    size = "<size><width>100</width><height>80</height><depth>3</depth></size>"
+    return f"<annotation><filename>x.jpg</filename>{size}{parts}</annotation>"
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Three pictures that are not there: two cats, a difficult cat and a dog; the third has no object."""
+    root = tmp_path / "VOCdevkit" / "VOC2007"
+    (root / "Annotations").mkdir(parents=True)
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    pictures = {
+        "000001": [("cat", 0, 1, 1, 10, 10), ("dog", 0, 40, 40, 60, 60)],
+        "000002": [("cat", 0, 20, 20, 120, 59), ("cat", 1, 1, 1, 10, 10)],  # one sticks out of the picture
+        "000005": [],
+    }
+    for name, objects in pictures.items():
+        (root / "Annotations" / f"{name}.xml").write_text(annotation(objects))
+    (root / "ImageSets" / "Main" / "val.txt").write_text("\n".join(pictures) + "\n")
+    return root
+
+
+# In the order of scores: right, wrong, (difficult: not counted), right; two cats to find.
+FOUND = """000001 0.9 1 1 10 5
+000005 0.8 1 1 10 10
+000002 0.7 1 1 10 10
+000002 0.7 20 20 120 59
+"""
+
+
+def as_coco(text):
+    entries = []
+    for line in text.splitlines():
+        image, score, *box = line.split()
+        x1, y1, x2, y2 = map(float, box)
+        entries.append(
+            {"image_id": image, "category_id": 8, "bbox": [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1]}
+            | {"score": float(score)}
+        )
+    return json.dumps(entries)
+
+
+def test_voc_by_hand_from_the_devkits_files_and_beside_it_a_coco_list(tmp_path, voc):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "comp3_det_val_cat.txt").write_text(FOUND)
+    (folder / "comp3_det_val_dog.txt").write_text("")
+    (tmp_path / "r.json").write_text(as_coco(FOUND))
+    results, out, _ = evaluate(
+        tmp_path,
+        "--dataset=voc",
+        f"--data={voc.parent}",
+        f"--results={folder}/comp3_det_*.txt,{tmp_path}/r.json",
+    )
+    figures = results["metrics"]["voc"]
+    cat = figures["per_class"]["cat"]
+    # Precision 1 at recall 1/2, 2/3 at recall 1.
+    assert cat["ap_11"] == pytest.approx((6 + 5 * 2 / 3) / 11, abs=1e-12)
+    assert cat["ap_area"] == cat["ap_raw"] == pytest.approx((1 + 2 / 3) / 2, abs=1e-12)
+    assert (cat["truths"], cat["detections"]) == (2, 4)
+    assert figures["per_class"]["dog"] == {
+        "ap_11": 0,
+        "ap_area": 0,
+        "ap_raw": 0,
+        "truths": 1,
+        "detections": 0,
+    }
+    assert figures["map_11"] == pytest.approx(cat["ap_11"] / 2, abs=1e-12) and figures["iou_threshold"] == 0.5
+    assert len(figures["per_class"]) == 20 and figures["per_class"]["bus"]["ap_11"] is None
+    assert results["other"] == results["metrics"]
+    # Of the cats the best two: one right, one where there is nothing.
+    kinds = {"correct": 0.5, "localisation": 0, "similar": 0, "other": 0, "background": 0.5}
+    assert results["errors"] == kinds
+    assert results["images"] == results["refused"] == []
+    assert {"curves.png", "flags.txt", "index.html"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    assert "map_11" in out and len(out.splitlines()) <= 22 and "index.html" in out.splitlines()[-1]
+
+
+def test_voc_strict_wants_more_than_a_half_and_a_broken_annotation_is_refused(tmp_path, voc):
+    (tmp_path / "r.json").write_text(as_coco(FOUND))
+    (voc / "Annotations" / "000005.xml").write_text("<annotation><object>")
+    results, _, err = evaluate(
+        tmp_path,
+        "--dataset=voc",
+        f"--data={voc}",
+        f"--results={tmp_path}/r.json",
+        "--voc_strict",
+        "--save_images=false",
+        status=2,
+    )
+    assert results is None and "000005" in err  # the results name a picture that is not in the set any more
+    lines = [line for line in FOUND.splitlines() if not line.startswith("000005")]
+    (tmp_path / "r.json").write_text(as_coco("\n".join(lines)))
+    results, _, err = evaluate(
+        tmp_path,
+        "--dataset=voc",
+        f"--data={voc}",
+        f"--results={tmp_path}/r.json",
+        "--voc_strict",
+        "--save_images=false",
+        status=1,
+    )
+    # The first has IoU 0.5 just; the last is right, after one that is wrong.
+    assert results["metrics"]["voc"]["per_class"]["cat"]["ap_raw"] == pytest.approx(0.5 / 2, abs=1e-12)
+    assert [refused["file"] for refused in results["refused"]] == ["Annotations/000005.xml"]
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_coco_by_hand_from_annotations_alone(tmp_path):
+    truth = {
+        "images": [{"id": 9, "width": 640, "height": 480, "file_name": "000000000009.jpg"}]
+        + [{"id": 4, "width": 640, "height": 480, "file_name": "b.jpg"}],
+        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 3, "name": "car"}],
+        "annotations": [
+            {"id": 0, "image_id": 9, "category_id": 3, "bbox": [0, 0, 40, 40], "area": 1024, "iscrowd": 0},
+            {
+                "id": 7,
+                "image_id": 4,
+                "category_id": 3,
+                "bbox": [100, 100, 50, 50],
+                "area": 2500,
+                "iscrowd": 0,
+            },
+        ],
+    }
+    found = [
+        {"image_id": "000000000009", "category_id": 3, "bbox": [0, 0, 40, 40], "score": 0.9},
+        {"image_id": "b", "category_id": 3, "bbox": [300, 100, 50, 50], "score": 0.8},
+        {"image_id": 4, "category_id": 3, "bbox": [100, 100, 50, 32], "score": 0.7},  # IoU 0.64
+    ]
+    (tmp_path / "t.json").write_text(json.dumps(truth))
+    (tmp_path / "r.json").write_text(json.dumps(found))
+    results, _, err = evaluate(
+        tmp_path, "--dataset=coco", f"--annotations={tmp_path}/t.json", f"--results={tmp_path}/r.json"
+    )
+    figures = results["metrics"]["coco"]
+    half, whole = 51 / 101, (51 + 50 * 2 / 3) / 101  # up to recall 1/2; and 2/3 up to recall 1
+    assert figures["AP50"] == pytest.approx(whole, abs=1e-12) and figures["AP75"] == pytest.approx(
+        half, abs=1e-12
+    )
+    assert figures["AP"] == pytest.approx((3 * whole + 7 * half) / 10, abs=1e-12)  # 0.5, 0.55, 0.6
+    assert figures["AR1"] == 0.5 and figures["AR100"] == pytest.approx((3 + 7 * 0.5) / 10, abs=1e-12)
+    assert figures["APs"] == pytest.approx(1, abs=1e-12) and figures["APl"] is None
+    assert figures["per_class"]["toothbrush"]["AP"] is None and figures["per_class"]["car"]["truths"] == 2
+    assert "other" not in results and "masks and keypoints are not" in err
+
+
+def test_poses_and_guesses(tmp_path):
+    from tfcnn.datasets.lsp import JOINTS
+
+    root = tmp_path / "pose" / "val"
+    root.mkdir(parents=True)
+    points = [(10 * j, 7 * j % 30) for j in range(14)]
+    header = ",".join(
+        ["file,width,height"] + [f"{name}_{part}" for name in JOINTS for part in ("x", "y", "visible")]
+    )
+    row = ",".join(f"{x},{y},1" for x, y in points)
+    (root / "joints.csv").write_text(f"{header}\na.jpg,200,200,{row}\nb.jpg,200,200,{row}\n")
+    pose = {
+        "image_id": "a",
+        "category_id": 1,
+        "keypoints": [v for x, y in points for v in (x, y, 1)],
+        "score": 1,
+    }
+    (tmp_path / "p.json").write_text(json.dumps([pose]))
+    results, _, _ = evaluate(
+        tmp_path, "--dataset=lsp", f"--data={tmp_path}/pose", f"--results={tmp_path}/p.json"
+    )
+    figures = results["metrics"]["lsp"]
+    assert [figures[k] for k in ("pcp_strict", "pcp_relaxed", "pdj_02", "pck_02")] == [0.5] * 4
+    assert len(figures["per_limb"]) == 10 and len(figures["per_joint"]) == 14
+
+    root = tmp_path / "tiny-imagenet-200"
+    (root / "val").mkdir(parents=True)
+    (root / "wnids.txt").write_text("n02\nn01\n")
+    (root / "val" / "val_annotations.txt").write_text("v0.JPEG\tn01\t0\t0\t9\t9\nv1.JPEG\tn02\t0\t0\t9\t9\n")
+    guesses = [
+        {"image_id": "v0", "category_id": 1, "bbox": [0, 0, 10, 10], "score": 0.9},
+        {"image_id": "v0", "category_id": 2, "bbox": [0, 0, 10, 5], "score": 0.8},
+        {"image_id": "v1", "category_id": 1, "bbox": [0, 0, 10, 4], "score": 0.8},
+    ]
+    (tmp_path / "g.json").write_text(json.dumps(guesses))
+    results, _, _ = evaluate(
+        tmp_path, "--dataset=tiny_imagenet", f"--data={root}", f"--results={tmp_path}/g.json"
+    )
+    assert results["metrics"] == {
+        "tiny_imagenet": {"top1_cls": 0.5, "top5_cls": 0, "top1_loc": 1, "top5_loc": 0.5}
+    }
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--dataset=voc", "--data={voc}"], "name either --results=FILE or --model=MODEL"),
+        (["--dataset=voc", "--data={voc}", "--split=test", "--results=x"], "no split 'test': it has val"),
+        (["--dataset=voc", "--data={voc}", "--results={tmp}/none.json"], "No results at"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_leaves_nothing(tmp_path, voc, flags, message):
+    flags = [flag.format(voc=voc, tmp=tmp_path) for flag in flags]
+    results, out, err = evaluate(tmp_path, *flags, status=2)
+    assert results is None and out == "" and message in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
