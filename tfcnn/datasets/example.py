@@ -149,15 +149,16 @@ def checked_boxes(
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     edge = np.array([width, height] * 2, np.float64) if width and height else np.full(4, np.inf)
     low = 0.0 if width and height else -np.inf
-    with np.errstate(invalid="ignore"):
-        clipped = np.clip(boxes, low, edge)
-        good = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & np.isfinite(boxes).all(1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        clipped = np.clip(boxes, low, edge).astype(np.float32)
+        finite = np.isfinite(boxes).all(1) & np.isfinite(clipped).all(1)
+        good = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & finite
         inside = good & (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
         out = np.abs(clipped - boxes).max(axis=1, initial=0) > slack
     if inside.all() and not out.any():
-        return clipped.astype(np.float32), np.arange(len(boxes))
+        return clipped, np.arange(len(boxes))
     for index, box in enumerate(boxes):
-        if not np.isfinite(box).all():
+        if not finite[index]:
             why, rule = "is not finite", "object skipped"
         elif not good[index]:
             inverted = box[2] < box[0] or box[3] < box[1]
@@ -171,7 +172,7 @@ def checked_boxes(
         numbers = ", ".join(f"{number:g}" for number in box)
         report(broken, file, f"box [{numbers}] of object {index + 1} ({names[index]}) {why}", rule)
     kept = np.flatnonzero(inside)
-    return clipped[kept].astype(np.float32), kept
+    return clipped[kept], kept
 
 
 def report(broken: list[dict], file: str, why: str, rule: str) -> None:

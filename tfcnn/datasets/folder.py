@@ -15,9 +15,9 @@ def read(path: str | pathlib.Path, split: str | None = None, name: str = "folder
 
     Args:
         path: a folder or .zip that holds SPLIT/CLASS/picture or CLASS/picture at its top or one level down.
-        split: the folder above the classes ("train"). Where there are no such folders, "train" and "val"
-            (or "test")
-            part the pictures: each tenth of a class, by name, is held out. None is all of them.
+        split: the folder above the classes ("train"). Where there are no such folders, "train" and "val" (or
+            "test") part the pictures: each tenth of a class by name, of fewer the last, is held out. None is
+            all of them.
         name: of the data set.
 
     Returns:
@@ -30,15 +30,14 @@ def read(path: str | pathlib.Path, split: str | None = None, name: str = "folder
     roots = [top, *(top.at(folder) for folder in top.folders())]
     splits = {f: root.at(f) for root in reversed(roots) for f in root.folders() if _classes(root.at(f))}
     if split in splits:
-        return _dataset(name, splits[split], lambda index: True)
+        return _dataset(name, splits[split], None)
     root = next((root for root in roots if _classes(root)), None)
     if root is None:
         found = f": name the split, {' or '.join(splits)}" if splits else ""
         raise InputError(f"{path} has no pictures in {f'{split}/' if split else ''}CLASS/{found}")
     if split not in (None, "train", "val", "test"):
         raise InputError(f"{path} has no split {split!r}: it parts into train and val")
-    held_out = split != "train"
-    return _dataset(name, root, lambda index: split is None or (index % HELD_OUT == HELD_OUT - 1) == held_out)
+    return _dataset(name, root, split)
 
 
 def _pictures(root: Root, folder: str) -> list[str]:
@@ -51,19 +50,17 @@ def _classes(root: Root) -> list[str]:
     return [folder for folder in root.folders() if _pictures(root, folder)]
 
 
-def _dataset(name: str, root: Root, wanted) -> Dataset:
+def _part(files: list[str], part: str | None) -> list[str]:
+    """All files, or those for training, or those held out."""
+    last = min(HELD_OUT, len(files)) - 1
+    held_out = [len(files) > 1 and index % HELD_OUT == last for index in range(len(files))]
+    return [f for f, held in zip(files, held_out, strict=True) if part is None or held == (part != "train")]
+
+
+def _dataset(name: str, root: Root, part: str | None) -> Dataset:
     classes = _classes(root)
+    files = [(label, f"{c}/{f}") for label, c in enumerate(classes) for f in _part(_pictures(root, c), part)]
     examples = [
-        Record(
-            f"{folder}/{file.rsplit('.', 1)[0]}",
-            f"{folder}/{file}",
-            0,
-            0,
-            root.reader(f"{folder}/{file}"),
-            label=label,
-        )
-        for label, folder in enumerate(classes)
-        for index, file in enumerate(_pictures(root, folder))
-        if wanted(index)
+        Record(file.rpartition(".")[0], file, 0, 0, root.reader(file), label=label) for label, file in files
     ]
     return Dataset(name, classes, list(range(1, len(classes) + 1)), examples)

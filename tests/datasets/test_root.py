@@ -1,0 +1,69 @@
+"""A folder and a .zip answer alike."""
+
+import concurrent.futures
+import zipfile
+
+import dataset_layouts as layouts
+import pytest
+
+from tfcnn.datasets.root import Root, find
+from tfcnn.errors import InputError
+
+
+@pytest.fixture
+def pair(tmp_path):
+    folder = layouts.write(tmp_path / "set", {"a.txt": "A", "deep/er/b.txt": "B", "deep/c.txt": "\ufeffC"})
+    return Root(folder), Root(layouts.zipped(folder, tmp_path / "set.zip")).at("set")
+
+
+def test_folder_and_zip_alike(pair):
+    for root in pair:
+        assert root.files() == ["a.txt"] and root.folders() == ["deep"]
+        assert root.files("deep") == ["c.txt"] and root.folders("deep") == ["er"]
+        assert root.files("absent") == [] == root.folders("absent")
+        assert root.walk() == ["a.txt", "deep/c.txt", "deep/er/b.txt"]
+        assert root.walk("deep") == ["c.txt", "er/b.txt"]
+        assert root.exists("deep/er/b.txt") and not root.exists("deep/er") and not root.exists("b.txt")
+        assert root.at("deep").read("er/b.txt") == b"B"
+        assert root.text("deep/c.txt") == "C"
+        with pytest.raises(InputError, match="has no nothing.txt"):
+            root.read("nothing.txt")
+
+
+def test_find(tmp_path):
+    layouts.write(tmp_path, {"in/sign": "", "more/data": ""})
+    assert find(tmp_path / "in", lambda r: r.exists("sign"), "sign").prefix == ""
+    assert find(tmp_path, lambda r: r.exists("sign"), "sign").prefix == "in"
+    with pytest.raises(InputError, match="has a hat"):
+        find(tmp_path, lambda r: r.exists("hat"), "a hat")
+    layouts.write(tmp_path, {"more/sign": ""})
+    with pytest.raises(InputError, match="several data sets.*in.*more"):
+        find(tmp_path, lambda r: r.exists("sign"), "sign")
+
+
+def test_what_is_no_data_set(tmp_path):
+    with pytest.raises(InputError, match="No data set at"):
+        Root(tmp_path / "absent")
+    (tmp_path / "file.zip").write_bytes(b"PK no archive")
+    with pytest.raises(InputError, match="neither a folder nor a .zip"):
+        Root(tmp_path / "file.zip")
+
+
+def test_damaged_member(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", b"content that is checked")
+    path.write_bytes(path.read_bytes().replace(b"content", b"CONTENT"))
+    with pytest.raises(InputError, match="a cannot be read"):
+        Root(path).read("a")
+
+
+def test_threads_read_a_zip_at_once(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(50):
+            archive.writestr(f"{index}", bytes([index]) * 20000)
+    root = Root(path)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(root.read, [str(index % 50) for index in range(400)]))
+    assert all(data == bytes([index % 50]) * 20000 for index, data in enumerate(read))
