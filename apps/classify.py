@@ -20,8 +20,8 @@ TOP = flags.DEFINE_integer("top", 5, "Classes to name for a picture, best first,
 DENSE = flags.DEFINE_bool(
     "dense",
     False,
-    "Run the net fully convolutionally over the whole picture, its shorter side --image_size pixels (none: "
-    "twice the net's own), and show where the best class answers",
+    "Slide the net over the whole picture, its shorter side --image_size pixels (none: the net's / 0.875); "
+    "shows where the best class answers",
 )
 TRUTH = flags.DEFINE_string(
     "truth", None, "CSV with the columns file and class_index: measure accuracy, e.g. --truth=labels.csv"
@@ -34,7 +34,7 @@ RUNTIME = flags.DEFINE_enum(
 def main(run: common.Run) -> None:
     if DENSE.value and RUNTIME.value == "litert":
         raise InputError("--dense needs --runtime=tf")
-    net = run.load_net()
+    net = run.load_net(at_own_size=DENSE.value)
     truth = read_truth(TRUTH.value, run.sources(), net.classes) if TRUTH.value else {}
     answer, prepare = dense(run, net) if DENSE.value else whole(run, net)
 
@@ -48,7 +48,7 @@ def main(run: common.Run) -> None:
                 best = picture.entry["predictions"][0]
                 picture.show(picture.prepared, f"{best['label']} {best['score']:.1%}")
                 if DENSE.value:
-                    overlay = draw.heat_map(maps[i, ..., order[0]], picture.prepared)
+                    overlay = over_windows(maps[i, ..., order[0]], picture.prepared, net.size)
                     picture.save(overlay, "map", f"where {best['label']} answers", main=True)
                 rows.append([picture.name, best["label"], f"{best['score']:.1%}"])
                 if picture.source in truth:
@@ -89,13 +89,20 @@ def whole(run, net):
 
 
 def dense(run, net):
-    """(answer, prepare) of the net slid over the picture: a picture -> scores [1, K], logits [1, h, w, K]."""
+    """(answer, prepare) of the net slid over the picture: a picture -> scores [1, K], their map [1, h, w, K].
+
+    Source: Simonyan and Zisserman (1409.1556) section 3.2: the map of class scores, averaged over its places.
+    """
     import tensorflow as tf
 
     from tfcnn.backbones import fully_convolutional
 
     model = fully_convolutional(net.model)
-    side = run.flags.image_size or 2 * net.size
+    side = run.flags.image_size or round(net.size / 0.875)
+    if side < net.size:
+        raise InputError(
+            f"--image_size={side} is below the {net.size} pixels that {net.name} sees at each place"
+        )
 
     def prepare(image):
         scale = side / min(image.shape[:2])
@@ -104,10 +111,21 @@ def dense(run, net):
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
     def answer(batch):
-        logits = model(batch, training=False)["logits"]
-        return tf.nn.softmax(tf.reduce_mean(logits, axis=(1, 2))), logits
+        scores = model(batch, training=False)["scores"]
+        return tf.reduce_mean(scores, axis=(1, 2)), scores
 
     return (lambda batch: [tensor.numpy() for tensor in answer(batch)]), prepare
+
+
+def over_windows(values, picture, window):
+    """A map of scores [h, w] over its picture: at each pixel the mean score of the windows that see it."""
+    height, width = picture.shape[:2]
+    total, count = np.zeros((height, width)), np.zeros((height, width))
+    for row, y in zip(values, np.linspace(0, height - window, len(values)).round().astype(int), strict=True):
+        for value, x in zip(row, np.linspace(0, width - window, len(row)).round().astype(int), strict=True):
+            total[y : y + window, x : x + window] += value
+            count[y : y + window, x : x + window] += 1
+    return draw.heat_map(total / np.maximum(count, 1), picture)
 
 
 def read_truth(path, sources, classes) -> dict:

@@ -26,52 +26,89 @@ class Net:
     classes: list[tuple[str, str]]
 
 
-def load_net(run, kind: str = "classifier", endpoints: list[str] | None = None) -> Net:
+def load_net(
+    run, kind: str = "classifier", endpoints: list[str] | None = None, at_own_size: bool = False
+) -> Net:
     """The net that the flags name.
 
     Args:
         run: the run; its TensorFlow is started.
         kind: "classifier", with outputs `logits` and `scores`, or "backbone", with a dict of endpoints.
         endpoints: of the backbone; None takes all.
+        at_own_size: build a classifier for pictures of its own size, whatever --image_size says.
 
     Raises:
         InputError: no such net, file, weights or preprocessing.
     """
+    size = None if at_own_size else run.flags.image_size
+    net = _of_file(run, kind, size) if run.flags.model else _of_factory(run, kind, size, endpoints)
+    run.net = net.name
+    return net
+
+
+def _of_factory(run, kind, size, endpoints):
+    from tfcnn import backbones
+
     flags = run.flags
-    from tfcnn.backbones import table
+    if flags.preprocessing:
+        raise InputError("--preprocessing belongs to a --model; a net of the factory has its own")
+    own_size = backbones.table.net(flags.net).size
+    run.runtime  # noqa: B018  (starts TensorFlow, silently, before the net does)
+    weights = weights_of(run)
+    if kind == "backbone":
+        return Net(flags.net, backbones.backbone(flags.net, weights, endpoints), size or own_size, [])
+    model = backbones.classifier(flags.net, weights, size=size)
+    return Net(flags.net, model, size or own_size, _names(flags, model.output["logits"].shape[-1]))
 
-    if not flags.model:
-        row = table.net(flags.net)
-    run.runtime  # noqa: B018  (starts TensorFlow before the net's module would)
-    if flags.model:
-        from tfcnn import load_model
 
-        model = load_model(
-            flags.model,
-            preprocessing=flags.preprocessing,
-            allow_custom_objects=flags.allow_custom_objects,
-        )
-        name, own_size = flags.model, model.input_shape[1]
-        classes = _names_beside(flags.model)
-        if kind == "classifier":
-            from tfcnn.backbones.heads import with_logits
+def weights_of(run) -> str | None:
+    """What --weights asks for; a trainer that is told nothing takes ImageNet's only where they are here."""
+    if run.flags.weights == "none":
+        return None
+    if run.trainer and run.flags["weights"].using_default_value:
+        from tfcnn.backbones.weights import offline
 
-            model = with_logits(model)
-    else:
-        from tfcnn import backbones
+        here = offline(run.flags.net)
+        run.say(f"{run.flags.net} starts from {'ImageNet weights' if here else 'random weights'} (--weights)")
+        return "imagenet" if here else None
+    return run.flags.weights
 
-        weights = None if flags.weights == "none" else flags.weights
-        if kind == "classifier":
-            model = backbones.classifier(flags.net, weights, size=flags.image_size)
-        else:
-            model = backbones.backbone(flags.net, weights, endpoints)
-        name, own_size = flags.net, row.size
-        classes = _imagenet() if row.classes == 1000 else []
+
+def _of_file(run, kind, wanted):
+    flags = run.flags
+    for other in ("net", "weights"):
+        if not flags[other].using_default_value:
+            raise InputError(f"--model and --{other} are two models; give one of them")
+    run.runtime  # noqa: B018
+    from tfcnn import load_model
+
+    model = load_model(
+        flags.model, preprocessing=flags.preprocessing, allow_custom_objects=flags.allow_custom_objects
+    )
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] not in (3, None):
+        raise InputError(f"--model={flags.model} takes {shape}, not pictures [N, height, width, 3]")
+    size = shape[1]
+    if size != shape[2] or (wanted and size and wanted != size):
+        asked = f", not the {wanted} of --image_size" if wanted else "; only squares are supported"
+        raise InputError(f"--model={flags.model} takes pictures of {shape[1]} x {shape[2]} pixels{asked}")
+    classes = []
     if kind == "classifier":
-        count = model.output["logits"].shape[-1]
-        classes = _labels(flags.labels, count) or classes or [("", str(index)) for index in range(count)]
-    run.net = name
-    return Net(name, model, flags.image_size or own_size or 224, classes)
+        from tfcnn.backbones.heads import with_logits
+
+        model = with_logits(model)
+        classes = _names(flags, model.output["logits"].shape[-1])
+    return Net(flags.model, model, wanted or size or 224, classes)
+
+
+def _names(flags, count):
+    """The classes by --labels, else the release's card, else ImageNet's if there are 1000, else numbers."""
+    if flags.labels:
+        return _labels(flags.labels, count)
+    names = _names_beside(flags.model) if flags.model else []
+    if len(names) == count:
+        return names
+    return _imagenet() if count == 1000 else [("", str(index)) for index in range(count)]
 
 
 def _imagenet():
@@ -92,8 +129,6 @@ def _names_beside(source):
 
 
 def _labels(path, count):
-    if not path:
-        return []
     try:
         names = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

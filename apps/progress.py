@@ -12,26 +12,27 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """What `Run.progress` gives: a context with `advance`; one inside another shows as a second bar."""
 
-    def __init__(self, total: int | None, what: str, unit: str, shown: bool, outer: Progress | None = None):
-        self.total, self.what, self.unit, self.shown, self.outer = total, what, unit, shown, outer
+    def __init__(self, total: int | None, what: str, unit: str, shown: bool, around: list[Progress]):
+        self.total, self.what, self.unit, self.shown, self.around = total, what, unit, shown, around
         self.done, self.numbers, self.bars = 0, {}, None
 
     def __enter__(self) -> Progress:
         self.begun = self.last_line = time.monotonic()
         self.begun_at = self.done
         if self.shown and sys.stderr.isatty():
-            self.bars = self.outer.bars if self.outer and self.outer.bars else _bars()
-            if self.outer is None or self.bars is not self.outer.bars:
+            self.bars = self.around[0].bars if self.around else _bars()
+            if not self.around:
                 self.bars.start()
             self.task = self.bars.add_task(self.what, total=self.total, speed="", numbers="")
+        self.around.append(self)
         return self
 
     def __exit__(self, *error):
-        if self.bars and self.outer and self.bars is self.outer.bars:
+        self.around.remove(self)
+        if self.bars and self.around:
             self.bars.remove_task(self.task)
         elif self.bars:
             self.bars.stop()
-        self.bars = None
 
     def skip(self, count: int) -> None:
         """Count what was done before this run (a resumed training), without calling it this run's speed."""

@@ -175,9 +175,9 @@ class Run:
             specs += [spec] if os.path.lexists(spec) else [part for part in spec.split(",") if part]
         return images.find(specs) if specs else images.packaged()
 
-    def load_net(self, kind: str = "classifier", endpoints: list[str] | None = None) -> models.Net:
+    def load_net(self, kind: str = "classifier", **options) -> models.Net:
         """The net that --net, --weights, --model and --labels name; see `models.load_net`."""
-        return models.load_net(self, kind, endpoints)
+        return models.load_net(self, kind, **options)
 
     def classes(self, net: models.Net) -> list[int]:
         """The indices that the app's flag --class names; [] where it is not given."""
