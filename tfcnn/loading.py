@@ -21,7 +21,7 @@ from .errors import InputError
 # Where the parts of a model may come from; keras.utils, for one, has functions that fetch files.
 HOMES = ("layers", "models", "initializers", "regularizers", "constraints", "activations", "dtype_policies")
 MODULES = (*HOMES, "ops", "random", "engine", "backend")  # engine: Keras 2; backend: tensors of a description
-WITHOUT_MODULE = ("Functional", "Policy")  # of Keras 2, beside those that have a home
+WITHOUT_HOME = ("Functional", "Policy")  # classes of Keras 2
 FILE_OPS = {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
 
@@ -123,20 +123,19 @@ def _foreign(config) -> Iterator[str]:
         yield f"the {kind.strip('_')} {name}".strip()
         return
     if isinstance(kind, str):
-        part = inner if kind == "function" else kind
+        part = str(inner) if kind == "function" else kind
         module = config.get("module")
-        if not _is_known(str(part), module, config.get("registered_name")):
+        registered = part if kind == "function" or module is None else config.get("registered_name")
+        if registered not in keras.saving.get_custom_objects() and not _is_of_keras(part, module):
             yield part if module in (None, "builtins") else f"{module}.{part}"
     for value in config.values():
         yield from _foreign(value)
 
 
-def _is_known(part: str, module: str | None, registered: str | None) -> bool:
-    """Tells whether a class or function is Keras' or registered by code that has been imported."""
-    if registered in keras.saving.get_custom_objects() or part.startswith("__"):
-        return True
-    if module in (None, "builtins"):
-        return part in WITHOUT_MODULE or any(hasattr(getattr(keras, home), part) for home in HOMES)
+def _is_of_keras(part: str, module: str | None) -> bool:
+    if module in (None, "builtins"):  # before Keras 3, and functions
+        homes = (getattr(keras, home) for home in HOMES)
+        return part in WITHOUT_HOME or part.startswith("__") or any(hasattr(home, part) for home in homes)
     parts = [name for name in module.split(".") if name != "src"]
     return parts[0] == "keras" and (len(parts) == 1 or parts[1] in MODULES)
 
@@ -151,10 +150,9 @@ def _see_through(model: keras.Model, preprocessing: Preprocessing | None, path: 
         raise InputError(f"{path} is of the class {type(model).__name__}, whose layers cannot be reached")
     if preprocessing and any(isinstance(layer, Preprocess) for layer in model.layers):
         raise InputError(f"{path} has its preprocessing inside: do not name another")
-    nested = isinstance(model, keras.Sequential) or any(
-        isinstance(layer, keras.Model) for layer in model.layers
-    )
-    return flat(model, preprocessing) if nested or preprocessing else model
+    if preprocessing or isinstance(model, keras.Sequential):
+        return flat(model, preprocessing)
+    return flat(model) if any(isinstance(layer, keras.Model) for layer in model.layers) else model
 
 
 def _saved_model(path: pathlib.Path, preprocessing: Preprocessing | None) -> keras.Model:

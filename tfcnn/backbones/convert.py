@@ -111,7 +111,11 @@ def _rebuilt(model, inputs, x, new_layer: Callable) -> keras.Model:
 
 
 def _copy(layer, name):
-    return type(layer).from_config({**layer.get_config(), "name": name})
+    if isinstance(layer, keras.layers.Layer):
+        return type(layer).from_config({**layer.get_config(), "name": name})
+    operation = type(layer).from_config(layer.get_config())  # of keras.ops; knows no names in Keras 3.9
+    operation.name = name
+    return operation
 
 
 def _as_convolution(layer, name):
