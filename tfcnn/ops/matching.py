@@ -53,7 +53,7 @@ def sample(label, count, positive_share, seed):
 
     Source: Ren et al. 2015 (Faster R-CNN), section 3.1.3.
     """
-    seed = tf.cast(seed, tf.int32)
+    label = tf.convert_to_tensor(label)
     positives = round(count * positive_share)
     luck = tf.random.stateless_uniform(tf.shape(label), seed)  # [..., A] in [0, 1)
     widen = [[0, 0]] * (label.shape.rank - 1) + [[0, count]]  # top_k needs at least `count` columns

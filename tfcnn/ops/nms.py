@@ -8,6 +8,8 @@ scores through the gathers only.
 
 import tensorflow as tf
 
+from .boxes import iou
+
 
 def nms(boxes, scores, iou_threshold, max_outputs, score_threshold=float("-inf")):
     """Greedy suppression in one list.
@@ -63,50 +65,115 @@ def class_nms(boxes, scores, iou_threshold, max_outputs, score_threshold=float("
         classes: int32 [B, L], then -1.
         count: int32 [B], how many are kept.
     """
+    boxes = tf.convert_to_tensor(boxes)
     if boxes.shape.rank == 3:
         boxes = boxes[:, :, None]
     boxes, scores, _, classes, count = _per_class(boxes, scores, iou_threshold, max_outputs, score_threshold)
     return boxes, scores, classes, count
 
 
+def soft_nms(boxes, scores, max_outputs, sigma=0.5, score_threshold=0.001):
+    """Soft suppression in one list: overlap lowers a box's score by exp(-IoU^2 / sigma) and drops nothing.
+
+    Args:
+        boxes: float32 [N, 4], pixels.
+        scores: float32 [N], at least 0.
+        max_outputs: keep at most so many.
+        sigma: above 0; the smaller, the harder.
+        score_threshold: lowered scores must be above this.
+
+    Returns:
+        indices: int32 [n], by falling lowered score.
+        scores: float32 [n], lowered.
+
+    Source: Bodla et al. 2017 (Soft-NMS), section 3, the Gaussian form.
+    """
+    return tf.image.non_max_suppression_with_scores(
+        _ordered(boxes),
+        scores,
+        max_outputs,
+        iou_threshold=1.0,  # nothing is dropped for its overlap alone
+        score_threshold=score_threshold,
+        soft_nms_sigma=sigma / 2,  # the kernel has exp(-IoU^2 / (2 sigma))
+    )
+
+
+def vote(kept, boxes, weights, iou_threshold=0.5):
+    """Box voting: each kept box becomes the weighted mean of all boxes that overlap it well.
+
+    Args:
+        kept: float32 [..., L, 4], pixels.
+        boxes: float32 [..., N, 4], all boxes before suppression, pixels.
+        weights: float32, at least 0, broadcasts with [..., L, N]: [..., 1, N] for one class; where there are
+            several, the scores of each kept box's class. Padded rows weigh 0.
+        iou_threshold: boxes of at least this IoU vote.
+
+    Returns:
+        float32 [..., L, 4]; a kept box for which nothing votes stays.
+
+    Source: Gidaris & Komodakis 2015, section 5; He et al. 2015 (ResNet), appendix B.
+    """
+    votes = tf.where(iou(kept, boxes) >= iou_threshold, weights, 0)  # [..., L, N]
+    total = tf.reduce_sum(votes, axis=-1, keepdims=True)
+    return tf.where(total > 0, tf.matmul(votes, boxes) / tf.where(total > 0, total, 1), kept)
+
+
 def _per_class(boxes, scores, iou_threshold, max_outputs, score_threshold):
     """`class_nms` of boxes [B, N, K or 1, 4] with the index of each kept box beside it.
 
-    The kernel of TensorFlow gives back scores but no indices, and breaks ties as it likes. So each
-    candidate's score is replaced by its place from the end (exact in float32 below 2 ** 24), which is
-    unique and says where it came from.
+    A candidate is a box of a class, box * K + class. Suppression only looks at better candidates, so the best
+    few decide when they already give all outputs; only otherwise is the rest looked at.
     """
     # One more row that never takes part, so that the gathers below find a row in a picture without boxes.
     boxes = tf.pad(boxes, [[0, 0], [0, 1], [0, 0], [0, 0]])
     scores = tf.pad(scores, [[0, 0], [0, 1], [0, 0]], constant_values=float("-inf"))
-    shape = tf.shape(scores)
-    batch, classes = shape[0], shape[2]
-    total = shape[1] * classes
-    flat = tf.reshape(scores, [batch, total])  # candidate = box * K + class
-    order = tf.argsort(flat, direction="DESCENDING", stable=True)
-    rank = tf.argsort(order)
-    value = tf.cast(tf.where(flat > score_threshold, total - rank, 0), tf.float32)
+    able = tf.math.count_nonzero(scores > score_threshold, axis=[1, 2], dtype=tf.int32)
+    able = tf.maximum(tf.reduce_max(able), 0)  # the maximum of no pictures is negative
+
+    def best(candidates):
+        return _of_best(boxes, scores, candidates, iou_threshold, max_outputs, score_threshold)
+
+    few = tf.minimum(able, 8 * max_outputs)
+    candidate, count = best(few)
+    enough = (few == able) | tf.reduce_all(count == max_outputs)
+    candidate, count = tf.cond(enough, lambda: (candidate, count), lambda: best(able))
+
+    valid = tf.sequence_mask(count, max_outputs)  # [B, L]
+    classes = tf.shape(scores)[2]
+    index, label = candidate // classes, candidate % classes
+    of_class = tf.zeros_like(label) if boxes.shape[2] == 1 else label
+    box = tf.gather_nd(boxes, tf.stack([index, of_class], axis=-1), batch_dims=1)
+    score = tf.gather_nd(scores, tf.stack([index, label], axis=-1), batch_dims=1)
+    box, score = tf.where(valid[..., None], box, 0), tf.where(valid, score, 0)
+    return box, score, index, tf.where(valid, label, -1), count
+
+
+def _of_best(boxes, scores, candidates, iou_threshold, max_outputs, score_threshold):
+    """The candidates kept of so many best, by falling score, then zeros: int32 [B, L], and their count [B].
+
+    The kernel of TensorFlow gives back scores but no indices, and breaks ties as it likes. So it gets a
+    candidate's place from the end instead of its score (exact in float32 below 2 ** 24): that is unique, and
+    says where it came from.
+    """
+    batch, total = tf.shape(scores)[0], tf.reduce_prod(tf.shape(scores)[1:])
+    value, order = tf.math.top_k(tf.reshape(scores, [batch, total]), candidates)  # of equals the first
+    place = tf.where(value > score_threshold, candidates - tf.range(candidates), 0)
+    picture = tf.broadcast_to(tf.range(batch)[:, None], tf.shape(order))
+    places = tf.scatter_nd((picture * total + order)[..., None], place, [batch * total])
     kept = tf.image.combined_non_max_suppression(
         _ordered(boxes),
-        tf.reshape(value, shape),
-        max_outputs,
-        max_outputs,
-        iou_threshold,
+        tf.reshape(tf.cast(places, tf.float32), tf.shape(scores)),
+        max_output_size_per_class=max_outputs,
+        max_total_size=max_outputs,
+        iou_threshold=iou_threshold,
         score_threshold=0.5,
         clip_boxes=False,
     )
     count = kept.valid_detections
-    valid = tf.sequence_mask(count, max_outputs)  # [B, L]
-    place = tf.where(valid, total - tf.cast(kept.nmsed_scores, tf.int32), 0)
-    candidate = tf.gather(order, place, batch_dims=1)
-    index, label = candidate // classes, candidate % classes
-    if boxes.shape[2] == 1:
-        box = tf.gather(boxes[:, :, 0], index, batch_dims=1)
-    else:
-        box = tf.gather(tf.reshape(boxes, [batch, total, 4]), candidate, batch_dims=1)
-    box = tf.where(valid[..., None], box, 0)
-    score = tf.where(valid, tf.gather(flat, candidate, batch_dims=1), 0)
-    return box, score, tf.where(valid, index, 0), tf.where(valid, label, -1), count
+    rank = candidates - tf.cast(kept.nmsed_scores, tf.int32)
+    rank = tf.where(tf.sequence_mask(count, max_outputs), rank, candidates)
+    order = tf.pad(order, [[0, 0], [0, 1]])
+    return tf.gather(order, rank, batch_dims=1), count
 
 
 def _ordered(boxes):

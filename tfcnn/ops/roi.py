@@ -27,6 +27,7 @@ def roi_align(features, boxes, stride, size=7, samples=2):
 
     Source: He et al. 2017 (Mask R-CNN), section 3, with half-pixel centres.
     """
+    features = tf.convert_to_tensor(features)
     batch, height, width, _ = tf.unstack(tf.shape(features))
     regions = tf.shape(boxes)[1]
     # The map grows by a copy of its border, so that a sample in cells [0, H] always lies between two values:
@@ -86,6 +87,7 @@ def roi_max_pool(features, boxes, scale, size=7):
 
     Source: Girshick 2015 (Fast R-CNN), section 2.1; its roi_pooling_layer.cpp.
     """
+    features = tf.convert_to_tensor(features)
     batch, height, width, channels = tf.unstack(tf.shape(features))
     corners = tf.stop_gradient(boxes) - tf.constant([0, 0, 1, 1], boxes.dtype)
     x1, y1, x2, y2 = tf.unstack(_round_half_away(corners * scale), axis=-1)  # each [B, R]
