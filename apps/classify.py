@@ -76,7 +76,7 @@ def whole(run, net):
     if RUNTIME.value == "litert":
         from tfcnn import litert
 
-        program = litert.Program(net.model, net.size, run.threads)
+        program = litert.Program(net.model, [1, net.size, net.size, 3], run.threads)
         return (lambda batch: (program(batch)["scores"], None)), prepare
 
     import tensorflow as tf

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -14,53 +16,53 @@ class Program:
     """A model, converted to LiteRT.
 
     Args:
-        model: pictures [N, H, W, 3] -> a dict of tensors.
-        size: side, or height and width, of the pictures.
+        model: one tensor of rows, e.g. pictures [N, H, W, 3] -> a dict of tensors.
+        shape: the rows that are computed at once, e.g. [1, 224, 224, 3].
         threads: for its work.
 
     Raises:
         InputError: ai-edge-litert is not installed, or the model has an operation that LiteRT lacks.
     """
 
-    def __init__(self, model: keras.Model, size: int | tuple[int, int], threads: int = 1):
+    def __init__(self, model: keras.Model, shape: Sequence[int], threads: int = 1):
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
             raise InputError("LiteRT is not installed: pip install 'tfcnn[litert]'") from error
-        height, width = (size, size) if isinstance(size, int) else size
+        self.rows = shape[0]
         self.names = sorted(model.output)  # the order in which a function's dict of outputs is flattened
         with quiet():
-            self.data = _converted(model, tf.TensorSpec([1, height, width, 3], tf.float32, "image"))
+            self.data = _converted(model, tf.TensorSpec(shape, tf.float32, "rows"))
             self._interpreter = Interpreter(model_content=self.data, num_threads=threads)
             self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
 
     def __call__(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Run it on pictures one after the other.
+        """Run it on rows, so many at once as it was made for, one lot after the other.
 
         Args:
-            batch: float32 [N, H, W, 3], RGB, 0..255.
+            batch: float32 [N, ...], N a multiple of the rows computed at once.
 
         Returns:
             {output's name: [N, ...]}.
         """
         answers = {name: [] for name in self.names}
-        for image in batch:
-            self._interpreter.set_tensor(self._input, image[None])
+        for first in range(0, len(batch), self.rows):
+            self._interpreter.set_tensor(self._input, batch[first : first + self.rows])
             self._interpreter.invoke()
             for name, index in zip(self.names, self._outputs, strict=True):
                 answers[name].append(self._interpreter.get_tensor(index))
         return {name: np.concatenate(parts) for name, parts in answers.items()}
 
 
-def _converted(model, picture):
+def _converted(model, spec):
     @tf.autograph.experimental.do_not_convert
-    def program(image):
-        outputs = model(image, training=False)
+    def program(rows):
+        outputs = model(rows, training=False)
         return {name: tf.identity(outputs[name], name) for name in sorted(outputs)}
 
-    function = tf.function(program, input_signature=[picture]).get_concrete_function()
+    function = tf.function(program, input_signature=[spec]).get_concrete_function()
     try:
         return tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
     except Exception as error:  # the converter's own error type is not public

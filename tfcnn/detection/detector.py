@@ -1,0 +1,130 @@
+"""A detector at work: pictures of any size in, Detections in the pixels of their files out."""
+
+import concurrent.futures
+import itertools
+
+import numpy as np
+import tensorflow as tf
+
+from tfcnn import images
+from tfcnn.detection import refine as refinement
+from tfcnn.detection.stages import LiteStages, Stages
+from tfcnn.detections import Detections
+from tfcnn.errors import InputError
+
+
+class Detector:
+    """One or several Faster R-CNN models with everything that is done at test time.
+
+    Args:
+        models: keras.Model of `faster_rcnn`, or several of the same classes: an ensemble.
+        sizes: side in pixels of the square that each picture becomes; several: testing on several scales. The first one
+            makes the picture in which boxes are counted.
+        resize: "stretch" or "letterbox", as `images.resize`.
+        flip: look at each picture mirrored, too.
+        refine, box_voting: of `refine.find`.
+        score_threshold, nms_threshold, max_detections: None takes the first model's own.
+        runtime: "tf", or "litert" for the networks' convolutions (one picture after the other).
+        threads: of LiteRT.
+
+    Raises:
+        InputError: a model is no Faster R-CNN, or the models have different classes.
+    """
+
+    def __init__(
+        self,
+        models,
+        sizes=(320,),
+        resize="stretch",
+        *,
+        flip=False,
+        refine=0,
+        box_voting=False,
+        score_threshold=None,
+        nms_threshold=None,
+        max_detections=None,
+        runtime="tf",
+        threads=1,
+    ):
+        all_stages = [Stages(model) for model in models]
+        if len({stages.classes for stages in all_stages}) > 1:
+            counts = ", ".join(str(stages.classes) for stages in all_stages)
+            raise InputError(f"The models of an ensemble need the same classes, but have {counts} of them.")
+        output = all_stages[0].output
+        self.sizes, self.resize, self.classes = list(sizes), resize, all_stages[0].classes
+        options = {
+            "refine": refine,
+            "box_voting": box_voting,
+            "proposals": all_stages[0].proposals.count,
+            "score_threshold": output.score_threshold if score_threshold is None else score_threshold,
+            "nms_threshold": output.nms_threshold if nms_threshold is None else nms_threshold,
+            "max_detections": output.max_detections if max_detections is None else max_detections,
+        }
+        views = []
+        for stages, (index, size) in itertools.product(all_stages, enumerate(self.sizes)):
+            if runtime == "litert":
+                stages = LiteStages(stages, size, threads)
+            views += [refinement.View(stages, index, False)] + [refinement.View(stages, index, True)] * flip
+        self._find = tf.function(
+            lambda pictures: refinement.find(views, pictures, **options), reduce_retracing=True
+        )
+
+    def prepare(self, image):
+        """A picture at every size, and the way back: (list of float32 [h, w, 3], images.Placement)."""
+        resized = [images.resize(image, size, self.resize) for size in self.sizes]
+        return [picture.astype(np.float32) for picture, _ in resized], resized[0][1]
+
+    def detect(self, prepared, shapes):
+        """Detections of a batch of prepared pictures.
+
+        Args:
+            prepared: what `prepare` gave for each picture.
+            shapes: (height, width) of each file.
+
+        Returns:
+            list of Detections in the pixels of each file, cut at its edges.
+        """
+        pictures = [np.stack(group) for group in zip(*(pictures for pictures, _ in prepared), strict=True)]
+        output = {name: value.numpy() for name, value in self._find(pictures).items()}
+        found = []
+        for i, ((_, placement), (height, width)) in enumerate(zip(prepared, shapes, strict=True)):
+            count = output["count"][i]
+            boxes = np.clip(placement.to_file(output["boxes"][i, :count]), 0, [width, height, width, height])
+            found.append(Detections(boxes, output["scores"][i, :count], output["labels"][i, :count]))
+        return found
+
+    def over_records(self, records, batch_size=8, threads=2, progress=lambda count: None):
+        """Detections of a data set's pictures, read ahead in threads.
+
+        Args:
+            records: of a tfcnn.datasets Dataset.
+            batch_size: pictures computed at once.
+            threads: for reading.
+            progress: called with the number of pictures done since the last call.
+
+        Returns:
+            ({image_id: Detections}, {file: why} of pictures that could not be read).
+        """
+        found, refused = {}, {}
+
+        def load(record):
+            image = record.image()
+            return self.prepare(image), image.shape[:2]
+
+        records = iter(records)
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            waiting = [(r, pool.submit(load, r)) for r in itertools.islice(records, 2 * batch_size)]
+            while waiting:
+                batch, waiting = waiting[:batch_size], waiting[batch_size:]
+                waiting += [(r, pool.submit(load, r)) for r in itertools.islice(records, len(batch))]
+                ready = []
+                for record, loaded in batch:
+                    try:
+                        ready.append((record, *loaded.result()))
+                    except InputError as error:
+                        refused[record.file] = str(error)
+                if ready:
+                    answers = self.detect([p for _, p, _ in ready], [shape for *_, shape in ready])
+                    found |= {r.image_id: d for (r, *_), d in zip(ready, answers, strict=True)}
+                progress(len(batch))
+        return found, refused

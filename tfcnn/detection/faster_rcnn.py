@@ -1,0 +1,219 @@
+"""Faster R-CNN: the region proposal network and Fast R-CNN on one backbone, in one network with four losses.
+
+Letters: N images, A anchors, R regions of an image, S sampled regions, M padded true boxes, K classes.
+
+Source: Ren, He, Girshick, Sun, "Faster R-CNN", 2015; He et al., "Deep residual learning", 2015, appendix B (context);
+Lin et al., "Feature pyramid networks", 2017 (pyramid and the sum of maps from the top down).
+"""
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from tfcnn.detection import fast_rcnn, rpn
+from tfcnn.errors import InputError
+
+SIZES = (24.0, 44.0, 82.0, 151.0, 280.0)  # anchors of one map, for pictures of 320 px
+PYRAMID_SIZES = ((24.0, 38.0), (60.0, 95.0), (151.0, 240.0))  # two sizes a map of strides 8, 16, 32
+RATIOS = (0.5, 1.0, 2.0)
+
+
+def strides(backbone):
+    """Pixels from one place of each endpoint's map to the next: {endpoint: stride}."""
+    side = 2048
+    shapes = backbone.compute_output_shape((1, side, side, 3))
+    return {name: round(side / shape[1]) for name, shape in shapes.items()}
+
+
+def endpoints_at(backbone, wanted):
+    """The deepest endpoint of each of these strides.
+
+    Raises:
+        InputError: the backbone has no endpoint of a stride.
+    """
+    by_stride = {stride: name for name, stride in strides(backbone).items()}
+    missing = [s for s in wanted if s not in by_stride]
+    if missing:
+        raise InputError(
+            f"The backbone {backbone.name} has no endpoint of stride {missing[0]}; it has strides {sorted(by_stride)}."
+        )
+    return [by_stride[s] for s in wanted]
+
+
+@keras.saving.register_keras_serializable(package="tfcnn")
+class UpsampleLike(keras.layers.Layer):
+    """Each place twice in both directions, cut to the size of the second map: [small map, map] to the map's size."""
+
+    def call(self, inputs):
+        small, like = inputs
+        shape = tf.shape(small)
+        n, h, w, c = shape[0], shape[1], shape[2], small.shape[-1]
+        big = tf.broadcast_to(small[:, :, None, :, None, :], [n, h, 2, w, 2, c])
+        return tf.reshape(big, [n, 2 * h, 2 * w, c])[:, : tf.shape(like)[1], : tf.shape(like)[2]]
+
+    def compute_output_spec(self, inputs):
+        small, like = inputs
+        return keras.KerasTensor((*like.shape[:3], small.shape[-1]), small.dtype)
+
+
+def top_down(maps, channels=128):
+    """Maps of falling resolution brought to the same channels, each with the sum of those above it.
+
+    The coarsest map also gets the mean of the whole picture (ThunderNet's context enhancement). A 5x5 separable
+    convolution makes each sum one map again.
+
+    Args:
+        maps: KerasTensors [N, h, w, C], each half the size of the one before.
+
+    Returns:
+        list of KerasTensors [N, h, w, channels], in the same order.
+    """
+    lateral = [
+        layers.Conv2D(channels, 1, kernel_initializer="he_normal", name=f"neck_lateral{i}")(x)
+        for i, x in enumerate(maps)
+    ]
+    whole = layers.GlobalAveragePooling2D(keepdims=True, name="neck_mean")(maps[-1])
+    whole = layers.Conv2D(channels, 1, kernel_initializer="he_normal", name="neck_whole")(whole)
+    sums = [layers.Add(name="neck_top")([lateral[-1], whole])]
+    for i in reversed(range(len(maps) - 1)):
+        above = UpsampleLike(name=f"neck_up{i}")([sums[0], lateral[i]])
+        sums.insert(0, layers.Add(name=f"neck_sum{i}")([lateral[i], above]))
+    return [
+        layers.SeparableConv2D(
+            channels,
+            5,
+            padding="same",
+            activation="relu",
+            pointwise_initializer="he_normal",
+            name=f"neck_out{i}",
+        )(x)
+        for i, x in enumerate(sums)
+    ]
+
+
+def faster_rcnn(
+    backbone,
+    classes,
+    *,
+    neck="top_down",
+    head="position",
+    pooling="align",
+    context=False,
+    class_agnostic=True,
+    sizes=None,
+    ratios=RATIOS,
+    channels=128,
+    bin_channels=8,
+    units=1024,
+    proposals=300,
+    score_threshold=0.05,
+    nms_threshold=0.3,
+    max_detections=100,
+):
+    """One functional inference model: picture in, detections out.
+
+    Args:
+        backbone: keras.Model from image to a dict of endpoints (tfcnn.backbones.backbone).
+        classes: K.
+        neck: "none", the paper's: everything on the deepest map of stride 16; "top_down": maps of strides 8, 16, 32
+            summed from the top, proposals on stride 16, regions pooled from strides 8 and 16 side by side; "pyramid":
+            proposals on all three maps and each region pooled from the one that fits its size.
+        head: "position" (position-sensitive pooling and one dense layer, after ThunderNet), "light" (two separable
+            convolutions and a dense layer), "dense" (VGG's two layers of 4096) or "backbone" (the backbone's own layers
+            after stride 16, as ResNet's conv5; with neck="none").
+        pooling: "align" or "max" (the paper's); of the heads other than "position".
+        context: each region also sees the code of the whole picture.
+        class_agnostic: four box deltas a region instead of four a class.
+        sizes: anchors' sizes in pixels; for a pyramid a tuple of sizes a map. None: five from 24 to 280.
+        ratios: anchors' height over width.
+        channels: of the neck.
+        bin_channels: channels a bin of position-sensitive pooling, for each map.
+        units: of the dense layer of the position and light heads.
+        proposals: R, after suppression.
+        score_threshold, nms_threshold, max_detections: of the detections.
+
+    Returns:
+        keras.Model from image [N, H, W, 3], float32 0..255, any H and W, to a dict: boxes [N, D, 4] in pixels of that
+        image, scores [N, D], labels int32 [N, D] (-1 is padding), count int32 [N].
+
+    Raises:
+        InputError: the backbone has no endpoint of a stride that is needed, or a choice is unknown.
+    """
+    _check("neck", neck, ("none", "top_down", "pyramid"))
+    _check("head", head, ("position", "light", "dense", "backbone"))
+    _check("pooling", pooling, ("align", "max"))
+    if head == "backbone" and neck != "none":
+        raise InputError(
+            "--head=backbone goes with --neck=none: it goes on where the backbone's map was cut."
+        )
+    image = backbone.inputs[0]
+    if neck == "none":
+        names, map_strides = endpoints_at(backbone, [16]), [16]
+        maps = [backbone.output[names[0]]]
+        propose_on, pool_from = slice(0, 1), slice(0, 1)
+    else:
+        names, map_strides = endpoints_at(backbone, [8, 16, 32]), [8, 16, 32]
+        maps = top_down([backbone.output[name] for name in names], channels)
+        propose_on, pool_from = (
+            (slice(0, 3), slice(0, 3)) if neck == "pyramid" else (slice(1, 2), slice(0, 2))
+        )
+    sizes = sizes or (PYRAMID_SIZES if neck == "pyramid" else SIZES)
+    sizes = sizes if neck == "pyramid" else (sizes,)
+    grid = rpn.AnchorGrid(tuple(map(tuple, sizes)), tuple(ratios), tuple(map_strides[propose_on]))
+    objectness, deltas = rpn.rpn_head(
+        maps[propose_on], grid.per_place, 2 * channels, separable=neck != "none"
+    )
+    regions = rpn.Proposals(grid.sizes, grid.ratios, grid.strides, count=proposals, name="proposals")(
+        [objectness, deltas, image, *maps[propose_on]]
+    )
+
+    pool_maps = maps[pool_from]
+    if head == "position":
+        pool_maps = [
+            layers.Conv2D(49 * bin_channels, 1, kernel_initializer="he_normal", name=f"position_map{i}")(x)
+            for i, x in enumerate(pool_maps)
+        ]
+    pooled = fast_rcnn.RegionPool(
+        map_strides[pool_from],
+        size=14 if head == "backbone" else 7,
+        method="position" if head == "position" else pooling,
+        context=context,
+        levels=neck == "pyramid",
+        name="region_pool",
+    )([regions, *pool_maps])
+    if head == "position":
+        code = fast_rcnn.position_head(pooled, units)
+    elif head == "light":
+        code = fast_rcnn.light_head(pooled, channels, units)
+    elif head == "dense":
+        code = fast_rcnn.dense_head(pooled)
+    else:
+        code = later_layers(backbone, names[0], pooled)
+    if context:
+        code = fast_rcnn.JoinContext(name="context")([code, regions])
+    logits, box_deltas = fast_rcnn.predictors(code, classes, class_agnostic)
+    outputs = fast_rcnn.DetectionOutput(score_threshold, nms_threshold, max_detections, name="detections")(
+        [logits, box_deltas, regions, image]
+    )
+    return keras.Model(image, outputs, name="faster_rcnn")
+
+
+def later_layers(backbone, endpoint, pooled):
+    """The backbone's own layers after an endpoint, on pooled regions, and their mean over places: [., C].
+
+    Raises:
+        InputError: the endpoint is the backbone's last.
+    """
+    last = list(backbone.output.values())[-1]
+    if backbone.output[endpoint] is last:
+        raise InputError(f"The backbone {backbone.name} has no layers after {endpoint}; take another --head.")
+    later = keras.Model(backbone.output[endpoint], last)
+    x = later._run_through_graph(
+        pooled, operation_fn=lambda layer: layer
+    )  # the same layers, not a model in a model
+    return layers.GlobalAveragePooling2D(name="region_mean")(x)
+
+
+def _check(what, value, allowed):
+    if value not in allowed:
+        raise InputError(f"--{what}={value} is not one of {', '.join(allowed)}.")
