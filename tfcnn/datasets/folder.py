@@ -31,8 +31,11 @@ def read(path: str | pathlib.Path, split: str | None = None, name: str = "folder
     splits = {f: root.at(f) for root in reversed(roots) for f in root.folders() if _classes(root.at(f))}
     if split in splits:
         return _dataset(name, splits[split], None)
-    root = next((root for root in roots if _classes(root)), None)
-    if root is None:
+    if _classes(top):
+        root = top
+    elif len(splits) == 1:  # no split, but one folder round the classes
+        (root,) = splits.values()
+    else:
         found = f": name the split, {' or '.join(splits)}" if splits else ""
         raise InputError(f"{path} has no pictures in {f'{split}/' if split else ''}CLASS/{found}")
     if split not in (None, "train", "val", "test"):

@@ -74,7 +74,8 @@ def through_window(
     moved = _hulls(sample.boxes, affine)
     if angle and sample.joints is not None and sample.joints.ndim == 2 and len(moved) == 1:
         points = sample.joints[sample.joints[:, 2] > 0, :2] @ affine[:, :2].T + affine[:, 2]
-        moved = np.concatenate([points.min(0), points.max(0)])[None]
+        if len(points) and (np.ptp(points, axis=0) > 0).all():
+            moved = np.concatenate([points.min(0), points.max(0)])[None]
     share = visible_share(moved, (0, 0, w, h))
     kept = np.flatnonzero(share >= max(min_visible, 1e-6))
     columns = {name: column[kept] for name, column in sample.columns.items()}
