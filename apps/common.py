@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
 import sys
 import traceback
@@ -95,8 +96,10 @@ def _define():
     _flag(group, boolean, "save_images", True, "Write pictures; false gives results only")
     _flag(group, boolean, "quiet", False, "No progress")
     _GROUPS["verbosity"] = group
+    flags.FLAGS["verbosity"].help = "Above -1 TensorFlow's own messages are shown, e.g. --verbosity=1"
     _flag(group, boolean, "debug", False, "Show a traceback with an error")
-    _GROUPS["flagfile"] = group
+    text = "File with flags, a line each, e.g. --flagfile=out/classify/flags.txt"
+    _flag(group, string, "flagfile", None, text)
     _flag(group, boolean, "list_nets", False, "List the nets of --net, and end")
     _flag(group, boolean, "list_layers", False, "List the layers of the net or model, and end")
     _flag(group, boolean, "list_classes", False, "List the classes of the net or model, and end")
@@ -105,6 +108,9 @@ def _define():
 
 
 _define()
+flags.register_validator(
+    "device", lambda value: re.fullmatch(r"auto|cpu|gpu(:\d+)?", value), "is none of auto, cpu, gpu, gpu:N"
+)
 
 
 def start(main, *, pictures: bool = True, trainer: bool = False, **defaults) -> None:

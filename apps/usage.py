@@ -21,9 +21,9 @@ def nearest(name: str, names) -> list[str]:
     lowered = {}
     for each in names:
         lowered.setdefault(each.lower(), each)
-    found = difflib.get_close_matches(name.lower(), lowered, 3, cutoff=0.0)
-    inside = [low for low in lowered if name.lower() in low and low not in found]
-    return [lowered[low] for low in (inside[:1] + found)[:3]]
+    found = difflib.get_close_matches(name.lower(), lowered, len(lowered) or 1, cutoff=0.0)
+    found.sort(key=lambda low: name.lower() not in low)  # a part of a name is a better hint than a likeness
+    return [lowered[low] for low in found[:3]]
 
 
 def unknown(kind: str, name: str, names, listing: str = "") -> InputError:
@@ -38,7 +38,7 @@ def names(values: flags.FlagValues) -> list[str]:
     found = []
     for module, defined in values.flags_by_module_dict().items():
         if module.startswith("absl."):
-            defined = [flag for flag in defined if flag.name in ("verbosity", "flagfile")]
+            defined = [flag for flag in defined if flag.name == "verbosity"]
         found += [flag.name for flag in defined if flag.name in values]
     return found
 
