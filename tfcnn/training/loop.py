@@ -10,6 +10,7 @@ are functions of the step, and a checkpoint keeps everything else.
 
 import itertools
 import pathlib
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -90,6 +91,7 @@ def train(
     best: str | None = None,
     checkpoint_minutes: float = 1.0,
     keep: int = 3,
+    resume: bool = True,
     tensorboard: bool = True,
     progress: Callable[[int, dict], None] | None = None,
     stop: Stop | None = None,
@@ -116,6 +118,7 @@ def train(
       best: name of the figure whose highest value marks the best validation; "-name" for the lowest.
       checkpoint_minutes: a checkpoint each so many minutes, each tenth of the steps, and at the end.
       keep: number of newest checkpoints kept.
+      resume: go on from the newest checkpoint in `folder`; False deletes what a run left there.
       tensorboard: write scalars and pictures for TensorBoard.
       progress: called after each step with its number and a dict of numbers to show: `losses`,
         `examples_per_second`, `waiting` (share of the time), `seconds_left`.
@@ -143,6 +146,8 @@ def train(
             accumulate=accumulate,
             strategy=strategy,
         )
+    if not resume:
+        discard(folder)
     run = _Run(step, folder, best, keep, say)
     start = done = run.resume()
     run.journal = Journal(folder, done, tensorboard)
@@ -194,6 +199,14 @@ def train(
         waiting=clock.waiting_share,
         refused=run.refused,
     )
+
+
+def discard(folder: pathlib.Path) -> None:
+    """Deletes what a run of the loop left in a folder."""
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("log.jsonl", "refused.jsonl"):
+        (folder / name).unlink(missing_ok=True)
 
 
 class _Run:

@@ -1,0 +1,177 @@
+"""Train a net to name what is in pictures: from scratch, or from a net that knows ImageNet."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from absl import flags
+
+from tfcnn import draw
+from tfcnn.errors import InputError
+
+from . import common, models, trainers
+
+GROUP, SUMMARY = "start", "train a net to name what is in pictures"
+
+CLASSES = flags.DEFINE_string(
+    "classes",
+    None,
+    "Train on these classes only: how many of the first, or names by commas, e.g. --classes=20",
+)
+BACKBONE_RATE = flags.DEFINE_float(
+    "backbone_rate", 0.3, "Share of the learning rate for layers that start from weights", lower_bound=0.0
+)
+FREEZE_BATCH_NORM = flags.DEFINE_bool(
+    "freeze_batch_norm", None, "Keep batch norm's statistics; none: where the net starts from weights"
+)
+SYNC_BATCH_NORM = flags.DEFINE_bool(
+    "sync_batch_norm", False, "Take live batch norm's statistics over the batches of all devices"
+)
+SMOOTHING = flags.DEFINE_float(
+    "label_smoothing", 0.0, "Share of a label spread over all classes", lower_bound=0.0, upper_bound=1.0
+)
+LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
+
+DEFAULT_EPOCHS = 20.0
+# What --augment names beside the presets of tfcnn.datasets: for small pictures, and for writing, which has no
+# mirror.
+SMALL = {
+    "shift": {"window": (0.85, 1.15), "aspect": 0.1},
+    "shift_flip": {"window": (0.75, 1.1), "aspect": 0.1, "flip": 0.5},
+}
+WRITING = ("digits", "mnist")
+
+
+def main(run: common.Run) -> None:
+    training, validation = (chosen_classes(only_labels(part)) for part in trainers.read_data())
+    row = net_row(run)
+    size = run.flags.image_size or row.size
+    batches, check = make_batches(run, training, validation, size)
+    steps = trainers.steps_of(batches, DEFAULT_EPOCHS)
+    strategy = run.runtime.strategy  # starts TensorFlow, silently
+    weights = trainers.init_file() or models.weights_of(run)
+    run.say(
+        f"{len(training)} pictures of {len(training.classes)} classes to train on, {len(validation)} to validate, "
+        f"at {size} px; {steps} steps of {run.flags.batch_size * trainers.ACCUMULATE.value}"
+    )
+    with strategy.scope():
+        trainee, multiplier = make_trainee(run, row, weights, len(training.classes), size, check)
+    show_batch(run, batches, training.classes)
+    result = trainers.train(run, trainee, batches, steps=steps, best="top1", multiplier=multiplier)
+    model = trainee.networks["classifier"]
+    card = trainers.release(
+        run,
+        model,
+        f"{training.name}, {trainers.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
+        f"{trainers.VAL_SPLIT.value}: {len(validation)}",
+        training.classes,
+        LICENCE.value,
+        image_size=size,
+        start="random" if weights is None else str(trainers.INIT.value or weights),
+    )
+    run.table(*table(result, card))
+
+
+def only_labels(dataset):
+    """The data set without boxes, so that the pipeline sees a picture's class alone."""
+    if any(record.label < 0 for record in dataset.examples):
+        raise InputError(
+            f"--dataset={trainers.DATASET.value} gives no class a picture; train_detector reads it"
+        )
+    plain = {name: None for name in ("labels", "difficult", "truncated", "crowd", "area", "truth")}
+    boxes = np.zeros((0, 4), np.float32)
+    examples = [dataclasses.replace(record, boxes=boxes, **plain) for record in dataset.examples]
+    return dataclasses.replace(dataset, examples=examples)
+
+
+def chosen_classes(dataset):
+    """The part of the data set that --classes asks for; its classes are numbered anew."""
+    if CLASSES.value is None:
+        return dataset
+    names = list(enumerate(dataset.classes))
+    if CLASSES.value.isdigit():
+        if not 1 < int(CLASSES.value) <= len(names):
+            raise InputError(
+                f"--classes={CLASSES.value}: the data have {len(names)} classes; at least 2 are needed"
+            )
+        chosen = list(range(int(CLASSES.value)))
+    else:
+        chosen = common.resolve_class(CLASSES.value, [("", name) for _, name in names])
+    index = {old: new for new, old in enumerate(chosen)}
+    examples = [dataclasses.replace(r, label=index[r.label]) for r in dataset.examples if r.label in index]
+    kept = [dataset.classes[old] for old in chosen]
+    return dataclasses.replace(
+        dataset, classes=kept, category_ids=[i + 1 for i in index.values()], examples=examples
+    )
+
+
+def net_row(run):
+    """The row of the factory's table that --net names."""
+    from tfcnn.backbones import table
+
+    if run.flags.model:
+        raise InputError(
+            "--model is for trained nets: --init starts from one, with --net naming its architecture"
+        )
+    run.net = run.flags.net
+    return table.net(run.flags.net)
+
+
+def make_batches(run, training, validation, size):
+    """(training batches, a call that gives the validation's once through)."""
+    from tfcnn.datasets import augment, pipeline
+
+    name = trainers.AUGMENT.value or ("shift" if training.name in WRITING else "classification")
+    if name in SMALL:
+        how = augment.Augmentation(**SMALL[name])
+    elif name in augment.PRESETS:
+        how = augment.PRESETS[name]
+    else:
+        raise common.unknown("--augment", name, [*SMALL, *augment.PRESETS])
+    same = {"size": size, "batch_size": run.flags.batch_size, "seed": run.flags.seed, "threads": run.threads}
+    same["resize"] = run.flags.resize
+    check = pipeline.batches(validation, augment=None, shuffle=False, repeat=False, **same)
+    return pipeline.batches(training, augment=how, **same), check
+
+
+def make_trainee(run, row, weights, classes, size, check):
+    """The trainee, with what is to be frozen frozen, and the factor of each weight's learning rate."""
+    from tfcnn import backbones
+    from tfcnn.training import freezing
+    from tfcnn.training.classifier import Classifier
+
+    model = backbones.classifier(run.flags.net, weights, classes=classes, size=size)
+    for name in trainers.FREEZE.value:
+        tapped = backbones.tap(model, [name], row.endpoints) if name in row.endpoints else model
+        freezing.freeze(tapped, [name])
+    frozen = weights is not None if FREEZE_BATCH_NORM.value is None else FREEZE_BATCH_NORM.value
+    if frozen:
+        freezing.freeze_batch_norm(model)
+    if SYNC_BATCH_NORM.value:
+        freezing.synchronize_batch_norm(model)
+    body = backbones.tap(model, [list(row.endpoints)[-1]], row.endpoints)
+    given = {id(variable) for variable in body.variables} if weights is not None else set()
+    return Classifier(model, check, SMOOTHING.value), lambda v: BACKBONE_RATE.value if id(v) in given else 1.0
+
+
+def show_batch(run, batches, classes) -> None:
+    """Shows on the run's page the first batch as it enters the net."""
+    batch = batches.batch(0)
+    pictures = [np.clip(picture, 0, 255).astype(np.uint8) for picture in batch["image"][:32]]
+    captions = [classes[label] for label in batch["label"][:32]]
+    run.sheet(draw.grid(pictures, captions=captions), "first_batch", "The first batch as it enters the net")
+
+
+def table(result, card):
+    """Columns and rows for the end."""
+    rows = []
+    for name, figures in (("best", result.best), ("last", result.last)):
+        shown = [f"{figures[f]:.1%}" if f in figures else "" for f in ("top1", "top5")]
+        rows.append([name, figures["step"], *shown, f"{figures['loss']:.3f}"])
+    rows.append(["release", f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights", "", ""])
+    return ["validation", "step", "top-1", "top-5", "loss"], rows
+
+
+if __name__ == "__main__":
+    common.start(main, pictures=False, trainer=True, net="tiny", batch_size=32, dataset="digits")

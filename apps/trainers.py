@@ -1,0 +1,221 @@
+"""What the trainers share: the flags that carry data and steer the loop, and a run of the loop with them."""
+
+from __future__ import annotations
+
+import shlex
+
+from absl import flags
+
+from tfcnn.errors import InputError
+
+from . import usage
+
+DATASET = flags.DEFINE_string(
+    "dataset", None, "Kind of data: voc, coco, folder, ... or tfds:NAME, e.g. --dataset=folder"
+)
+DATA = flags.DEFINE_string("data", None, "Folder or .zip that holds the data, e.g. --data=pictures.zip")
+TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "Part of the data that is trained on")
+VAL_SPLIT = flags.DEFINE_string("val_split", "val", "Part of the data that figures are measured on")
+EPOCHS = flags.DEFINE_float(
+    "epochs", None, "How often every picture is seen, e.g. --epochs=10", lower_bound=0.0
+)
+STEPS = flags.DEFINE_integer(
+    "steps", None, "Instead of --epochs: number of steps, e.g. --steps=1000", lower_bound=1
+)
+OPTIMIZER = flags.DEFINE_enum("optimizer", "adamw", ["adamw", "sgd"], "AdamW, or SGD with momentum 0.9")
+LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-3, "Highest learning rate", lower_bound=0.0)
+SCHEDULE = flags.DEFINE_enum(
+    "schedule",
+    "cosine",
+    ["constant", "cosine", "steps"],
+    "Course of the rate: constant, down to 0 along half a cosine, or divided by 10 after 2/3 and 8/9 of the steps",
+)
+WARMUP = flags.DEFINE_integer("warmup", 100, "First steps, in which the rate climbs; at most a tenth of all")
+WEIGHT_DECAY = flags.DEFINE_float(
+    "weight_decay", 0.02, "Decay of kernels; biases and batch norm have none", lower_bound=0.0
+)
+CLIP_NORM = flags.DEFINE_float(
+    "clip_norm", 10.0, "Greatest norm of all gradients together; 0 does not clip", lower_bound=0.0
+)
+AVERAGE = flags.DEFINE_float(
+    "average",
+    0.998,
+    "Decay of the weights' moving average, which is what is validated and released; 0 keeps none",
+    lower_bound=0.0,
+    upper_bound=0.99999,
+)
+ACCUMULATE = flags.DEFINE_integer(
+    "accumulate", 1, "Batches whose gradients make one step: memory of one, effect of all", lower_bound=1
+)
+FREEZE = flags.DEFINE_list(
+    "freeze",
+    [],
+    "Layers that stay: an endpoint and all before it, names, patterns, e.g. --freeze=stage4,head_*",
+)
+AUGMENT = flags.DEFINE_string(
+    "augment", None, "How training pictures are changed: the name of a preset, e.g. --augment=none"
+)
+INIT = flags.DEFINE_string(
+    "init", None, "Release (name, folder or .keras) whose weights to start from, e.g. --init=all_cnn_cifar10"
+)
+VALIDATE_EPOCHS = flags.DEFINE_float(
+    "validate_epochs", 1.0, "Epochs between two validations; 0: at the end only", lower_bound=0.0
+)
+TENSORBOARD = flags.DEFINE_bool(
+    "tensorboard", True, "Write files for TensorBoard into output_dir/tensorboard"
+)
+
+
+def read_data():
+    """Opens the two splits.
+
+    Returns:
+        (training, validation): tfcnn.datasets.Dataset each.
+
+    Raises:
+        InputError: no such data, or a picture's class that only one of them has.
+    """
+    from tfcnn import datasets
+
+    if not DATASET.value:
+        raise InputError(f"--dataset is missing: one of {', '.join(datasets.READERS)}")
+    parts = [
+        datasets.open(DATASET.value, DATA.value, split) for split in (TRAIN_SPLIT.value, VAL_SPLIT.value)
+    ]
+    for part, split in zip(parts, (TRAIN_SPLIT.value, VAL_SPLIT.value), strict=True):
+        if not part.examples:
+            raise InputError(f"the split {split} of {DATASET.value} has no pictures")
+    if parts[0].classes != parts[1].classes:
+        odd = sorted(set(parts[0].classes) ^ set(parts[1].classes))
+        raise InputError(
+            f"{TRAIN_SPLIT.value} and {VAL_SPLIT.value} have other classes: {', '.join(odd[:3])}"
+        )
+    return parts
+
+
+def steps_of(batches, default_epochs: float) -> int:
+    """Number of steps that --steps or --epochs ask for."""
+    if STEPS.value and EPOCHS.value is not None:
+        raise InputError("--steps and --epochs say the same thing; give one of them")
+    if STEPS.value:
+        return STEPS.value
+    epochs = default_epochs if EPOCHS.value is None else EPOCHS.value
+    return max(1, round(epochs * batches.steps_per_epoch / ACCUMULATE.value))
+
+
+def init_file():
+    """The .keras file that --init names, or None."""
+    if INIT.value is None:
+        return None
+    import pathlib
+
+    from tfcnn.loading import releases
+
+    path = pathlib.Path(releases().get(INIT.value, INIT.value))
+    path = path / "model.keras" if path.is_dir() else path
+    if not path.is_file():
+        raise InputError(
+            f"--init={INIT.value} is no release: {', '.join(releases()) or 'none is here'}, or a file"
+        )
+    return path
+
+
+def train(run, trainee, batches, *, steps: int, best: str, multiplier=None):
+    """Runs the loop as the flags say, shows its progress, and fills results.json.
+
+    Args:
+        run: the app's run.
+        trainee: made in run.runtime.strategy's scope.
+        batches: a tfcnn.datasets.pipeline.Batches of the training split.
+        steps: of `steps_of`.
+        best: name of the figure whose highest value is the best.
+        multiplier: function from a variable to the factor of its learning rate.
+
+    Returns:
+        The loop's Result.
+    """
+    from tfcnn.training import loop, optimizers, schedules
+
+    optimizer = optimizers.AdamW if OPTIMIZER.value == "adamw" else optimizers.SGD
+    per_epoch = batches.steps_per_epoch / ACCUMULATE.value
+    warmup = min(WARMUP.value, steps // 10)
+    run.begin()
+    with run.progress(steps, "training", "steps") as bar:
+
+        def progress(step, numbers):
+            if not bar.done:
+                bar.skip(step - 1)
+            losses = numbers["losses"] if len(numbers["losses"]) > 1 else {}
+            bar.advance(
+                1,
+                loss=sum(numbers["losses"].values()),
+                **losses,
+                **{"images/s": numbers["examples_per_second"] or 0.0},
+                **{"waiting %": 100 * (numbers["waiting"] or 0.0)},
+            )
+
+        result = loop.train(
+            trainee,
+            batches,
+            steps=steps,
+            folder=run.output_dir,
+            resume=run.resume,
+            schedule=schedules.named(SCHEDULE.value, LEARNING_RATE.value, steps, warmup),
+            optimizer=optimizer(weight_decay=WEIGHT_DECAY.value),
+            multiplier=multiplier,
+            clip_norm=CLIP_NORM.value or None,
+            average=AVERAGE.value or None,
+            accumulate=ACCUMULATE.value,
+            strategy=run.runtime.strategy,
+            seed=run.flags.seed,
+            validate_steps=round(VALIDATE_EPOCHS.value * per_epoch),
+            best=best,
+            checkpoint_minutes=run.flags.checkpoint_minutes,
+            tensorboard=TENSORBOARD.value,
+            progress=progress,
+            stop=run.stop,
+            say=run.say,
+        )
+    run.metrics |= {"last": result.last, "best": result.best}
+    run.results |= {
+        "steps": result.step,
+        "refused_steps": result.refused,
+        "images_per_second": result.examples_per_second,
+        "waiting": result.waiting,
+    }
+    return result
+
+
+def release(run, model, data: str, classes: list[str], licence: str, float16: bool = True, **more) -> dict:
+    """Writes output_dir/release; its card has the run's command and metrics.
+
+    Args:
+        run: the app's run, after `train`.
+        model: what is released.
+        data: the data in words.
+        classes: names in the order of the outputs.
+        licence: terms of the weights.
+        float16: store kernels as float16.
+        more: further fields of the card.
+    """
+    from tfcnn.training import releases
+
+    lines = usage.as_lines(run.flags, run.flag_names)
+    lines = [
+        line for line in lines if not line.startswith(("--output_dir", "--quiet", "--device", "--threads"))
+    ]
+    card = {
+        "data": data,
+        "classes": classes,
+        "command": shlex.join(["python", "-m", f"apps.{run.app}", *lines]),
+        "seed": run.flags.seed,
+        "metrics": run.metrics,
+        "licence": licence,
+        "net": run.net,
+        "steps": run.results["steps"],
+        **more,
+    }
+    folder = run.output_dir / "release"
+    card = releases.save(model, folder, card, float16, flags="".join(f"{line}\n" for line in lines))
+    run.results["release"] = folder.name
+    return card
