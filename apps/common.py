@@ -18,6 +18,7 @@ import re
 import signal
 import sys
 import traceback
+import warnings
 
 from absl import flags
 from absl import logging as _absl_logging  # noqa: F401  (defines --verbosity before TensorFlow would)
@@ -125,6 +126,7 @@ def start(main, *, pictures: bool = True, trainer: bool = False, **defaults) -> 
     names = main.__globals__
     spec = names.get("__spec__")
     name = spec.name.rpartition(".")[2] if spec else pathlib.Path(names["__file__"]).stem
+    warnings.filterwarnings("ignore", module="PIL")  # a damaged picture's file is refused by name
     with contextlib.suppress(AttributeError):  # a stream that a test put in place
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stderr.reconfigure(errors="backslashreplace")

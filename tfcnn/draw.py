@@ -62,7 +62,7 @@ def boxes(
         words += [] if scores is None else [f"{scores[i]:.2f}"]
         if words:
             _tag(canvas, " ".join(words), max(0, left), max(0, top), rgb, font, picture.size)
-    return np.asarray(picture)
+    return np.array(picture)
 
 
 def _tag(canvas, text, left, top, rgb, font, size):
@@ -151,4 +151,4 @@ def grid(
             while len(text) > 1 and canvas.textlength(text, font=font) > cell_w:
                 text = text[:-2] + "…" if len(text) > 2 else text[:1]
             canvas.text((left, top + cell_h + 2), text, font=font, fill="black")
-    return np.asarray(sheet)
+    return np.array(sheet)

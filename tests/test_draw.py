@@ -1,0 +1,64 @@
+"""What is drawn lies where it should."""
+
+import numpy as np
+import pytest
+
+from tfcnn import draw
+from tfcnn.errors import InputError
+
+
+def test_a_box_colours_its_outermost_pixels_and_nothing_else():
+    image = np.full((40, 60, 3), 7, np.uint8)
+    drawn = draw.boxes(image, [[10, 5, 30, 25]], labels=[3])
+    frame = np.zeros((40, 60), bool)
+    frame[5:25, 10:30] = True
+    frame[6:24, 11:29] = False
+    assert (drawn[frame] == draw.colour(3)).all() and (drawn[~frame] == 7).all()
+    assert (image == 7).all() and drawn.flags.writeable
+
+
+def test_boxes_outside_empty_or_not_finite_do_no_harm():
+    image = np.zeros((20, 20, 3), np.uint8)
+    assert (draw.boxes(image, np.zeros((0, 4))) == 0).all()
+    odd = [[-50, -50, 500, 500], [np.nan, 0, 5, 5], [9, 9, 3, 3], [30, 30, 40, 40], [4, 4, 4, 4]]
+    names = ["a very long name that is wider than the picture"]
+    drawn = draw.boxes(image, odd, [0] * 5, [0.5] * 5, names)
+    assert drawn.shape == image.shape and drawn.any()
+    assert draw.boxes(np.zeros((1, 1, 3), np.uint8), [[0, 0, 1, 1]], [0], [1.0], ["x"]).shape == (1, 1, 3)
+
+
+def test_the_best_score_lies_on_top():
+    image = np.zeros((30, 30, 3), np.uint8)
+    pair = [[5, 5, 25, 25], [5, 5, 25, 25]]
+    for scores, top in (([0.9, 0.1], 0), ([0.1, 0.9], 1)):
+        assert tuple(draw.boxes(image, pair, [0, 1], scores)[24, 15]) == draw.colour(top)
+
+
+def test_colours_of_many_classes_differ():
+    assert len({draw.colour(i) for i in range(1000)}) > 900
+    neighbours = [np.abs(np.subtract(draw.colour(i), draw.colour(i + 1))).sum() for i in range(100)]
+    assert min(neighbours) > 100
+
+
+def test_heat_grows_lighter_with_the_value_and_reads_in_grey():
+    ramp = draw.heat_map(np.linspace(-3, 8, 256)[None])
+    grey = ramp[0].astype(float) @ [0.299, 0.587, 0.114]
+    assert (np.diff(grey) > -1).all() and grey[0] < 20 and grey[-1] > 220
+    assert (draw.heat_map(np.full((2, 2), 5.0)) == draw.heat_map(np.array([[0.0, 1.0]]))[0, 0]).all()
+    over = draw.heat_map(np.array([[0.0, 1.0]]), np.full((10, 40, 3), 100, np.uint8))
+    assert over.shape == (10, 40, 3) and over[:, 30:].mean() > over[:, :10].mean() + 50
+    for bad in (np.nan, np.inf):
+        with pytest.raises(InputError, match="non-finite"):
+            draw.heat_map(np.array([[0.0, bad]]))
+
+
+def test_a_grid_puts_each_picture_in_its_cell():
+    pictures = [np.full((10, 20, 3), i + 1, np.uint8) for i in range(5)] + [np.full((4, 4, 3), 6, np.uint8)]
+    sheet = draw.grid(pictures, columns=2)
+    assert sheet.shape == (4 + 3 * 14, 4 + 2 * 24, 3)
+    for i, (y, x) in enumerate([(9, 14), (9, 38), (23, 14), (23, 38), (37, 14), (37, 38)]):
+        assert (sheet[y, x] == i + 1).all()
+    assert (sheet == 6).all(-1).sum() == 16  # the small one keeps its size
+    captioned = draw.grid(pictures, columns=3, captions=["a caption that is too long"] * 6)
+    assert captioned.shape[0] == 4 + 2 * (10 + 18 + 4) and (captioned[15:28] == 0).any()
+    assert draw.grid([]).shape[2] == 3
