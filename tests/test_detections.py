@@ -19,6 +19,11 @@ def test_sorted_by_score_and_equal_scores_keep_their_order():
     assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (np.float64, np.float64, np.int32)
 
 
+def test_many_equal_scores_keep_their_order():
+    found = Detections(np.zeros((500, 4)), np.arange(500) % 2, np.arange(500))
+    assert found.labels.tolist() == [*range(1, 500, 2), *range(0, 500, 2)]
+
+
 def test_top_takes_the_best():
     assert some().top(2).labels.tolist() == [0, 1]
     assert len(some().top(0)) == 0 and len(some().top(9)) == 3

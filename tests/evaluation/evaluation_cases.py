@@ -12,19 +12,25 @@ def random_case(seed: int) -> tuple[dict, list[dict]]:
     tied, coarse, crowded, many = seed % 2 == 0, seed % 3 == 0, seed % 4 == 1, seed % 5 == 2
     image_ids = random.choice(10_000, 12, replace=False).tolist()  # not contiguous, not sorted
     category_ids = random.choice(np.arange(1, 91), 5, replace=False).tolist()
-    span = 40 if coarse else 300
+    dense = seed % 7 in (0, 3)  # one class, all boxes in one place: each detection overlaps several objects
 
     def boxes(count):
+        if dense and coarse:
+            return np.concatenate([random.integers(0, 5, (count, 2)), random.integers(15, 21, (count, 2))], 1)
+        if dense:
+            return np.concatenate(
+                [random.uniform(0, 15, (count, 2)), random.uniform(60, 90, (count, 2))], 1
+            ).round(2)
         if coarse:  # whole numbers: IoUs are often equal, and often just a threshold
             return np.concatenate([random.integers(0, 20, (count, 2)), random.integers(1, 21, (count, 2))], 1)
         sides = np.exp(random.uniform(np.log(8), np.log(200), (count, 2)))
-        return np.concatenate([random.uniform(0, span, (count, 2)), sides], 1).round(2)
+        return np.concatenate([random.uniform(0, 300, (count, 2)), sides], 1).round(2)
 
     annotations, results = [], []
     for place, image in enumerate(image_ids):
         count = 0 if place % 4 == 3 else int(random.integers(1, 9))  # every fourth picture is empty
         truth = boxes(count)
-        labels = random.choice(category_ids[:-1], count)  # the last class has no object
+        labels = random.choice(category_ids[: 1 if dense else -1], count)  # the last class has no object
         for box, label in zip(truth.tolist(), labels.tolist(), strict=True):
             area = random.choice([1024.0, 9216.0, box[2] * box[3], 0.6 * box[2] * box[3]])
             crowd = int(random.random() < (0.3 if crowded else 0.05))

@@ -95,6 +95,38 @@ def test_area_of_just_32_squared_is_small_and_medium():
     assert_equal(truth, results)
 
 
+def test_only_the_100_best_detections_of_a_picture_and_class_count():
+    misses = [([200, 200, 30, 30 + i], 1 - i / 1000) for i in range(100)]
+    hit = ([0, 0, 40, 40], 0.5)
+    truth, results = one([[0, 0, 40, 40]], [*misses[:99], hit])
+    assert figures(truth, results)["AR100"] == 1 and figures(truth, results)["AR10"] == 0
+    assert_equal(truth, results)
+    truth, results = one([[0, 0, 40, 40]], [*misses, hit])
+    assert figures(truth, results)["AR100"] == 0
+    assert_equal(truth, results)
+
+
+def test_a_false_detection_of_just_32_squared_counts_as_small_and_medium():
+    truth, results = one(
+        [[0, 0, 30, 30], [100, 100, 50, 50]],
+        [([300, 300, 32, 32], 0.9), ([0, 0, 30, 30], 0.8), ([100, 100, 50, 50], 0.7)],
+    )
+    ours = figures(truth, results)
+    assert [ours["APs"], ours["APm"]] == pytest.approx([0.5, 0.5], abs=1e-12)
+    assert_equal(truth, results)
+
+
+def test_the_best_object_is_taken_and_of_equals_the_last():
+    # Both detections overlap both objects; the first takes the better one, or the second finds nothing at 0.75.
+    boxes = [[0, 0, 40, 40], [0, 8, 40, 40]]
+    truth, results = one(boxes, [([0, 6, 40, 40], 0.9), ([0, 0, 40, 40], 0.8)])
+    assert figures(truth, results)["AP75"] == pytest.approx(1, abs=1e-12)
+    assert_equal(truth, results)
+    truth, results = one(boxes, [([0, 4, 40, 40], 0.9), ([0, 0, 40, 40], 0.8)])  # as near to both
+    assert figures(truth, results)["AP75"] == pytest.approx(1, abs=1e-12)
+    assert_equal(truth, results)
+
+
 def test_annotation_id_0_is_an_object_like_any_other():
     boxes = [[0, 0, 40, 40], [100, 100, 50, 50]]
     hits = [(box, 0.9) for box in boxes]

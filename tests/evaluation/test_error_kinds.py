@@ -60,6 +60,16 @@ def test_unlike_voc_a_detection_takes_the_second_best_object():
     assert kinds(objects, [(0, 0, 0.9, *OBJECT), (0, 0, 0.8, 1, 2, 10, 11)]) == only("correct")
 
 
+def test_a_detection_takes_the_best_object_and_of_equals_the_files_first():
+    objects = [(0, 0, 0, 1, 1, 40, 40), (0, 0, 0, 1, 9, 40, 48)]
+    low = (0, 0, 0.8, 1, 20, 40, 59)  # reaches only the second object
+    assert kinds(objects, [(0, 0, 0.9, 1, 4, 40, 43), low]) == only(
+        "correct"
+    )  # takes the first, it is nearer
+    assert kinds(objects, [(0, 0, 0.9, 1, 5, 40, 44), low]) == only("correct")  # as near to both
+    assert kinds(objects[::-1], [(0, 0, 0.9, 1, 5, 40, 44), low])["localisation"] == 0.5
+
+
 def test_only_as_many_detections_as_there_are_objects():
     objects = [(0, 0, 0, *OBJECT), (1, 0, 1, *OBJECT)]  # one, and a difficult one
     assert kinds(objects, [(2, 0, 0.9, *OBJECT), (0, 0, 0.8, *OBJECT)]) == only("background")

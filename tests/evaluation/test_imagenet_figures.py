@@ -42,7 +42,7 @@ def random_case(seed):
         for _ in range(int(random.integers(0, 9))):
             source = objects[-1] if random.random() < 0.5 else (image, int(random.integers(0, 4)), 0, *box())
             found.append((image, source[1], round(random.random(), 1), *source[3:]))
-    return objects, found
+    return objects, [found[i] for i in random.permutation(len(found))]
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -109,3 +109,14 @@ def test_a_detection_takes_the_second_best_object_where_the_best_is_taken():
     objects = [(0, 0, 0, 1, 1, 40, 40), (0, 0, 0, 1, 11, 40, 50)]
     detections = [(0, 0, 0.9, 1, 1, 40, 40), (0, 0, 0.8, 1, 4, 40, 43)]
     assert imagenet.detection(*inclusive(objects, detections, 1), ["a"])["map"] == pytest.approx(1, abs=1e-12)
+
+
+def test_of_equal_overlaps_the_files_first_object_is_taken():
+    objects = [(0, 0, 0, 1, 1, 40, 40), (0, 0, 0, 1, 9, 40, 48)]
+    detections = [
+        (0, 0, 0.9, 1, 5, 40, 44),
+        (0, 0, 0.8, 1, 20, 40, 59),
+    ]  # the second reaches only the second object
+    assert imagenet.detection(*inclusive(objects, detections, 1), ["a"])["map"] == pytest.approx(1, abs=1e-12)
+    swapped = imagenet.detection(*inclusive(objects[::-1], detections, 1), ["a"])
+    assert swapped["map"] == pytest.approx(0.5, abs=1e-12)

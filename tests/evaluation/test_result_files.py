@@ -10,7 +10,7 @@ from tfcnn.datasets.example import Record
 from tfcnn.errors import InputError
 from tfcnn.evaluation import results
 
-CLASSES, IDS = ["cat", "potted plant", "plant"], [17, 3, 64]
+CLASSES, IDS = ["cat", "potted_plant", "plant"], [17, 3, 64]
 
 
 def record(image_id, file):
@@ -93,7 +93,7 @@ def test_what_is_said_of_a_list_that_is_none(tmp_path, images, content, message)
 def devkit(folder):
     folder.mkdir()
     write(folder / "comp3_det_test_cat.txt", "000012 0.5 1 1 10 20\n\nb 0.25 3.5 4 5 6.25\n")
-    write(folder / "comp3_det_test_potted plant.txt", "")
+    write(folder / "comp3_det_test_potted_plant.txt", "")
     write(folder / "comp3_det_test_plant.txt", "b 1e-3 1 2 3 4")
     return folder
 
@@ -111,7 +111,7 @@ def test_the_devkits_files_are_1_based_and_inclusive(tmp_path, images, form):
 def test_one_file_of_the_devkit_is_one_class_and_the_others_are_named(tmp_path, images):
     folder = devkit(tmp_path / "Main")
     table, notes = results.read(str(folder / "comp3_det_test_plant.txt"), images, CLASSES, IDS)
-    assert table.label.tolist() == [2] and "cat, potted plant" in notes[0]
+    assert table.label.tolist() == [2] and "cat, potted_plant" in notes[0]
 
 
 @pytest.mark.parametrize(
