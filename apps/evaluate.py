@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import pathlib
@@ -10,7 +11,7 @@ from absl import flags
 
 from tfcnn.errors import InputError
 
-from . import common
+from . import common, detectors
 
 GROUP, SUMMARY = "start", "measure a results file or a model by the rules of VOC, COCO, ImageNet or LSP"
 
@@ -46,7 +47,7 @@ def main(run: common.Run) -> None:
     if bool(RESULTS.value) == bool(run.flags.model):
         raise InputError("name either --results=FILE or --model=MODEL")
     specs = _split(RESULTS.value or run.flags.model)
-    data = read_truth()
+    data = read_truth(pictures=bool(run.flags.model))
     if run.flags.model:
         measured, names = [of_models(run, data, specs)], [run.flags.model]
     else:
@@ -72,17 +73,17 @@ def _split(value: str) -> list[str]:
 # ---------------------------------------------------------------------------------------- in
 
 
-def read_truth():
-    """The data set that the flags name, annotations alone."""
+def read_truth(pictures: bool):
+    """The data set that the flags name; annotations alone where its pictures are not looked at."""
     from tfcnn import datasets
 
     name, split, annotations = DATASET.value, SPLIT.value or DATASETS[DATASET.value], ANNOTATIONS.value
     if annotations is not None and pathlib.Path(annotations).is_dir():
         raise InputError(f"--annotations={annotations} is a folder: name the data set's own folder by --data")
     if annotations is not None and name in ("voc", "imagenet_det"):
-        data = datasets.open("coco", DATA.value, SPLIT.value, annotations, pictures=False)
+        data = datasets.open("coco", DATA.value, SPLIT.value, annotations, pictures=pictures)
     else:
-        data = datasets.open(name, DATA.value, split, annotations, pictures=False)
+        data = datasets.open(name, DATA.value, split, annotations, pictures=pictures)
     if not data.examples:
         raise InputError(f"{annotations or DATA.value} has no picture in split {split}")
     return data
@@ -105,8 +106,38 @@ def read_results(run, data, spec: str):
 
 
 def of_models(run, data, models: list[str]):
-    """What models find in a data set's pictures, in the form of `read_results`; several are an ensemble."""
-    raise InputError(f"--model={models[0]}: evaluate measures results files; name one by --results")
+    """What detectors find in a data set's pictures, in the form of `read_results`; several are an ensemble."""
+    if DATASET.value not in ("voc", "coco", "imagenet_det"):
+        raise InputError(
+            f"--model: a detector is measured on voc, coco or imagenet_det, not on {DATASET.value}"
+        )
+    detector, names, _ = detectors.open_detector(run, models)
+    index = [data.classes.index(name) if name in data.classes else -1 for name in names]
+    if max(index) < 0:
+        raise InputError(
+            f"--model={run.flags.model} knows none of the classes of {DATASET.value}, such as {data.classes[0]}"
+        )
+    absent = [name for name in data.classes if name not in names]
+    if absent:
+        run.say(f"the model does not know {', '.join(absent[:5])}{' ...' if absent[5:] else ''}")
+    records = data.examples[: run.flags.limit]
+    with run.progress(len(records), "detect") as progress:
+        found, refused = detector.over_records(records, run.flags.batch_size, run.threads, progress.advance)
+        run.results["images_per_second"] = round(progress.rate, 2)
+    for file, why in refused.items():
+        run.refuse(file, why)
+    return {image: renamed(detections, index) for image, detections in found.items()}
+
+
+def renamed(detections, index: list[int]):
+    """Detections with the data set's numbers of the classes; those of classes it lacks go."""
+    import numpy as np
+
+    labels = np.asarray(index, np.int32)[detections.labels]
+    kept = labels >= 0
+    return dataclasses.replace(
+        detections, boxes=detections.boxes[kept], scores=detections.scores[kept], labels=labels[kept]
+    )
 
 
 # -------------------------------------------------------------------------------------- rules
@@ -225,4 +256,4 @@ def _percent(value: float) -> str:
 
 
 if __name__ == "__main__":
-    common.start(main, pictures=False)
+    common.start(main, pictures=pictures)

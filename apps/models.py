@@ -66,7 +66,7 @@ def weights_of(run) -> str | None:
     if run.flags.weights == "none":
         return None
     if run.trainer and run.flags["weights"].using_default_value:
-        from tfcnn.backbones.weights import offline
+        from tfcnn.backbones import offline
 
         here = offline(run.flags.net)
         run.say(f"{run.flags.net} starts from {'ImageNet weights' if here else 'random weights'} (--weights)")

@@ -120,7 +120,7 @@ def init_file():
     return path
 
 
-def train(run, trainee, batches, *, steps: int, best: str, multiplier=None):
+def train(run, trainee, batches, *, steps: int, best: str | None, multiplier=None, folder=None):
     """Runs the loop as the flags say, shows its progress, and fills results.json.
 
     Args:
@@ -128,8 +128,9 @@ def train(run, trainee, batches, *, steps: int, best: str, multiplier=None):
         trainee: made in run.runtime.strategy's scope.
         batches: a tfcnn.datasets.pipeline.Batches of the training split.
         steps: of `steps_of`.
-        best: name of the figure whose highest value is the best.
+        best: name of the figure whose highest value is the best; None: no validation.
         multiplier: function from a variable to the factor of its learning rate.
+        folder: for checkpoints and logs; output_dir when None.
 
     Returns:
         The loop's Result.
@@ -158,7 +159,7 @@ def train(run, trainee, batches, *, steps: int, best: str, multiplier=None):
             trainee,
             batches,
             steps=steps,
-            folder=run.output_dir,
+            folder=folder or run.output_dir,
             resume=run.resume,
             schedule=schedules.named(SCHEDULE.value, LEARNING_RATE.value, steps, warmup),
             optimizer=optimizer(weight_decay=WEIGHT_DECAY.value),
@@ -168,7 +169,7 @@ def train(run, trainee, batches, *, steps: int, best: str, multiplier=None):
             accumulate=ACCUMULATE.value,
             strategy=run.runtime.strategy,
             seed=run.flags.seed,
-            validate_steps=round(VALIDATE_EPOCHS.value * per_epoch),
+            validate_steps=round(VALIDATE_EPOCHS.value * per_epoch) if best else None,
             best=best,
             checkpoint_minutes=run.flags.checkpoint_minutes,
             tensorboard=TENSORBOARD.value,

@@ -1,6 +1,7 @@
 """A detector at work: pictures of any size in, Detections in the pixels of their files out."""
 
 import concurrent.futures
+import dataclasses
 import itertools
 
 import numpy as np
@@ -68,6 +69,11 @@ class Detector:
         self._find = tf.function(
             lambda pictures: refinement.find(views, pictures, **options), reduce_retracing=True
         )
+        first, self.proposal_count = views[0].stages, options["proposals"]
+        self._propose = tf.function(
+            lambda picture: first.propose(first.first(picture), picture, options["proposals"])[0],
+            reduce_retracing=True,
+        )
 
     def prepare(self, image):
         """A picture at every size, and the way back: (list of float32 [h, w, 3], images.Placement)."""
@@ -106,25 +112,55 @@ class Detector:
             ({image_id: Detections}, {file: why} of pictures that could not be read).
         """
         found, refused = {}, {}
+        for batch in self._read(records, batch_size, threads):
+            ready = [item for item in batch if not item.why]
+            if ready:
+                answers = self.detect([item.prepared for item in ready], [item.shape for item in ready])
+                found |= {item.record.image_id: d for item, d in zip(ready, answers, strict=True)}
+            refused |= {item.record.file: item.why for item in batch if item.why}
+            progress(len(batch))
+        return found, refused
 
-        def load(record):
-            image = record.image()
-            return self.prepare(image), image.shape[:2]
+    def proposals(self, records, batch_size=8, threads=2):
+        """The first network's proposals.
 
+        Args:
+            records, batch_size, threads: as `over_records`.
+
+        Yields:
+            for each record float32 [R, 4] in pixels of its square picture; [0, 4] where it cannot be read.
+        """
+        for batch in self._read(records, batch_size, threads):
+            ready = [item for item in batch if not item.why]
+            boxes = iter(
+                self._propose(np.stack([item.prepared[0][0] for item in ready])).numpy() if ready else ()
+            )
+            for item in batch:
+                yield np.zeros((0, 4), np.float32) if item.why else next(boxes)
+
+    def _read(self, records, batch_size, threads):
+        """Lists of up to `batch_size` records, prepared ahead in threads."""
         records = iter(records)
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            waiting = [(r, pool.submit(load, r)) for r in itertools.islice(records, 2 * batch_size)]
+            waiting = [pool.submit(self._load, r) for r in itertools.islice(records, 2 * batch_size)]
             while waiting:
                 batch, waiting = waiting[:batch_size], waiting[batch_size:]
-                waiting += [(r, pool.submit(load, r)) for r in itertools.islice(records, len(batch))]
-                ready = []
-                for record, loaded in batch:
-                    try:
-                        ready.append((record, *loaded.result()))
-                    except InputError as error:
-                        refused[record.file] = str(error)
-                if ready:
-                    answers = self.detect([p for _, p, _ in ready], [shape for *_, shape in ready])
-                    found |= {r.image_id: d for (r, *_), d in zip(ready, answers, strict=True)}
-                progress(len(batch))
-        return found, refused
+                waiting += [pool.submit(self._load, r) for r in itertools.islice(records, len(batch))]
+                yield [item.result() for item in batch]
+
+    def _load(self, record):
+        try:
+            image = record.image()
+        except InputError as error:
+            return _Loaded(record, why=str(error))
+        return _Loaded(record, self.prepare(image), image.shape[:2])
+
+
+@dataclasses.dataclass
+class _Loaded:
+    """A record as `Detector.prepare` gives it, or why it could not be read."""
+
+    record: object
+    prepared: tuple | None = None
+    shape: tuple | None = None
+    why: str = ""

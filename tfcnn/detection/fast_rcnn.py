@@ -91,7 +91,7 @@ class RegionPool(keras.layers.Layer):
 class JoinContext(keras.layers.Layer):
     """The whole picture's code beside the code of each of its regions.
 
-    Call it on [codes [N (R + 1), D], regions [N, R, 4]], the last code of each image being that of the picture; it gives
+    Call it on [codes [N (R + 1), D], regions [N, R, 4]], an image's last code being the whole picture's; it gives
     [N R, 2 D].
     """
 

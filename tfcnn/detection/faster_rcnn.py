@@ -16,6 +16,8 @@ from tfcnn.errors import InputError
 SIZES = (24.0, 44.0, 82.0, 151.0, 280.0)  # anchors of one map, for pictures of 320 px
 PYRAMID_SIZES = ((24.0, 38.0), (60.0, 95.0), (151.0, 240.0))  # two sizes a map of strides 8, 16, 32
 RATIOS = (0.5, 1.0, 2.0)
+# How the names of layers begin that are the detector's and not the backbone's.
+OWN_LAYERS = ("neck_", "rpn_", "position_", "region_", "class_logits", "box_deltas")
 
 
 def strides(backbone):
@@ -196,6 +198,23 @@ def faster_rcnn(
         [logits, box_deltas, regions, image]
     )
     return keras.Model(image, outputs, name="faster_rcnn")
+
+
+def copy_weights(source, target):
+    """Copies the weights of all layers that two detectors share by name and shape.
+
+    Returns:
+        names of the target's layers that kept their own weights: those that the source lacks, or of other classes.
+    """
+    known = {layer.name: layer for layer in source.layers if layer.weights}
+    fresh = []
+    for layer in target.layers:
+        values = known[layer.name].get_weights() if layer.name in known else []
+        if [v.shape for v in values] == [tuple(w.shape) for w in layer.weights]:
+            layer.set_weights(values)
+        else:
+            fresh.append(layer.name)
+    return fresh
 
 
 def later_layers(backbone, endpoint, pooled):

@@ -197,7 +197,7 @@ def rpn_targets(
 
 
 def smooth_l1(difference, sigma=1.0):
-    """Smooth L1: half the square, times sigma squared, near zero; beyond 1 / sigma^2 the absolute value less a constant.
+    """Smooth L1: half the square, times sigma squared, near zero, beyond that the absolute value less a constant.
 
     Source: Girshick, "Fast R-CNN", 2015, equation 3; sigma from py-faster-rcnn (3 in the region proposal network).
     """

@@ -47,6 +47,12 @@ class Stages:
         """K."""
         return self.head.output["logits"].shape[-1] - 1
 
+    def anchors_at(self, size):
+        """The anchors of a square picture of this side, float32 [A, 4]."""
+        maps = self.features.compute_output_shape((1, size, size, 3))
+        shapes = [maps[name][1:3] for name in sorted(maps) if name.startswith("proposal_map")]
+        return self.proposals.grid.boxes(shapes)
+
     def first(self, image, training=False):
         """Everything before proposals.
 
@@ -60,7 +66,7 @@ class Stages:
         return self.grouped(self.features(image, training=training))
 
     def propose(self, first, image, count, before_nms=None):
-        """Proposals of `first`: boxes float32 [N, R, 4] in the image's pixels, objectness [N, R]; no gradient passes."""
+        """Proposals: boxes float32 [N, R, 4] in the image's pixels, objectness [N, R]; no gradient passes."""
         return rpn.propose(
             tf.stop_gradient(first["objectness"]),
             tf.stop_gradient(first["deltas"]),

@@ -10,8 +10,11 @@ import dataclasses
 
 import tensorflow as tf
 
+from tfcnn import draw
 from tfcnn.detection import fast_rcnn, rpn
+from tfcnn.detection.detector import Detector
 from tfcnn.detection.stages import Stages
+from tfcnn.evaluation import voc
 
 
 @dataclasses.dataclass
@@ -50,15 +53,18 @@ class FasterRCNNTrainee:
         recipe: the constants.
         parts: "rpn", "regions" or both: the losses that count.
         proposer: another model whose proposals are taken (step 2 of the alternation); the model's own when None.
-        validate: a function without arguments that gives figures, or None.
+        check: a `Check`, or None for no validation.
+        what: the training in words.
     """
 
-    def __init__(self, model, recipe, *, parts=("rpn", "regions"), proposer=None, validate=None):
+    def __init__(self, model, recipe, *, parts=("rpn", "regions"), proposer=None, check=None, what=""):
         self.networks = {"detector": model}
         self.stages = Stages(model)
-        self.recipe, self.parts = recipe, parts
+        self.recipe, self.parts, self.what = recipe, parts, what
         self.proposer = Stages(proposer) if proposer is not None else None
-        self.validate = validate or dict
+        self.validate = check or dict
+        if check is not None:
+            self.pictures = check.drawn
 
     def losses(self, batch):
         """The four losses, summed over the batch's images.
@@ -116,3 +122,80 @@ class FasterRCNNTrainee:
             first = stages.first(image)
         boxes, _ = stages.propose(first, image, self.recipe.proposals, self.recipe.before_nms)
         return boxes
+
+
+def alternation(proposer, model, recipe, check=None):
+    """The paper's four-step alternating training, a trainee a step; train each to its end before taking the next.
+
+    1. The region proposal network of `proposer`, from ImageNet.
+    2. The region head of `model`, from ImageNet, on the proposals of step 1; nothing is shared yet.
+    3. The region proposal network of `model`, its shared layers fixed as step 2 left them.
+    4. The region head of `model`, shared layers still fixed, on the proposals of step 3.
+
+    Args:
+        proposer, model: two of `faster_rcnn`, with the same weights.
+        recipe: the constants.
+        check: validates step 4.
+
+    Yields:
+        FasterRCNNTrainee.
+
+    Source: Ren et al. 2015, section 3.2.
+    """
+    stages = Stages(model)
+    rpn_layers, region_layers = stages.rpn_layers(), stages.region_layers()
+    given = {layer.name for layer in model.layers if layer.trainable and layer.weights}
+
+    def trained(net, names):
+        for layer in net.layers:
+            layer.trainable = layer.name in names & given
+
+    trained(proposer, given - region_layers)
+    yield FasterRCNNTrainee(proposer, recipe, parts=("rpn",), what="proposals, from the backbone's weights")
+    trained(model, given - rpn_layers)
+    yield FasterRCNNTrainee(
+        model, recipe, parts=("regions",), proposer=proposer, what="regions, from the backbone's weights"
+    )
+    trained(model, rpn_layers)
+    yield FasterRCNNTrainee(model, recipe, parts=("rpn",), what="proposals, shared layers fixed")
+    trained(model, region_layers)
+    yield FasterRCNNTrainee(
+        model, recipe, parts=("regions",), check=check, what="regions, shared layers fixed"
+    )
+
+
+class Check:
+    """Validation: mean AP on a data set.
+
+    Args:
+        model: of `faster_rcnn`.
+        validation: tfcnn.datasets Dataset.
+        size, resize: how a picture enters the net.
+        threads: for reading.
+
+    Attributes:
+        pictures: how many; classes: K.
+    """
+
+    def __init__(self, model, validation, size, resize="stretch", threads=2):
+        self.detector = Detector([model], [size], resize)
+        self.validation, self.threads = validation, threads
+        self.pictures, self.classes = len(validation), len(validation.classes)
+
+    def __call__(self):
+        """Mean AP at IoU 0.5 by both rules of VOC: {"map_11", "map_area"}."""
+        found, _ = self.detector.over_records(self.validation.examples, threads=self.threads)
+        figures = voc.evaluate(self.validation.examples, found, self.validation.classes)
+        return {name: figures[name] for name in ("map_11", "map_area")}
+
+    def drawn(self, count=8):
+        """Some pictures with what is found in them, evenly spread: list of uint8 [H, W, 3]."""
+        records = self.validation.examples[:: max(1, self.pictures // count)][:count]
+        found, _ = self.detector.over_records(records, threads=self.threads)
+        pictures = []
+        for record in records:
+            if record.image_id in found:
+                best = found[record.image_id].top(10)
+                names = self.validation.classes
+                pictures.append(draw.boxes(record.image(), best.boxes, best.labels, best.scores, names))
+        return pictures

@@ -1,0 +1,151 @@
+"""Find objects in pictures, videos or a camera's picture."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+
+from absl import flags
+
+from tfcnn import draw
+from tfcnn.errors import InputError
+
+from . import common, detectors
+
+GROUP, SUMMARY = "detection", "find objects in pictures or a video"
+
+VIDEO = flags.DEFINE_string("video", None, "A video file instead of pictures, e.g. --video=street.mp4")
+CAMERA = flags.DEFINE_integer(
+    "camera", None, "A camera's number instead of pictures, until Ctrl-C or --limit frames, e.g. --camera=0"
+)
+DRAW = flags.DEFINE_float(
+    "draw_threshold", 0.4, "Least score of a detection that is drawn, 0..1", lower_bound=0.0, upper_bound=1.0
+)
+
+
+def main(run: common.Run) -> None:
+    if VIDEO.value is not None and CAMERA.value is not None:
+        raise InputError("--video and --camera are two inputs; give one of them")
+    moving = VIDEO.value is not None or CAMERA.value is not None
+    if moving and run.flags.images:
+        raise InputError("--images and a video are two inputs; give one of them")
+    source = _open_video() if moving else None
+    if not run.flags.model:
+        raise InputError(
+            "--model is missing: a detector's release, folder or .keras file, e.g. --model=faster_rcnn_voc"
+        )
+    sources = [part for part in run.flags.model.split(",") if part]
+    detector, names, ids = detectors.open_detector(run, sources)
+    found: list[dict] = []
+    rows = (
+        of_video(run, detector, names, ids, found, source)
+        if moving
+        else of_pictures(run, detector, names, ids, found)
+    )
+    run.save_json(found, "detections.json")
+    run.save_json([{"id": i, "name": name} for i, name in zip(ids, names, strict=True)], "categories.json")
+    run.table(["input", "objects", "best"], rows)
+
+
+def of_pictures(run, detector, names, ids, found) -> list[list]:
+    """Detect in every input picture; a table's rows."""
+    rows = []
+
+    def prepare(image):
+        return detector.prepare(image), image if run.flags.save_images else None, image.shape[:2]
+
+    for batch in run.batches(run.flags.batch_size, prepare):
+        answers = detector.detect([p.prepared[0] for p in batch], [p.prepared[2] for p in batch])
+        for picture, detections in zip(batch, answers, strict=True):
+            with picture:
+                picture.entry["detections"] = entries(detections, names)
+                found += detections.to_coco(picture.stem, ids)
+                if run.flags.save_images:
+                    picture.save(drawn(picture.prepared[1], detections, names), "detected", main=True)
+                picture.lines.append(_words(detections, names))
+                rows.append([picture.name, len(detections), _words(detections, names)])
+    return rows
+
+
+def of_video(run, detector, names, ids, found, source) -> list[list]:
+    """Detect in a video's frames and write it with the boxes drawn; a table's rows."""
+    import cv2
+
+    capture, name, rate, size = source
+    stem = pathlib.PurePath(name).stem
+    target = run.place(f"{stem}_detected.mp4") if run.flags.save_images else None
+    part = target.with_name(f".{target.name}.part.mp4") if target else None
+    writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"vp09"), rate, size) if target else None
+    entry = {"file": name, "width": size[0], "height": size[1], "frames": 0, "detections": []}
+    expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    total = min(expected, run.flags.limit or expected) if expected > 0 else run.flags.limit
+    began, frames = time.perf_counter(), 0
+    try:
+        with run.progress(total, "detect", "frames") as progress:
+            while run.flags.limit is None or frames < run.flags.limit:
+                ok, frame = capture.read()
+                if not ok:
+                    break
+                image = frame[..., ::-1]
+                (detections,) = detector.detect([detector.prepare(image)], [image.shape[:2]])
+                found += detections.to_coco(f"{stem}_{frames:06d}", ids)
+                entry["detections"].append(entries(detections, names))
+                if writer:
+                    writer.write(drawn(image, detections, names)[..., ::-1])
+                frames += 1
+                progress.advance()
+    finally:  # what was written stays playable, whatever ended the loop
+        capture.release()
+        if writer:
+            writer.release()
+            if frames:
+                part.replace(target)
+                entry["picture"], entry["files"] = target.name, [target.name]
+            part.unlink(missing_ok=True)
+        entry |= {"frames": frames, "frames_per_second": round(frames / (time.perf_counter() - began), 2)}
+        if frames:
+            run.add(entry)
+    if not frames:
+        run.refuse(name, "not one frame of it could be read")
+    elif expected > frames and run.flags.limit is None:
+        run.say(f"{name} breaks off after {frames} of {expected} frames; these are written")
+    return [[name, f"{frames} frames", f"{entry['frames_per_second']} frames/s"]]
+
+
+def _open_video():
+    import cv2
+
+    if VIDEO.value is not None and not pathlib.Path(VIDEO.value).is_file():
+        raise InputError(f"--video={VIDEO.value} is not there")
+    name = VIDEO.value if VIDEO.value is not None else f"camera{CAMERA.value}"
+    capture = cv2.VideoCapture(VIDEO.value if VIDEO.value is not None else CAMERA.value)
+    if not capture.isOpened():
+        raise InputError(f"{name} cannot be opened as a video")
+    rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
+    size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    return capture, name, rate, size
+
+
+def entries(detections, names) -> list[dict]:
+    """A picture's detections for results.json."""
+    return [
+        {"label": names[label], "index": int(label), "score": float(score), "box": box.tolist()}
+        for box, score, label in zip(detections.boxes, detections.scores, detections.labels, strict=True)
+    ]
+
+
+def drawn(image, detections, names):
+    """The picture with the detections above --draw_threshold."""
+    shown = detections.top(int((detections.scores >= DRAW.value).sum()))
+    return draw.boxes(image, shown.boxes, shown.labels, shown.scores, names)
+
+
+def _words(detections, names) -> str:
+    best = detections.top(3)
+    return (
+        ", ".join(f"{names[n]} {s:.2f}" for n, s in zip(best.labels, best.scores, strict=True)) or "nothing"
+    )
+
+
+if __name__ == "__main__":
+    common.start(main, batch_size=8, model="faster_rcnn_voc")
