@@ -256,4 +256,4 @@ def _percent(value: float) -> str:
 
 
 if __name__ == "__main__":
-    common.start(main, pictures=pictures)
+    common.start(main, pictures=False, batch_size=8)
