@@ -16,8 +16,9 @@ def awkward_boxes(rng, count, side=100):
     boxes[rng.random(count) < 0.1] = 0
     thin = rng.random(count) < 0.1
     boxes[thin, 2] = boxes[thin, 0]
-    turned = rng.random(count) < 0.1
-    boxes[turned] = boxes[turned][:, [2, 3, 0, 1]]
+    for order in ([2, 1, 0, 3], [0, 3, 2, 1], [2, 3, 0, 1]):
+        turned = rng.random(count) < 0.05
+        boxes[turned] = boxes[turned][:, order]
     again = rng.random(count) < 0.2
     boxes[again] = boxes[rng.integers(0, count, again.sum())]
     return boxes

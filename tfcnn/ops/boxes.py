@@ -5,7 +5,7 @@ Shape letters: ... any leading dimensions, N and M boxes. A box is (x1, y1, x2, 
 
 import tensorflow as tf
 
-TINY = 1e-20  # keeps 0 / 0 out of the IoU of two empty boxes; far below the area of any real box
+TINY = 1e-20  # keeps 0 / 0 out of the IoU of two empty boxes; lost in the area of any real box
 
 
 def area(boxes):
@@ -49,8 +49,7 @@ def iou(a, b):
         float [..., N, M] in 0..1; 0 where either box is degenerate.
     """
     shared = intersection(a, b)
-    union = area(a)[..., :, None] + area(b)[..., None, :] - shared
-    return shared / tf.maximum(union, TINY)
+    return shared / ((area(a) + TINY)[..., :, None] + area(b)[..., None, :] - shared)
 
 
 def aligned_iou(a, b):
@@ -68,7 +67,7 @@ def aligned_iou(a, b):
     width = tf.nn.relu(tf.minimum(ax2, bx2) - tf.maximum(ax1, bx1))
     height = tf.nn.relu(tf.minimum(ay2, by2) - tf.maximum(ay1, by1))
     shared = width * height
-    return shared / tf.maximum(area(a) + area(b) - shared, TINY)
+    return shared / (area(a) + TINY + area(b) - shared)
 
 
 def clip(boxes, height, width):

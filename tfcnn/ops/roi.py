@@ -123,7 +123,7 @@ def roi_max_pool(features, boxes, scale, size=7):
         _, pooled = tf.while_loop(lambda i, _: i < windows, larger, (1, pooled))
 
         def backward(gradient):
-            nowhere = cells * channels
+            nowhere = height * width * channels
 
             def nearer(i, best):
                 found = tf.gather(values, window(i)) == pooled
@@ -134,10 +134,12 @@ def roi_max_pool(features, boxes, scale, size=7):
                 return tf.while_loop(lambda i, _: i < windows, nearer, (0, start))[1]
 
             place = tf.cond(windows > 1, search, lambda: tf.gather(places, window(0)))
-            # Counting with weights is ten times faster than a scatter of single numbers.
+            # Counting with weights is ten times faster than a scatter of single numbers; with a row for each
+            # picture it adds in the order of the regions, so the sums are the same in every run.
+            place, weight = (tf.reshape(x, [batch, -1]) for x in (place, gradient))
             bins = nowhere + 1  # the last takes what is for empty bins
-            total = tf.math.bincount(tf.reshape(place, [-1]), tf.reshape(gradient, [-1]), bins, bins)
-            return tf.reshape(total[:-1], tf.shape(features))
+            total = tf.math.bincount(place, weight, minlength=bins, maxlength=bins, axis=-1)
+            return tf.reshape(total[:, :-1], tf.shape(features))
 
         return pooled, backward
 
@@ -198,11 +200,11 @@ def _window_tables(features, tall, wide):
         values: float32 [tall * wide * B * H * W + 1, C]. The window of h x w cells with its first cell at
             (b, y, x) is row (((h - 1) wide + w - 1) B + b) H W + y W + x; windows that would leave the map
             hold anything; the last row is 0, for empty bins.
-        places: int32, likewise: place in the flat features; the last row is one beyond them.
+        places: int32, likewise: place in the flat features of the picture; the last row is one beyond them.
     """
     shape = tf.shape(features)
-    count = tf.size(features)
-    cell = features, tf.reshape(tf.range(count), shape)
+    count = tf.reduce_prod(shape[1:])
+    cell = features, tf.broadcast_to(tf.reshape(tf.range(count), shape[1:]), shape)
 
     def joined(near, far, distance, axis):
         """The windows `near` grown by the windows `far` that lie so many cells further along the axis."""
