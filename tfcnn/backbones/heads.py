@@ -24,13 +24,18 @@ def with_logits(model: keras.Model) -> keras.Model:
     Raises:
         InputError: it has several outputs or another shape, or its probabilities cannot be taken apart.
     """
-    output = getattr(model, "output", None)
-    if isinstance(output, dict) and {"logits", "scores"} <= output.keys():
-        return model
-    outputs = keras.tree.flatten(output)
+    if isinstance(model, keras.Sequential):
+        picture, outputs = model.inputs[0], model.outputs
+    else:
+        picture, output = getattr(model, "input", None), getattr(model, "output", None)
+        if isinstance(output, dict) and {"logits", "scores"} <= output.keys():
+            return model
+        outputs = keras.tree.flatten(output)
     if len(outputs) != 1 or not keras.backend.is_keras_tensor(outputs[0]) or len(outputs[0].shape) != 2:
         gives = (
-            f"{len(outputs)} outputs" if len(outputs) != 1 else getattr(output, "shape", "no known output")
+            f"{len(outputs)} outputs"
+            if len(outputs) > 1
+            else getattr(outputs[0], "shape", "what is not known")
         )
         raise InputError(f"{model.name} is no classifier: it gives {gives}, not one vector a picture")
     logits, squashing = _before_squashing(outputs[0])
@@ -39,8 +44,9 @@ def with_logits(model: keras.Model) -> keras.Model:
             f"{model.name} gives probabilities, and its last layer {model.layers[-1].name} hides what they "
             "were before softmax: end the model in a Dense or Activation layer"
         )
-    squash = keras.layers.Activation(squashing or "softmax", name="scores", dtype="float32")
-    return keras.Model(model.inputs, {"logits": logits, "scores": squash(logits)}, name=model.name)
+    name = "scores" if all(layer.name != "scores" for layer in model.layers) else None
+    squash = keras.layers.Activation(squashing or "softmax", name=name, dtype="float32")
+    return keras.Model(picture, {"logits": logits, "scores": squash(logits)}, name=model.name)
 
 
 def _before_squashing(output):
@@ -48,8 +54,8 @@ def _before_squashing(output):
     layer, node = output._keras_history.operation, output._keras_history.node_index
     before = layer._inbound_nodes[node].input_tensors
     if isinstance(layer, keras.Model):  # a model as the last layer: the same with its own end
-        logits, kind = _before_squashing(layer.output)
-        return (output, None) if kind is None else (keras.Model(layer.inputs, logits)(before), kind)
+        logits, kind = _before_squashing(layer.outputs[0])
+        return (output, None) if kind is None else (keras.Model(layer.inputs[0], logits)(before[0]), kind)
     if isinstance(layer, keras.layers.Softmax):
         return before[0], "softmax"
     kind = getattr(getattr(layer, "activation", None), "__name__", None)

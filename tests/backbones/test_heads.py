@@ -1,0 +1,64 @@
+"""Scores and what they were before softmax, of classifiers that end in every usual way."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfcnn.backbones.heads import with_logits
+from tfcnn.errors import InputError
+
+layers = keras.layers
+
+
+def base():
+    image = keras.Input((12, 12, 3))
+    return image, layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(image))
+
+
+def ends():
+    """Each way to end, with the squashing function that its scores are of."""
+    image, x = base()
+    yield "dense", keras.Model(image, layers.Dense(5, activation="softmax")(x)), keras.ops.softmax
+    yield "layer", keras.Model(image, layers.Softmax()(layers.Dense(5)(x))), keras.ops.softmax
+    yield (
+        "activation",
+        keras.Model(image, layers.Activation("softmax")(layers.Dense(5)(x))),
+        keras.ops.softmax,
+    )
+    yield "sigmoid", keras.Model(image, layers.Dense(5, activation="sigmoid")(x)), keras.ops.sigmoid
+    yield "logits", keras.Model(image, layers.Dense(5)(x)), None
+    yield "dict", keras.Model(image, {"answer": layers.Dense(5, activation="softmax")(x)}), keras.ops.softmax
+    inner = keras.Sequential([keras.Input((400,)), layers.Dense(5, activation="softmax")])
+    yield "nested", keras.Model(image, inner(x)), keras.ops.softmax
+    stack = [keras.Input((12, 12, 3)), layers.Flatten(), layers.Dense(5, activation="softmax")]
+    yield "sequential", keras.Sequential(stack), keras.ops.softmax
+
+
+@pytest.mark.parametrize("end", [name for name, *_ in ends()])
+def test_scores_are_the_models_own_and_logits_lie_before_them(end):
+    model, squash = {name: rest for name, *rest in ends()}[end]
+    pictures = np.random.default_rng(0).normal(size=(3, 12, 12, 3)).astype(np.float32)
+    both = with_logits(model)(pictures)
+    (own,) = keras.tree.flatten(model(pictures))
+    if squash is None:
+        assert np.allclose(both["logits"], own, atol=1e-6)
+        assert np.allclose(both["scores"], keras.ops.softmax(own), atol=1e-6)
+    else:
+        assert np.allclose(both["scores"], own, atol=1e-6)
+        assert np.allclose(squash(both["logits"]), own, atol=1e-6)
+        assert not np.allclose(both["logits"], own, atol=1e-2)
+    assert set(both) == {"logits", "scores"}
+
+
+def test_a_model_with_both_is_left_alone_and_others_are_refused():
+    image, x = base()
+    logits = layers.Dense(5)(x)
+    both = keras.Model(image, {"logits": logits, "scores": layers.Softmax()(logits)})
+    assert with_logits(both) is both
+    with pytest.raises(InputError, match="2 outputs"):
+        with_logits(keras.Model(image, [logits, x]))
+    with pytest.raises(InputError, match="no classifier"):
+        with_logits(keras.Model(image, layers.Conv2D(2, 3)(image)))
+    hidden = layers.Dropout(0.5)(layers.Dense(5, activation="softmax")(x))
+    with pytest.raises(InputError, match="probabilities"):
+        with_logits(keras.Model(image, hidden))
