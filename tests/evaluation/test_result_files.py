@@ -79,7 +79,7 @@ def test_categories_beside_the_list_name_its_classes(tmp_path, images):
         ([entry(score=[0.5])], "score of entry 1"),
         (
             [entry(), entry(image_id="elsewhere")],
-            "names 1 pictures that are not in this split, such as elsewhere",
+            "names pictures that are not in this split .1, such as elsewhere",
         ),
         ([entry(image_id=["b"])], "neither a number nor a text"),
         ([entry(category_id=5)], "no category_id is the data set's: 5 here, 17, 3, 64 there"),
@@ -120,7 +120,7 @@ def test_one_file_of_the_devkit_is_one_class_and_the_others_are_named(tmp_path, 
         ("x_cat.txt", "b 0.5 1 2 3", "not `image score xmin ymin xmax ymax`: b 0.5 1 2 3"),
         ("x_cat.txt", "b 0.5 1 2 3 four", "not `image score"),
         ("x_cat.txt", "b nan 1 2 3 4", "not `image score"),
-        ("x_cat.txt", "c 0.5 1 2 3 4", "pictures that are not in this split, such as c"),
+        ("x_cat.txt", "c 0.5 1 2 3 4", "pictures that are not in this split .1, such as c"),
         ("x_dragon.txt", "b 0.5 1 2 3 4", "no known class"),
     ],
 )

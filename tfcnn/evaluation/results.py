@@ -186,8 +186,8 @@ def image_places(names: Sequence[Hashable], images: dict[Hashable, int], where: 
     if unknown:
         known = ", ".join(str(name) for name in list(images)[:2])
         raise InputError(
-            f"{where} names {len(unknown)} pictures that are not in this split, such as {sorted(unknown)[0]}"
-            f" (the split's are like {known}): name the results of this split"
+            f"{where} names pictures that are not in this split ({len(unknown)}, such as {sorted(unknown)[0]}; "
+            f"the split's are like {known}): name the results of this split"
         )
     return place
 

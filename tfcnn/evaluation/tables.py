@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping
 
 import numpy as np
 
-from ..datasets.example import Record
+from ..datasets.example import Record, Truth
 from ..detections import Detections
 
 
@@ -64,23 +64,29 @@ class ResultTable:
 
 
 def truth_table(records: Iterable[Record]) -> TruthTable:
-    """The objects of a data set's records; a record without `truth` has none."""
+    """The objects of a data set's records: those of `truth`, else its boxes (records made in code)."""
     records = list(records)
-    counts = [0 if record.truth is None else len(record.truth.labels) for record in records]
+    truths = [record.truth if record.truth is not None else _truth_of(record) for record in records]
 
     def column(name: str, dtype: type, *shape: int) -> np.ndarray:
-        parts = [getattr(record.truth, name) for record, count in zip(records, counts, strict=True) if count]
-        return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros((0, *shape), dtype)
+        parts = [np.zeros((0, *shape), dtype), *(getattr(truth, name) for truth in truths)]
+        return np.concatenate(parts).astype(dtype, copy=False)
 
     return TruthTable(
         images=[record.image_id for record in records],
-        image=np.repeat(np.arange(len(records), dtype=np.int32), counts),
+        image=np.repeat(np.arange(len(records), dtype=np.int32), [len(truth.labels) for truth in truths]),
         label=column("labels", np.int32),
         boxes=column("boxes", np.float64, 4),
         box_areas=column("box_areas", np.float64),
         areas=column("areas", np.float64),
         ignored=column("ignored", bool),
     )
+
+
+def _truth_of(record: Record) -> Truth:
+    boxes = record.boxes.astype(np.float64)
+    box_areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return Truth(boxes, box_areas, record.area, record.labels, record.difficult | record.crowd)
 
 
 def result_table(detections: Mapping[Hashable, Detections], images: list[Hashable]) -> ResultTable:
