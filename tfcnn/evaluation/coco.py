@@ -84,7 +84,7 @@ def evaluate(
         The twelve figures, and "per_class": {name: {"AP", "AP50", "AP75", "AR100", "truths", "detections"}}.
         NaN where there is nothing to find.
     """
-    return summarize(accumulate(*tables(truth, results), len(classes)), classes)
+    return summarize(accumulate(truth, results, len(classes)), classes)
 
 
 def summarize(evaluation: Evaluation, classes: Sequence[str]) -> dict:
@@ -104,13 +104,18 @@ def summarize(evaluation: Evaluation, classes: Sequence[str]) -> dict:
     return {**evaluation.figures(), "per_class": per_class}
 
 
-def accumulate(truth: TruthTable, results: ResultTable, classes: int) -> Evaluation:
+def accumulate(
+    truth: TruthTable | Iterable[Record], results: ResultTable | Mapping[Hashable, Detections], classes: int
+) -> Evaluation:
     """Matches all detections at all thresholds and ranges, and reads off precision and recall of each class.
 
     Args:
-        truth, results: the tables. Equal scores are taken in the order of the pictures' ids, then the file's.
+        truth: the table of truth, or a data set's records.
+        results: the table of results, or detections by image_id. Equal scores are taken in the order of the
+            pictures' ids, then the file's.
         classes: K.
     """
+    truth, results = tables(truth, results)
     rank = np.empty(len(truth.images), np.int64)
     rank[sorted(range(len(rank)), key=truth.images.__getitem__)] = np.arange(len(rank))
     order, starts = matching.by_class(results, classes, rank)
