@@ -15,6 +15,13 @@ from .sample import Sample, flip, through_window, visible_share
 GREY = (127, 127, 127)  # what lies outside the picture: the middle of the range, as in images.resize
 
 
+# The colour circle turns about the grey axis: Rodrigues' formula for the axis (1, 1, 1).
+EYE = np.eye(3)
+GREY_AXIS = np.full((3, 3), 1 / 3)
+CROSS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+LUMA = np.tile([0.299, 0.587, 0.114], (3, 1))  # what saturation leaves alone
+
+
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
     """How far pictures are changed; the defaults change nothing.
@@ -153,13 +160,11 @@ def colour_matrix(how: Augmentation, rng: np.random.Generator) -> np.ndarray | N
         return None
     spread = (how.brightness, how.contrast, how.saturation, how.hue * 2 * np.pi)
     brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4) * spread
-    axis = np.full((3, 3), 1 / 3)  # the turn of the colour circle is a turn about the grey axis
-    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
-    turn = axis + np.cos(hue) * (np.eye(3) - axis) + np.sin(hue) * cross
-    grey = np.tile([0.299, 0.587, 0.114], (3, 1))
-    linear = (1 + contrast) * ((1 + saturation) * np.eye(3) - saturation * grey) @ turn
-    shift = 255 * brightness - 127.5 * contrast
-    return np.column_stack([linear, np.full(3, shift)]).astype(np.float32)
+    turn = GREY_AXIS + np.cos(hue) * (EYE - GREY_AXIS) + np.sin(hue) * CROSS
+    matrix = np.empty((3, 4), np.float32)
+    matrix[:, :3] = (1 + contrast) * ((1 + saturation) * EYE - saturation * LUMA) @ turn
+    matrix[:, 3] = 255 * brightness - 127.5 * contrast
+    return matrix
 
 
 def mosaic(

@@ -137,8 +137,10 @@ def _fill_outside(warped: np.ndarray, affine: np.ndarray, shape: tuple[int, int]
     corners = np.array([[0, 0], [shape[1], 0], [shape[1], shape[0]], [0, shape[0]]], np.float64)
     corners = corners @ affine[:, :2].T + affine[:, 2]
     if affine[0, 1] == 0 and affine[1, 0] == 0:
-        (x1, y1), (x2, y2) = np.clip(np.ceil(corners[[0, 2]] - 0.5), 0, [w, h]).astype(int)
-        warped[:y1], warped[y2:], warped[:, :x1], warped[:, x2:] = fill, fill, fill, fill
+        (x1, y1), (x2, y2) = np.clip(np.ceil(corners[[0, 2]] - 0.5), 0, [w, h]).astype(int).tolist()
+        for left, top, right, bottom in ((0, 0, w, y1), (0, y2, w, h), (0, y1, x1, y2), (x2, y1, w, y2)):
+            if right > left and bottom > top:
+                cv2.rectangle(warped, (left, top), (right - 1, bottom - 1), fill, cv2.FILLED)
         return
     inside = np.zeros((h, w), np.uint8)
     cv2.fillConvexPoly(inside, np.round((corners - 0.5) * 256).astype(np.int32), 255, cv2.LINE_8, 8)
@@ -164,6 +166,8 @@ def flip(sample: Sample, swap: np.ndarray | None = None) -> Sample:
         swap: int [J], the joint that each joint becomes in a mirror (a left hand a right one); see
             `mirrored_joints`.
     """
+    import cv2
+
     width = sample.image.shape[1]
     boxes = sample.boxes.copy()
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
@@ -174,7 +178,7 @@ def flip(sample: Sample, swap: np.ndarray | None = None) -> Sample:
         joints = joints if swap is None else joints[..., swap, :]
     if masks is not None:
         masks = np.ascontiguousarray(masks[..., ::-1])
-    image = np.ascontiguousarray(sample.image[:, ::-1])
+    image = cv2.flip(sample.image, 1)
     return dataclasses.replace(sample, image=image, boxes=boxes, joints=joints, masks=masks)
 
 

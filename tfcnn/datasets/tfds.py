@@ -32,8 +32,9 @@ def read(path: str | None, split: str = "train", name: str = "") -> Dataset:
         builder = library.builder(name, data_dir=path, file_format="array_record")
         items = builder.as_data_source(split, decoders={"image": library.decode.SkipDecoding()})
     except Exception as error:  # the package has an exception of its own for each kind of trouble
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"tfds:{name} cannot be read ({error}): prepare it with tfds build --file_format=array_record"
+            f"tfds:{name} cannot be read ({first}): prepare it with tfds build --file_format=array_record"
         ) from None
     return adapt(items, _class_names(builder.info.features), f"tfds:{name}")
 
