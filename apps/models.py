@@ -33,7 +33,8 @@ def load_net(
 
     Args:
         run: the run; its TensorFlow is started.
-        kind: "classifier", with outputs `logits` and `scores`, or "backbone", with a dict of endpoints.
+        kind: "classifier", with outputs `logits` and `scores` (a --model that hides its logits: `scores` only),
+            or "backbone", with a dict of endpoints.
         endpoints: of the backbone; None takes all.
         at_own_size: build a classifier for pictures of its own size, whatever --image_size says.
 
@@ -96,8 +97,8 @@ def _of_file(run, kind, wanted):
     if kind == "classifier":
         from tfcnn.backbones.heads import with_logits
 
-        model = with_logits(model)
-        classes = _names(flags, model.output["logits"].shape[-1])
+        model = with_logits(model, may_hide=True)
+        classes = _names(flags, model.output["scores"].shape[-1])
     return Net(flags.model, model, wanted or size or 224, classes)
 
 

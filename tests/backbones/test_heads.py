@@ -60,5 +60,10 @@ def test_a_model_with_both_is_left_alone_and_others_are_refused():
     with pytest.raises(InputError, match="no classifier"):
         with_logits(keras.Model(image, layers.Conv2D(2, 3)(image)))
     hidden = layers.Dropout(0.5)(layers.Dense(5, activation="softmax")(x))
+    hiding = keras.Model(image, hidden)
     with pytest.raises(InputError, match="probabilities"):
-        with_logits(keras.Model(image, hidden))
+        with_logits(hiding)
+    scores_only = with_logits(hiding, may_hide=True)
+    assert set(scores_only.output) == {"scores"}
+    with pytest.raises(InputError, match="probabilities"):
+        with_logits(scores_only)

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import InputError
 
 
-def with_logits(model: keras.Model) -> keras.Model:
+def with_logits(model: keras.Model, may_hide: bool = False) -> keras.Model:
     """Gives a classifier both outputs: `scores`, and the `logits` before its softmax or sigmoid.
 
     The layers are those of the model that is given, but for the last, whose weights are copied.
@@ -17,6 +17,7 @@ def with_logits(model: keras.Model) -> keras.Model:
     Args:
         model: pictures [N, H, W, 3] -> [N, K], or a dict with `logits` and `scores` already. Its last layer
             is a softmax or a sigmoid, or has one as its activation, or gives logits (softmax: the scores).
+        may_hide: give only the scores where the logits cannot be reached (a SavedModel with softmax inside).
 
     Returns:
         A model from the same pictures to {"logits": [N, K], "scores": [N, K]}.
@@ -40,6 +41,8 @@ def with_logits(model: keras.Model) -> keras.Model:
         raise InputError(f"{model.name} is no classifier: it gives {gives}, not one vector a picture")
     logits, squashing = _before_squashing(outputs[0])
     if squashing is None and _gives_probabilities(model):
+        if may_hide:
+            return keras.Model(picture, {"scores": outputs[0]}, name=model.name)
         raise InputError(
             f"{model.name} gives probabilities, and its last layer {model.layers[-1].name} hides what they "
             "were before softmax: end the model in a Dense or Activation layer"
