@@ -126,7 +126,7 @@ def _foreign(config) -> Iterator[str]:
         part = str(inner) if kind == "function" else kind
         module = config.get("module")
         registered = part if kind == "function" or module is None else config.get("registered_name")
-        if registered not in keras.saving.get_custom_objects() and not _is_of_keras(part, module):
+        if not keras.saving.get_registered_object(registered) and not _is_of_keras(part, module):
             yield part if module in (None, "builtins") else f"{module}.{part}"
     for value in config.values():
         yield from _foreign(value)

@@ -1,6 +1,7 @@
-"""Downloads of weights, into the folder that Keras uses too."""
+"""Downloads of weights, into the folder that Keras uses too. Imports no TensorFlow."""
 
 import hashlib
+import importlib.util
 import os
 import pathlib
 import queue
@@ -11,6 +12,7 @@ from collections.abc import Callable
 
 from ..errors import InputError
 from .rows import Weights
+from .table import net
 
 TIMEOUT = 10  # seconds to the first answer; a person who has no network should not wait
 
@@ -21,8 +23,16 @@ def home() -> pathlib.Path:
 
 
 def is_here(source: Weights) -> bool:
-    """Tells whether a file has been downloaded before, by tfcnn or by Keras."""
+    """Tells whether a file is on this machine: in an installed package, or downloaded by tfcnn or Keras."""
+    if source.package:
+        return importlib.util.find_spec(source.package) is not None
     return (home() / source.file).exists()
+
+
+def offline(name: str, weights: str = "imagenet", bare: bool = False) -> bool:
+    """Tells whether a net's weights are on this machine; with `bare` those below the classifier will do."""
+    source = net(name).weights.get(weights)
+    return source is not None and (is_here(source) or bool(bare and source.bare and is_here(source.bare)))
 
 
 def fetch(

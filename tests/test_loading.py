@@ -1,0 +1,196 @@
+"""Models of others are opened, or refused with what is missing; nothing that a file brings along is run."""
+
+import json
+import shutil
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfcnn
+from tfcnn import loading
+from tfcnn.backbones import classifier
+from tfcnn.errors import InputError
+
+PICTURE = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model in every form."""
+    folder = tmp_path_factory.mktemp("models")
+    model = classifier("tiny", None, classes=7, size=32)
+    model.save(folder / "model.keras")
+    model.save(folder / "legacy.h5")
+    model.save_weights(folder / "only.weights.h5")
+    model.export(folder / "saved", verbose=False)
+    shutil.copy(folder / "model.keras", folder / "model.bin")
+    shutil.copy(folder / "legacy.h5", folder / "legacy.model")
+    (folder / "text.keras").write_text("no model")
+    with zipfile.ZipFile(folder / "other.zip", "w") as archive:
+        archive.writestr("a.txt", "a")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "source", ["model.keras", "legacy.h5", "model.bin", "legacy.model", "saved", ""], ids=str
+)
+def test_every_form_of_a_model(folder, source):
+    expected = keras.saving.load_model(folder / "model.keras")(PICTURE)
+    model = tfcnn.load_model(folder / source)
+    for key in ("logits", "scores"):
+        np.testing.assert_allclose(model(PICTURE)[key], expected[key], atol=1e-6)
+    picture = tf.constant(PICTURE)
+    with tf.GradientTape() as tape:
+        tape.watch(picture)
+        score = model(picture)["logits"][:, 0]
+    assert np.any(tape.gradient(score, picture))
+    if source != "saved":
+        np.testing.assert_array_equal(model.zero_rgb, [127.5] * 3)
+
+
+@pytest.mark.parametrize(
+    "source,reason",
+    [
+        ("none.keras", "There is no model"),
+        ("text.keras", "no model of Keras"),
+        ("other.zip", "no model of Keras"),
+        ("only.weights.h5", "holds weights without a model"),
+    ],
+)
+def test_what_is_no_model(folder, source, reason):
+    with pytest.raises(InputError, match=reason):
+        tfcnn.load_model(folder / source)
+
+
+def test_releases_by_name(folder, monkeypatch, tmp_path):
+    (tmp_path / "saved_models" / "mine").mkdir(parents=True)
+    shutil.copy(folder / "model.keras", tmp_path / "saved_models" / "mine")
+    monkeypatch.setattr(loading, "__file__", str(tmp_path / "tfcnn" / "loading.py"))
+    assert loading.releases() == {"mine": tmp_path / "saved_models" / "mine"}
+    assert tfcnn.load_model("mine").name == "tiny"
+    with pytest.raises(InputError, match="a release .mine."):
+        tfcnn.load_model("yours")
+    (tmp_path / "tfcnn" / "saved_models").mkdir(parents=True)
+    assert loading.releases() == {}, "an installed package looks inside itself"
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_code_in_a_file_is_not_run(tmp_path, suffix):
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, keras.layers.Lambda(lambda x: 2 * x, name="double")(image))
+    path = tmp_path / f"lambda{suffix}"
+    model.save(path)
+    with pytest.raises(InputError, match="the Lambda double, which is code"):
+        tfcnn.load_model(path)
+    picture = PICTURE[:, :8, :8]
+    np.testing.assert_array_equal(tfcnn.load_model(path, allow_custom_objects=True)(picture), 2 * picture)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_a_class_that_is_not_here(tmp_path, suffix):
+    class Strange(keras.layers.Layer):
+        def call(self, x):
+            return x
+
+    image = keras.Input((8, 8, 3))
+    path = tmp_path / f"strange{suffix}"
+    keras.Model(image, Strange()(image)).save(path)
+    with pytest.raises(InputError, match="needs .*Strange, which is code that tfcnn does not know"):
+        tfcnn.load_model(path)
+    with pytest.raises(InputError, match="cannot be opened by Keras .*; it needs .*Strange"):
+        tfcnn.load_model(path, allow_custom_objects=True)
+    with keras.saving.custom_object_scope({"Strange": Strange}):
+        assert tfcnn.load_model(path).output_shape == (None, 8, 8, 3), (
+            "a class that was imported is no stranger"
+        )
+
+
+HOSTILE = [
+    {"class_name": "function", "config": "system", "module": "os", "registered_name": "system"},
+    {"class_name": "function", "config": "system", "module": "os", "registered_name": "tfcnn>Preprocess"},
+    {"class_name": "function", "config": "get_file", "module": "keras.utils", "registered_name": "get_file"},
+    {"class_name": "function", "config": "eval", "module": "builtins", "registered_name": "eval"},
+    {"class_name": "Popen", "config": {"args": "true"}, "module": "subprocess", "registered_name": "Popen"},
+    {"class_name": "__lambda__", "config": {"value": "00"}},
+    {"class_name": "Lambda", "config": {"name": "f"}},
+    {"class_name": "TFSMLayer", "module": "keras.layers", "config": {"name": "f"}},
+]
+
+
+@pytest.mark.parametrize("part", HOSTILE, ids=lambda part: f"{part.get('module')}.{part['class_name']}")
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_hostile_parts_are_refused_before_keras_sees_them(tmp_path, monkeypatch, part, suffix):
+    config = {
+        "class_name": "Sequential",
+        "config": {"layers": [{"class_name": "ReLU", "config": {"x": [part]}}]},
+    }
+    path = tmp_path / f"hostile{suffix}"
+    if suffix == ".keras":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", json.dumps(config))
+    else:
+        with h5py.File(path, "w") as file:
+            file.attrs["model_config"] = json.dumps(config)
+    monkeypatch.setattr(keras.saving, "load_model", lambda *_, **__: pytest.fail("Keras was asked"))
+    with pytest.raises(InputError, match="is code that tfcnn does not know"):
+        tfcnn.load_model(path)
+
+
+def test_a_saved_model_that_writes_files_is_refused(tmp_path):
+    class Module(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3))])
+        def __call__(self, x):
+            tf.io.write_file(str(tmp_path / "harm"), "x")
+            return x
+
+    module = Module()
+    tf.saved_model.save(module, tmp_path / "saved", signatures=module.__call__)
+    (tmp_path / "harm").unlink(missing_ok=True)
+    with pytest.raises(InputError, match="WriteFile"):
+        tfcnn.load_model(tmp_path / "saved")
+    assert not (tmp_path / "harm").exists()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="no SavedModel"):
+        tfcnn.load_model(tmp_path / "saved")
+
+
+def test_preprocessing_for_a_model_without(tmp_path, folder):
+    image = keras.Input((8, 8, 3))
+    bare = keras.Model(image, keras.layers.Conv2D(2, 3)(image))
+    bare.save(tmp_path / "bare.keras")
+    bare.export(tmp_path / "saved", verbose=False)
+    picture = PICTURE[:, :8, :8]
+    for source in ("bare.keras", "saved"):
+        model = tfcnn.load_model(tmp_path / source, preprocessing="tf")
+        np.testing.assert_allclose(model(picture), bare(picture / 127.5 - 1), atol=1e-5)
+        np.testing.assert_array_equal(model.zero_rgb, [127.5] * 3)
+    np.testing.assert_allclose(
+        tfcnn.load_model(tmp_path / "bare.keras", preprocessing="vgg16")(picture),
+        bare(picture[..., ::-1] - np.array([103.939, 116.779, 123.68])),
+        atol=1e-3,
+    )
+    with pytest.raises(InputError, match="has its preprocessing inside"):
+        tfcnn.load_model(folder / "model.keras", preprocessing="tf")
+    with pytest.raises(InputError, match="no preprocessing 'vgg_16'"):
+        tfcnn.load_model(tmp_path / "bare.keras", preprocessing="vgg_16")
+
+
+def test_transfer_learning_as_people_do_it(tmp_path):
+    """A sequential model with augmentation, scaling and a whole net inside becomes one flat net."""
+    base = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(32, 32, 3))
+    base.trainable = False
+    inside = [keras.layers.RandomFlip(), keras.layers.Rescaling(1 / 127.5, -1), base]
+    head = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(4, activation="softmax")]
+    model = keras.Sequential([keras.Input((32, 32, 3)), *inside, *head])
+    model.save(tmp_path / "mine.keras")
+    opened = tfcnn.load_model(tmp_path / "mine.keras")
+    np.testing.assert_allclose(opened(PICTURE), model(PICTURE), atol=1e-6)
+    assert opened.get_layer("block_3_expand").output.shape[-1] == 144
+    unbuilt = keras.Sequential([keras.layers.Dense(2)])
+    unbuilt.save(tmp_path / "unbuilt.keras")
+    with pytest.raises(InputError, match="does not say what size of picture it reads"):
+        tfcnn.load_model(tmp_path / "unbuilt.keras")
