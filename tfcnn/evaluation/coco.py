@@ -116,8 +116,9 @@ def accumulate(
         classes: K.
     """
     truth, results = tables(truth, results)
-    rank = np.empty(len(truth.images), np.int64)
-    rank[sorted(range(len(rank)), key=truth.images.__getitem__)] = np.arange(len(rank))
+    ids = truth.images
+    rank = np.empty(len(ids), np.int64)
+    rank[sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))] = np.arange(len(ids))
     order, starts = matching.by_class(results, classes, rank)
     turn = matching.count_within(matching.groups(results, classes)[order])
     within = np.flatnonzero(turn < LIMITS[-1])
