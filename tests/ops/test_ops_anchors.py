@@ -61,6 +61,6 @@ def test_a_grid_of_tensors_for_sides():
 
 
 def test_inside():
-    placed = tf.constant([[0.0, 0, 10, 10], [-1, 0, 9, 10], [0, 0, 21, 10], [0, -3, 10, 10], [0, 2, 20, 12]])
-    np.testing.assert_array_equal(anchors.inside(placed, 12, 20), [True, False, False, False, True])
+    placed = tf.constant([[0.0, 0, 10, 10], [-1, 0, 9, 10], [0, 0, 21, 10], [0, -3, 10, 10], [0, 2, 20, 13]])
+    np.testing.assert_array_equal(anchors.inside(placed, 12, 20), [True, False, False, False, False])
     np.testing.assert_array_equal(anchors.inside(placed, 12, 20, border=1), [True, True, True, False, True])

@@ -58,10 +58,10 @@ def test_lists_and_batches_equal_a_loop_with_ties(seed, threshold, most):
     rng = np.random.default_rng(seed)
     boxes = np.stack([awkward_boxes(rng, 40), awkward_boxes(rng, 40)])
     scores = coarse_scores(rng, 2, 40)
-    together = nms.batched_nms(boxes, scores, threshold, most, 0.2)
+    together = nms.batched_nms(boxes, scores, threshold, most, 0.25)
     for b in range(2):
-        expected = slow_nms(boxes[b], scores[b], threshold, most, 0.2)
-        np.testing.assert_array_equal(nms.nms(boxes[b], scores[b], threshold, most, 0.2), expected)
+        expected = slow_nms(boxes[b], scores[b], threshold, most, 0.25)
+        np.testing.assert_array_equal(nms.nms(boxes[b], scores[b], threshold, most, 0.25), expected)
         kept_boxes, kept_scores, indices, count = (x[b].numpy() for x in together)
         assert count == len(expected)
         np.testing.assert_array_equal(indices[:count], expected)
@@ -80,10 +80,10 @@ def test_per_class_equals_a_loop_with_ties(shared, most):
         side = 10 if crowded else 100  # crowded: almost all boxes of a class suppress each other
         boxes = random_boxes(rng, 2, 40, 1 if shared else 4, side=side)
         scores = coarse_scores(rng, 2, 40, 4)
-        kept_boxes, kept_scores, classes, counts = nms.class_nms(boxes, scores, 0.1, most, 0.1)
+        kept_boxes, kept_scores, classes, counts = nms.class_nms(boxes, scores, 0.1, most, 0.125)
         assert kept_boxes.shape == (2, most, 4)
         for b in range(2):
-            expected = slow_class_nms(boxes[b], scores[b], 0.1, most, 0.1)
+            expected = slow_class_nms(boxes[b], scores[b], 0.1, most, 0.125)
             count = len(expected)
             assert counts[b] == count
             np.testing.assert_array_equal(kept_scores[b, :count], [-score for score, _, _ in expected])
@@ -92,7 +92,7 @@ def test_per_class_equals_a_loop_with_ties(shared, most):
             np.testing.assert_array_equal(kept_boxes[b, :count], origin)
             assert (classes[b, count:].numpy() == -1).all() and not kept_boxes[b, count:].numpy().any()
         if shared:
-            again = nms.class_nms(boxes[:, :, 0], scores, 0.1, most, 0.1)
+            again = nms.class_nms(boxes[:, :, 0], scores, 0.1, most, 0.125)
             np.testing.assert_array_equal(again[0], kept_boxes)
             np.testing.assert_array_equal(again[2], classes)
 

@@ -178,5 +178,4 @@ def _of_best(boxes, scores, candidates, iou_threshold, max_outputs, score_thresh
 
 def _ordered(boxes):
     """Degenerate boxes made empty: the kernels would read x2 < x1 as a box with its corners exchanged."""
-    low = boxes[..., :2]
-    return tf.concat([low, tf.maximum(low, boxes[..., 2:])], axis=-1)
+    return tf.maximum(boxes, tf.gather(boxes, [0, 1, 0, 1], axis=-1))
