@@ -153,6 +153,17 @@ def mean_square(layer: str) -> Objective:
     return of(layer, layer, lambda features: _mean(tf.square(features)))
 
 
+def squared_distance(values: tf.Tensor, target, relative: bool = False) -> tf.Tensor:
+    """Mean squared difference of values [N, ...] from a target [N or 1, ...]: [N].
+
+    Args:
+        relative: divide by the target's own mean square.
+    """
+    target = tf.cast(target, tf.float32)
+    distance = _mean(tf.math.squared_difference(values, target))
+    return distance / _mean(tf.square(target)) if relative else distance
+
+
 def feature_match(layer: str, target, *, relative: bool = False) -> Objective:
     """Mean squared distance of a layer from a target.
 
@@ -162,11 +173,7 @@ def feature_match(layer: str, target, *, relative: bool = False) -> Objective:
         relative: divide by the target's own mean square, as inversion does: |F - P|^2 / |P|^2.
     """
 
-    def distance(features):
-        loss = _mean(tf.math.squared_difference(features, tf.cast(target, tf.float32)))
-        return loss / _mean(tf.square(tf.cast(target, tf.float32))) if relative else loss
-
-    return of(f"match {layer}", layer, distance)
+    return of(f"match {layer}", layer, lambda features: squared_distance(features, target, relative))
 
 
 def gram_matrix(features: tf.Tensor) -> tf.Tensor:
@@ -177,7 +184,19 @@ def gram_matrix(features: tf.Tensor) -> tf.Tensor:
     """
     shape = tf.shape(features)
     rows = tf.reshape(features, [shape[0], shape[1] * shape[2], features.shape[-1]])
-    return tf.matmul(rows, rows, transpose_a=True) / tf.cast(tf.reduce_prod(shape[1:]), features.dtype)
+    return _products(rows) / tf.cast(tf.reduce_prod(shape[1:]), features.dtype)
+
+
+@tf.custom_gradient
+def _products(rows: tf.Tensor):
+    """rows^T rows, [N, places, C] -> [N, C, C]; its gradient takes one product where the general one takes
+    two.
+    """
+
+    def gradient(upstream):
+        return tf.matmul(rows, upstream + tf.linalg.matrix_transpose(upstream))
+
+    return tf.matmul(rows, rows, transpose_a=True), gradient
 
 
 def gram_match(layer: str, target, *, relative: bool = False) -> Objective:
@@ -189,11 +208,9 @@ def gram_match(layer: str, target, *, relative: bool = False) -> Objective:
         relative: divide by the target's own mean square, so that layers compare.
     """
 
-    def distance(features):
-        loss = _mean(tf.math.squared_difference(gram_matrix(features), tf.cast(target, tf.float32)))
-        return loss / _mean(tf.square(tf.cast(target, tf.float32))) if relative else loss
-
-    return of(f"style {layer}", layer, distance)
+    return of(
+        f"style {layer}", layer, lambda features: squared_distance(gram_matrix(features), target, relative)
+    )
 
 
 def total_variation(beta: float = 2.0) -> Objective:

@@ -57,7 +57,7 @@ class Problem:
         self.step = step or Adam(1.0)
         self.value_and_gradient = tf.function(self._value_and_gradient, reduce_retracing=True)
         self.update = tf.function(self._update, reduce_retracing=True)
-        self._advance = tf.function(self._advance, reduce_retracing=True)
+        self.advance = tf.function(self._advance, reduce_retracing=True)
         self._evaluate = tf.function(self._terms, reduce_retracing=True)
 
     def _terms(self, image: tf.Tensor, seed: tf.Tensor | None) -> dict[str, tf.Tensor]:
@@ -88,7 +88,7 @@ class Problem:
         return x, state
 
     def _advance(self, x, state, t, seed, sign: int) -> tuple[tf.Tensor, tuple, dict[str, tf.Tensor]]:
-        """One whole step; sign 1 minimises, -1 maximises."""
+        """One whole step; sign 1 minimises, -1 maximises. Compiled as `advance`."""
         terms, gradient = self._value_and_gradient(x, tf.stack([seed, t]))
         x, state = self._update(x, sign * gradient, state, t)
         return x, state, terms
@@ -169,7 +169,7 @@ def _run(problem: Problem, start, steps: int, sign: int, seed: int, callback: Ca
     x = problem.parameters.from_image(tf.cast(start, tf.float32))
     state, history = problem.step.init(x), []
     for t in range(steps):
-        x, state, terms = problem._advance(x, state, tf.constant(t), tf.constant(seed), sign)
+        x, state, terms = problem.advance(x, state, tf.constant(t), tf.constant(seed), sign)
         history.append(terms)
         moment = Moment(t + 1, terms, lambda x=x: problem.parameters.to_image(x).numpy())
         if callback is not None and callback(moment):

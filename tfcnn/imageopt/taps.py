@@ -37,4 +37,5 @@ def tapped(model: keras.Model, layers: list[str]) -> keras.Model:
                 f"no layer {name!r} in {model.name}; the nearest: {near} (--list_layers shows all)"
             )
         found[name] = tensors.get(name, spelled.get(name.replace("/", "_")))
-    return keras.Model(model.inputs, found, name=f"{model.name}_tapped")
+    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+    return keras.Model(inputs, found, name=f"{model.name}_tapped")

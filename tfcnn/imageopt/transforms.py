@@ -8,6 +8,7 @@ alone, and the same for all pictures of a batch, so that N pictures at once get 
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 Transform = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -40,18 +41,6 @@ def pad(pixels: int, value: float | str = 127.5) -> Transform:
     return apply
 
 
-def crop(height: int, width: int) -> Transform:
-    """Cut a window of height x width pixels at a random place."""
-
-    def apply(image, seed):
-        room = tf.shape(image)[1:3] - [height, width]
-        corner = tf.random.stateless_uniform([2], seed, 0, tf.int32.max, tf.int32) % (room + 1)
-        window = image[:, corner[0] : corner[0] + height, corner[1] : corner[1] + width]
-        return tf.ensure_shape(window, [None, height, width, 3])
-
-    return apply
-
-
 def scale(factors: Sequence[float]) -> Transform:
     """Shrink or enlarge by a factor drawn from `factors` round the centre; the picture's size stays.
 
@@ -78,6 +67,18 @@ def rotate(degrees: Sequence[float]) -> Transform:
     return apply
 
 
+def noise(deviation: float) -> Transform:
+    """Add white noise of so many grey levels: what survives it is no pattern finer than the eye sees.
+
+    All pictures of a batch get the same draw.
+    """
+
+    def apply(image, seed):
+        return image + tf.random.stateless_normal(tf.shape(image)[1:], seed, stddev=deviation)
+
+    return apply
+
+
 def _project(image: tf.Tensor, zoom, angle) -> tf.Tensor:
     """Sample bilinearly at a turned and zoomed grid; the gradient is TensorFlow's, sampled on the inverse
     grid.
@@ -96,6 +97,17 @@ def _project(image: tf.Tensor, zoom, angle) -> tf.Tensor:
         fill_mode="REFLECT",
     )
     return tf.ensure_shape(result, image.shape)
+
+
+def gaussian_blur(image: tf.Tensor, deviation: float) -> tf.Tensor:
+    """Blur [N, H, W, C] by a Gaussian of `deviation` pixels, cut at four deviations, the border mirrored."""
+    radius = max(1, round(4 * deviation))
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / deviation) ** 2).astype(np.float32)
+    channels = image.shape[-1]
+    kernel = np.tile((weights / weights.sum())[:, None, None, None], (1, 1, channels, 1))
+    padded = tf.pad(image, [[0, 0], [radius, radius], [radius, radius], [0, 0]], "SYMMETRIC")
+    down = tf.nn.depthwise_conv2d(padded, kernel, [1, 1, 1, 1], "VALID")
+    return tf.nn.depthwise_conv2d(down, kernel.transpose(1, 0, 2, 3), [1, 1, 1, 1], "VALID")
 
 
 def compose(*transforms: Transform) -> Transform:
