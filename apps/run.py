@@ -45,6 +45,7 @@ class Item:
         self._run, self._index = run, index
         self.name, self.stem, self.entry = name, stem, entry
         self.lines: list[str] = []
+        self.link = ""  # a page of this item's own, relative to output_dir
         self.shown: list[tuple[str, bytes]] = []
         self.finished = False
 
@@ -357,7 +358,10 @@ class Run:
         }
         self.save_json(results, RESULTS)
         parts = [report.Entry("", lines=self._table_lines())] if self._table and not entries else []
-        parts += [*self._sheets, *(report.Entry(item.name, item.shown, item.lines) for item in entries)]
+        parts += [
+            *self._sheets,
+            *(report.Entry(item.name, item.shown, item.lines, item.link) for item in entries),
+        ]
         page = report.gallery(
             f"tfcnn {self.app}",
             parts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,11 +35,13 @@ class Entry:
         title: its heading.
         pictures: (caption, bytes of a picture file) pairs.
         lines: text under them, each on a line.
+        link: a page that its heading leads to, relative to this one.
     """
 
     title: str
     pictures: Sequence[tuple[str, bytes]] = ()
     lines: Sequence[str] = ()
+    link: str = ""
 
 
 def gallery(title: str, entries: Sequence[Entry], lines: Sequence[str] = (), more: int = 0) -> bytes:
@@ -65,7 +68,10 @@ def gallery(title: str, entries: Sequence[Entry], lines: Sequence[str] = (), mor
         )
         text = f"<pre>{html.escape(chr(10).join(entry.lines))}</pre>" if entry.lines else ""
         row = f'<div class="row">{figures}</div>' if figures else ""
-        body.append(f"<section><h2>{html.escape(entry.title)}</h2>{row}{text}</section>")
+        heading = html.escape(entry.title)
+        if entry.link:
+            heading = f'<a href="{html.escape(entry.link)}">{heading}</a>'
+        body.append(f"<section><h2>{heading}</h2>{row}{text}</section>")
     lines = [*lines, *([f"{more} more pictures are in this folder or were not shown"] if more > 0 else [])]
     text = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     page = (
@@ -74,6 +80,12 @@ def gallery(title: str, entries: Sequence[Entry], lines: Sequence[str] = (), mor
         f"<h1>{html.escape(title)}</h1>{text}{''.join(body)}</html>\n"
     )
     return page.encode("utf-8", "xmlcharrefreplace")
+
+
+def pictures_of(page: str) -> list[tuple[str, bytes]]:
+    """The (caption, bytes of a picture file) pairs that a page of `gallery` embeds."""
+    found = re.findall(r'<img src="data:image/\w+;base64,([^"]+)" alt="([^"]*)">', page)
+    return [(html.unescape(caption), base64.b64decode(data)) for data, caption in found]
 
 
 def reduced(image) -> bytes:
