@@ -31,6 +31,12 @@ SYNC_BATCH_NORM = flags.DEFINE_bool(
 SMOOTHING = flags.DEFINE_float(
     "label_smoothing", 0.0, "Share of a label spread over all classes", lower_bound=0.0, upper_bound=1.0
 )
+CACHE = flags.DEFINE_string(
+    "cache_features",
+    None,
+    "Train the last layer alone, on features of pictures and mirror images that are computed once and kept in this "
+    "folder, e.g. --cache_features=out/features",
+)
 LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
 
 DEFAULT_EPOCHS = 20.0
@@ -51,14 +57,21 @@ def main(run: common.Run) -> None:
     steps = trainers.steps_of(batches, DEFAULT_EPOCHS)
     strategy = run.runtime.strategy  # starts TensorFlow, silently
     weights = trainers.init_file() or models.weights_of(run)
+    if CACHE.value and weights is None:
+        raise InputError(
+            "--cache_features is for a net that starts from weights: random features are worth nothing"
+        )
     run.say(
         f"{len(training)} pictures of {len(training.classes)} classes to train on, {len(validation)} to validate, "
         f"at {size} px; {steps} steps of {run.flags.batch_size * trainers.ACCUMULATE.value}"
     )
     with strategy.scope():
         trainee, multiplier = make_trainee(run, row, weights, len(training.classes), size, check)
+        data = batches
+        if CACHE.value:
+            trainee, data = on_features(run, trainee.networks["classifier"], training, validation, size)
     show_batch(run, batches, training.classes)
-    result = trainers.train(run, trainee, batches, steps=steps, best="top1", multiplier=multiplier)
+    result = trainers.train(run, trainee, data, steps=steps, best="top1", multiplier=multiplier)
     model = trainee.networks["classifier"]
     card = trainers.release(
         run,
@@ -153,6 +166,71 @@ def make_trainee(run, row, weights, classes, size, check):
     body = backbones.tap(model, [list(row.endpoints)[-1]], row.endpoints)
     given = {id(variable) for variable in body.variables} if weights is not None else set()
     return Classifier(model, check, SMOOTHING.value), lambda v: BACKBONE_RATE.value if id(v) in given else 1.0
+
+
+def on_features(run, model, training, validation, size):
+    """(trainee of the last layer alone, training batches of features), computed or found in --cache_features."""
+    import keras
+
+    from tfcnn.training import features
+    from tfcnn.training.classifier import Classifier
+
+    last = [layer for layer in model.layers if layer.weights][-1]
+    for layer in model.layers:
+        layer.trainable = layer is last
+    body = keras.Model(model.input, {"features": last.input}, name="features")
+    head = keras.Model(last.input, {"logits": model.output["logits"]}, name="head")
+    mirror = training.name not in WRITING
+    cached = [
+        features_of(run, body, part, name, size, mirror and part is training)
+        for part, name in ((training, "train"), (validation, "val"))
+    ]
+    labels = [np.array([r.label for r in part.examples], np.int32) for part in (training, validation)]
+
+    def check():
+        for first in range(0, len(labels[1]), run.flags.batch_size):
+            rows = slice(first, first + run.flags.batch_size)
+            yield {
+                "features": cached[1].arrays["features"][rows, 0].astype(np.float32),
+                "label": labels[1][rows],
+            }
+
+    data = features.Batches(cached[0], {"label": labels[0]}, run.flags.batch_size, run.flags.seed)
+    return Classifier(model, check, SMOOTHING.value, head), data
+
+
+def features_of(run, body, part, name, size, mirror):
+    """A split's cache, written first where it is not there."""
+    import pathlib
+
+    from tfcnn.datasets import pipeline
+    from tfcnn.training import features
+
+    folder = pathlib.Path(CACHE.value) / name
+    ids = [str(record.image_id) for record in part.examples]
+    wanted = features.fingerprint(body, ids, (size, size), run.flags.resize)
+    if not folder.exists():
+        once = pipeline.batches(
+            part,
+            size=size,
+            batch_size=run.flags.batch_size,
+            resize=run.flags.resize,
+            shuffle=False,
+            repeat=False,
+            threads=run.threads,
+        )
+        with run.progress(len(ids), f"features of {name}") as bar:
+            features.write(
+                folder,
+                body,
+                once,
+                wanted,
+                ids,
+                flip=mirror,
+                say=run.say,
+                progress=lambda done: bar.advance(done - bar.done),
+            )
+    return features.read(folder, wanted)
 
 
 def show_batch(run, batches, classes) -> None:

@@ -1,0 +1,153 @@
+"""train_classifier as a person runs it: on the packaged digits, and on a folder of a few pictures."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+FLAGS = ["--net=tiny", "--steps=135", "--image_size=32", "--validate_epochs=1", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def trained(run_app, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits") / "out"
+    return run_app("train_classifier", *FLAGS, f"--output_dir={folder}"), folder
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_the_digits_are_learned_and_released(trained):
+    done, folder = trained
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["validation", "step", "top-1", "top-5", "loss"] and len(lines) == 5
+    assert lines[-1] == f"see {folder / 'index.html'}"
+    found = results(folder)
+    assert found["steps"] == 135 and found["refused_steps"] == 0 and found["images"] == []
+    assert found["images_per_second"] > 10 and 0 <= found["waiting"] < 1
+    assert found["metrics"]["best"]["top1"] > 0.8
+    assert [line["step"] for line in log(folder) if "validation" in line] == [45, 90, 135]
+    card = json.loads((folder / found["release"] / "card.json").read_text())
+    assert card["classes"] == list("0123456789") and card["metrics"] == found["metrics"]
+    assert card["command"].startswith("python -m apps.train_classifier ") and "--steps=135" in card["command"]
+    assert "output_dir" not in card["command"]
+    file = folder / found["release"] / "model.keras"
+    assert card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert card["bytes"] == file.stat().st_size < 1e6
+    assert Image.open(folder / "first_batch.png").size[0] > 100
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_the_release_answers_as_its_card_says(trained):
+    from tfcnn import datasets, images, load_model
+
+    _, folder = trained
+    model = load_model(folder / "release")
+    digits = datasets.open("digits", split="test").examples
+    pictures = np.stack([images.resize(record.image(), 32)[0] for record in digits]).astype(np.float32)
+    right = model.predict(pictures, verbose=0)["scores"].argmax(1) == [record.label for record in digits]
+    assert right.mean() == pytest.approx(results(folder)["metrics"]["best"]["top1"], abs=0.006)
+
+
+def test_a_finished_run_trains_nothing_more_and_another_command_is_refused(run_app, trained):
+    _, folder = trained
+    before = (folder / "results.json").read_text()
+    again = run_app("train_classifier", *FLAGS, f"--output_dir={folder}")
+    assert again.returncode == 0 and "nothing to do" in again.stdout
+    other = run_app("train_classifier", *FLAGS, "--learning_rate=0.5", f"--output_dir={folder}")
+    assert other.returncode == 2 and "--learning_rate=0.5 here" in other.stderr
+    assert (folder / "results.json").read_text() == before
+
+
+@pytest.fixture(scope="module")
+def two_classes(tmp_path_factory):
+    """Ten pictures of stripes a class: upright, or lying."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for name, axis in (("lying", 0), ("upright", 1)):
+        (root / name).mkdir()
+        for k in range(10):
+            wave = np.sin(np.arange(48) * rng.uniform(0.4, 0.9) + rng.uniform(0, 6))
+            grey = np.broadcast_to(np.expand_dims(wave, 1 - axis), (48, 48)) * 100 + 128
+            picture = grey[..., None] + rng.normal(0, 10, (48, 48, 3))
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(root / name / f"{k}.png")
+    return root
+
+
+def test_a_release_is_fine_tuned_on_a_folder_of_ones_own(run_app, trained, two_classes, tmp_path):
+    done = run_app(
+        "train_classifier",
+        *["--dataset=folder", f"--data={two_classes}", f"--init={trained[1]}/release", "--net=tiny"],
+        *[
+            "--image_size=32",
+            "--steps=60",
+            "--batch_size=9",
+            "--freeze=conv2",
+            "--accumulate=2",
+            "--augment=none",
+        ],
+        *["--validate_epochs=0", "--checkpoint_minutes=0", f"--output_dir={tmp_path / 'out'}"],
+    )
+    assert done.returncode == 0, done.stderr
+    assert "18 pictures of 2 classes to train on, 2 to validate" in done.stderr
+    found = results(tmp_path / "out")
+    assert found["metrics"]["last"]["top1"] == 1.0
+    from tfcnn import load_model
+
+    old, new = load_model(trained[1] / "release"), load_model(tmp_path / "out/release")
+    moved = {
+        layer.name
+        for layer in new.layers
+        if layer.weights and layer.name != "logits"
+        for a, b in zip(layer.get_weights(), old.get_layer(layer.name).get_weights(), strict=True)
+        if not np.array_equal(a, b)
+    }
+    assert moved == {"conv3", "conv4", "conv5"}  # below is frozen, and so is batch norm
+
+
+def test_the_last_layer_is_trained_on_cached_features(run_app, trained, two_classes, tmp_path):
+    flags = ["--dataset=folder", f"--data={two_classes}", f"--init={trained[1]}/release", "--net=tiny"]
+    flags += [
+        "--image_size=32",
+        "--steps=80",
+        "--batch_size=6",
+        "--learning_rate=0.01",
+        "--validate_epochs=0",
+    ]
+    flags += [f"--cache_features={tmp_path / 'features'}"]
+    done = run_app("train_classifier", *flags, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path / "out")["metrics"]["last"].keys() == {"step", "top1", "loss"}
+    assert "The features of 18 pictures take" in done.stderr
+    losses = [line["losses"]["softmax"] for line in log(tmp_path / "out") if "losses" in line]
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
+    stale = run_app("train_classifier", *flags, "--image_size=48", f"--output_dir={tmp_path / 'other'}")
+    assert stale.returncode == 2 and "are stale: other layers and size" in stale.stderr
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--dataset=folder", "--data=/nowhere"], "/nowhere"),
+        (["--dataset=birds"], "No data set 'birds'"),
+        (["--classes=1"], "at least 2 are needed"),
+        (["--augment=fliip"], "the nearest are"),
+        (["--epochs=1", "--steps=1"], "give one of them"),
+        (["--init=nothing"], "--init=nothing is no release"),
+        (["--steps=0"], "--steps"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_wrong_command_is_said_in_a_line_and_nothing_is_written(run_app, tmp_path, flags, message):
+    done = run_app("train_classifier", *flags, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) <= 2
+    assert not (tmp_path / "out").exists()

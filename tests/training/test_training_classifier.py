@@ -1,0 +1,43 @@
+import keras
+import numpy as np
+import pytest
+import small_training as small
+import tensorflow as tf
+
+from tfcnn.training.classifier import Classifier
+
+
+class Fixed(keras.layers.Layer):
+    """Gives the same logits for every picture."""
+
+    def call(self, image):
+        return tf.tile(tf.constant([[2.0, 1.0, 0.0]]), [tf.shape(image)[0], 1])
+
+
+def fixed():
+    image = keras.Input((small.SIDE, small.SIDE, 3))
+    return keras.Model(image, {"logits": Fixed()(image)})
+
+
+def batch(labels):
+    return {
+        "image": np.zeros((len(labels), small.SIDE, small.SIDE, 3), np.float32),
+        "label": np.int32(labels),
+    }
+
+
+def test_figures_by_hand():
+    """Softmax of (2, 1, 0) is (.6652, .2447, .0900); a label of -1 pads."""
+    trainee = Classifier(fixed(), lambda: [batch([0, 1, 0, -1]), batch([2, -1])])
+    figures = trainee.validate()
+    assert figures["top1"] == 0.5
+    assert figures["loss"] == pytest.approx(-np.log([0.6652, 0.2447, 0.6652, 0.0900]).mean(), abs=1e-3)
+    assert "top5" not in figures
+
+
+def test_losses_are_sums_and_smoothing_spreads_a_label():
+    plain = Classifier(fixed(), None).losses(batch([0, 1]))
+    assert float(plain["softmax"]) == pytest.approx(-np.log(0.6652) - np.log(0.2447), abs=1e-3)
+    smooth = Classifier(fixed(), None, smoothing=0.3).losses(batch([0]))
+    expected = -(0.8 * np.log(0.6652) + 0.1 * np.log(0.2447) + 0.1 * np.log(0.09))
+    assert float(smooth["softmax"]) == pytest.approx(expected, abs=1e-3)

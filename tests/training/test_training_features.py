@@ -1,0 +1,147 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import small_training as small
+import tensorflow as tf
+
+from tfcnn.errors import InputError
+from tfcnn.training import features
+
+IDS = [str(i) for i in small.arrays()["image_id"]]
+SIZE = (small.SIDE, small.SIDE)
+
+
+def body(scale=1.0):
+    image = keras.Input((small.SIDE, small.SIDE, 3), name="image")
+    start = keras.initializers.GlorotUniform(1)
+    x = keras.layers.Conv2D(4, 3, name="conv", kernel_initializer=start)(image)
+    net = keras.Model(image, {"map": x, "top": keras.layers.Flatten(name="flat")(x)}, name="body")
+    net.get_layer("conv").kernel.assign(net.get_layer("conv").kernel * scale)
+    return net
+
+
+def once():
+    """All pictures in order, in batches of 8; the last is padded as tfcnn.datasets.pipeline pads it."""
+    data = small.arrays()
+    for first in range(0, 40, 8):
+        image = np.zeros((8, *data["image"].shape[1:]), np.float32)
+        ids = [i.encode() for i in IDS[first : first + 8]]
+        image[: len(ids)] = data["image"][first : first + 8]
+        yield {"image": tf.constant(image), "image_id": tf.constant(ids + [b""] * (8 - len(ids)))}
+
+
+def found(net, ids=IDS, size=SIZE):
+    return features.fingerprint(net, ids, size, "stretch")
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache") / "features"
+    net, said, done = body(), [], []
+    features.write(folder, net, once, found(net), IDS, say=said.append, progress=done.append)
+    assert done == [8, 16, 24, 32, 37]
+    return folder, net, said
+
+
+def test_the_features_are_the_nets_of_each_picture_and_its_mirror_image(cached):
+    folder, net, said = cached
+    cache = features.read(folder, found(net))
+    assert cache.image_ids == IDS
+    image = small.arrays()["image"]
+    for view, pictures in enumerate((image, image[:, :, ::-1])):
+        for name, expected in net(pictures).items():
+            np.testing.assert_allclose(cache.arrays[name][:, view], expected, atol=2e-3)
+    assert cache.arrays["map"].shape == (37, 2, 4, 4, 4) and cache.arrays["map"].dtype == np.float16
+    assert said == [f"The features of 37 pictures take {37 * 2 * 128 * 2 / 1e6:.1f} MB in {folder}."]
+
+
+@pytest.mark.parametrize(
+    "what, changed",
+    [
+        ("weights", {"net": lambda: body(1.001)}),
+        ("pictures", {"ids": IDS[::-1]}),
+        ("size", {"size": (5, 6)}),
+    ],
+)
+def test_a_stale_cache_is_refused_with_what_has_changed(cached, what, changed):
+    folder, net, _ = cached
+    other = changed.get("net", lambda: net)()
+    ids, size = changed.get("ids", IDS), changed.get("size", SIZE)
+    with pytest.raises(InputError, match=f"stale: other {what}; delete"):
+        features.read(folder, found(other, ids, size))
+
+
+def test_another_preprocessing_is_another_net():
+    plain = body()
+    image = keras.Input((small.SIDE, small.SIDE, 3), name="image")
+    scaled = plain.get_layer("conv")(keras.layers.Rescaling(0.5, name="scale")(image))
+    other = keras.Model(image, {"map": scaled, "top": plain.get_layer("flat")(scaled)}, name="body")
+    assert found(other)["layers"] != found(plain)["layers"]
+    assert found(other)["weights"] == found(plain)["weights"]
+    assert found(body()) == found(body())
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "index"])
+def test_a_damaged_cache_is_refused(cached, tmp_path, harm):
+    folder, net, _ = cached
+    copy = tmp_path / "features"
+    copy.mkdir()
+    for file in folder.iterdir():
+        content = bytearray(file.read_bytes())
+        if harm == "index" and file.name == "index.json":
+            content = content[:50]
+        if harm != "index" and file.name == "map.npy":
+            content[-3] ^= 1
+            content = content[: -100 if harm == "cut" else None]
+        (copy / file.name).write_bytes(content)
+    with pytest.raises(InputError, match="damaged|no whole cache"):
+        features.read(copy, found(net))
+
+
+def test_too_small_a_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda folder: type("", (), {"free": 10})())
+    net = body()
+    with pytest.raises(InputError, match="the disk has 0.0 GB left"):
+        features.write(tmp_path / "f", net, once, found(net), IDS, say=lambda text: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_is_cut_off_leaves_no_cache(tmp_path):
+    net = body()
+
+    def broken():
+        yield next(once())
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        features.write(tmp_path / "f", net, broken, found(net), IDS, say=lambda text: None)
+    with pytest.raises(InputError, match="no whole cache"):
+        features.read(tmp_path / "f", found(net))
+
+
+def test_batches_show_every_picture_once_an_epoch_and_go_on_anywhere(cached):
+    folder, net, _ = cached
+    cache = features.read(folder, found(net))
+    batches = features.Batches(cache, {"label": np.arange(37)}, 8, seed=4)
+    assert batches.steps_per_epoch == 5
+    rows = [b for b in batches(0).take(10).as_numpy_iterator()]
+    order = np.concatenate([b["label"] for b in rows])
+    assert sorted(order[:37]) == list(range(37)) != list(order[:37])
+    assert sorted(order[37:74]) == list(range(37)) and list(order[37:74]) != list(order[:37])
+    for row, later in zip(rows[3:], batches(3).take(7).as_numpy_iterator(), strict=True):
+        for name in row:
+            np.testing.assert_array_equal(row[name], later[name])
+    views = set()
+    for name, place, top in zip(rows[0]["image_id"], rows[0]["label"], rows[0]["top"], strict=True):
+        assert name.decode() == IDS[place]
+        views.add(int(np.argmin([abs(cache.arrays["top"][place, v] - top).sum() for v in (0, 1)])))
+    assert views == {0, 1}
+
+
+def test_the_index_is_as_documented(cached):
+    index = json.loads((cached[0] / "index.json").read_text())
+    assert index.keys() == {"format", "fingerprint", "image_ids", "arrays"}
+    assert index["arrays"]["top"].keys() == {"file", "shape", "dtype", "sha256"}
+    assert np.load(cached[0] / "top.npy").shape == tuple(index["arrays"]["top"]["shape"]) == (37, 2, 64)

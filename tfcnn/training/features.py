@@ -1,0 +1,233 @@
+"""Features of a frozen net, computed once and kept on disk, for training heads on them.
+
+A cache is a folder, made beside its place and renamed when it is whole:
+
+    index.json   {"format": 1, "fingerprint": {...}, "image_ids": [N names],
+                  "arrays": {endpoint: {"file", "shape", "dtype", "sha256"}}}
+    ENDPOINT.npy NumPy's own format, [N, V, h, w, C] (or [N, V, C]); V is 1, or 2 with each picture's mirror
+    image
+
+The fingerprint says what the features depend on: the net's layers, its weights, the pictures and how they
+were
+brought to the net's size. A cache with another one is stale, and refused with what has changed.
+"""
+
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..errors import InputError
+from .releases import clean_config
+
+FORMAT = 1
+CHUNK = 2**24  # bytes hashed at once
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A cache that was opened.
+
+    image_ids: N names.   arrays: {endpoint: float array [N, V, ...], mapped from the disk}.
+    """
+
+    image_ids: list[str]
+    arrays: dict[str, np.ndarray]
+
+
+def fingerprint(
+    model: keras.Model, image_ids: list[str], size: tuple[int, int], resize: str
+) -> dict[str, str]:
+    """Says what a net's features of some pictures depend on.
+
+    Args:
+      model: from pictures to a dict of endpoints.
+      image_ids: names of the pictures, in order.
+      size: height and width that they are brought to.
+      resize: how: stretch or letterbox.
+
+    Returns:
+      {"layers", "weights", "pictures", "size"}: hashes, and the size in words.
+    """
+    config = clean_config(json.loads(model.to_json()))
+    weights = hashlib.sha256()
+    for array in model.get_weights():
+        weights.update(np.ascontiguousarray(array).data)
+    return {
+        "layers": _digest(json.dumps(config, sort_keys=True)),
+        "weights": weights.hexdigest(),
+        "pictures": _digest("\n".join(image_ids)),
+        "size": f"{size[0]} x {size[1]}, {resize}",
+    }
+
+
+def write(
+    folder: str | pathlib.Path,
+    model: keras.Model,
+    batches,
+    found: dict[str, str],
+    image_ids: list[str],
+    *,
+    flip: bool = True,
+    dtype: str = "float16",
+    say: Callable[[str], None] = print,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Computes the features of pictures and keeps them.
+
+    Args:
+      folder: of the cache; one that is there is replaced.
+      model: from pictures [N, H, W, 3] to a dict of endpoints with known shapes.
+      batches: a call that gives batches of `image` and `image_id` ("" pads the last one), once through, in
+        order.
+      found: the `fingerprint`.
+      image_ids: names of the pictures, in order.
+      flip: keep the features of each picture's mirror image too.
+      dtype: of the arrays on the disk.
+      say: called with the size on the disk before anything is written.
+      progress: called after each batch with the number of pictures done.
+
+    Raises:
+      InputError: the disk has too little room.
+    """
+    folder = pathlib.Path(folder)
+    views = 2 if flip else 1
+    shapes = {name: (len(image_ids), views, *tensor.shape[1:]) for name, tensor in model.output.items()}
+    needed = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape in shapes.values())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    say(f"The features of {len(image_ids)} pictures take {needed / 1e6:.1f} MB in {folder}.")
+    if needed > free:
+        raise InputError(f"{folder} needs {needed / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left.")
+
+    beside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    files = {name: beside / f"{name}.npy" for name in shapes}
+    arrays = {n: np.lib.format.open_memmap(files[n], "w+", dtype, shape) for n, shape in shapes.items()}
+    compute = tf.function(lambda image: model(image, training=False), reduce_retracing=True)
+    done = 0
+    for batch in batches():
+        count = int(np.sum(batch["image_id"].numpy() != b""))
+        for view in range(views):
+            image = tf.reverse(batch["image"], [2]) if view else batch["image"]
+            for name, features in compute(image).items():
+                arrays[name][done : done + count, view] = features.numpy()[:count]
+        done += count
+        if progress:
+            progress(done)
+    index = {"format": FORMAT, "fingerprint": found, "image_ids": image_ids, "arrays": {}}
+    for name, array in arrays.items():
+        array.flush()
+        index["arrays"][name] = {
+            "file": files[name].name,
+            "shape": list(shapes[name]),
+            "dtype": dtype,
+            "sha256": _file_digest(files[name]),
+        }
+    (beside / "index.json").write_text(json.dumps(index) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+
+
+def read(folder: str | pathlib.Path, wanted: dict[str, str], check: bool = True) -> Cache:
+    """Opens a cache.
+
+    Args:
+      folder: of the cache.
+      wanted: the fingerprint that the features must have.
+      check: compare the files' checksums, which reads them once.
+
+    Raises:
+      InputError: there is none, it is damaged, or it is stale: what has changed is named.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        found, listed, ids = index["fingerprint"], index["arrays"], index["image_ids"]
+        arrays = {n: np.load(folder / entry["file"], mmap_mode="r") for n, entry in listed.items()}
+        whole = index["format"] == FORMAT and all(
+            list(arrays[n].shape) == entry["shape"]
+            and (not check or _file_digest(folder / entry["file"]) == entry["sha256"])
+            for n, entry in listed.items()
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder} is no whole cache of features ({error}); delete it.") from error
+    changed = [name for name, value in wanted.items() if found.get(name) != value]
+    if changed:
+        raise InputError(f"The features in {folder} are stale: other {' and '.join(changed)}; delete them.")
+    if not whole:
+        raise InputError(f"{folder} is damaged: its checksums differ; delete it.")
+    return Cache(ids, arrays)
+
+
+class Batches:
+    """Endless, shuffled batches of features, a picture or its mirror image by chance.
+
+    Called with the first step, a tf.data.Dataset of {endpoint: [B, ...] float32, column: [B, ...], image_id:
+    [B]}. Order and choice are functions of seed, epoch and place, as in tfcnn.datasets.pipeline, so that a
+    run resumes exactly.
+
+    Args:
+      cache: what `read` gave.
+      columns: further arrays [N, ...] such as `label`, which a mirror image leaves as they are.
+      batch_size: pictures a batch.
+      seed: of order and choice.
+    """
+
+    def __init__(self, cache: Cache, columns: dict[str, np.ndarray], batch_size: int, seed: int):
+        self.cache, self.columns, self.batch_size, self.seed = cache, columns, batch_size, seed
+        self._ids = np.array(cache.image_ids, object)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every picture comes once, rounded up."""
+        return -(-len(self._ids) // self.batch_size)
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """Gives one step's batch as NumPy arrays."""
+        count, arrays = len(self._ids), self.cache.arrays
+        views_kept = next(iter(arrays.values())).shape[1]
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        picks, views = np.empty(len(places), np.int64), np.empty(len(places), np.int64)
+        for epoch in np.unique(places // count):
+            rng = np.random.default_rng([self.seed, epoch])
+            here = places // count == epoch
+            picks[here] = rng.permutation(count)[places[here] % count]
+            views[here] = rng.integers(views_kept, size=count)[picks[here]]
+        features = {name: array[picks, views].astype(np.float32) for name, array in arrays.items()}
+        columns = {name: column[picks] for name, column in self.columns.items()}
+        return features | columns | {"image_id": self._ids[picks]}
+
+    def __call__(self, start_step: int = 0) -> tf.data.Dataset:
+        first = self.batch(0)
+        dtypes = [tf.string if a.dtype == object else tf.as_dtype(a.dtype) for a in first.values()]
+
+        def load(step):
+            arrays = tf.numpy_function(
+                lambda s: tuple(self.batch(int(s)).values()), [step], dtypes, stateful=False
+            )
+            for array, like in zip(arrays, first.values(), strict=True):
+                array.set_shape(like.shape)
+            return dict(zip(first, arrays, strict=True))
+
+        steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+        return steps.map(load, num_parallel_calls=1, deterministic=True).prefetch(2)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _file_digest(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
