@@ -110,10 +110,10 @@ def test_the_box_of_a_turned_person_is_round_its_joints():
 
 
 def test_reducing_averages():
-    checks = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
-    sample = dataclasses.replace(made([], 64, 64), image=np.repeat(checks[..., None], 3, 2))
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    sample = dataclasses.replace(made([], 64, 64), image=noise)
     seen = through_window(sample, (0, 0, 64, 64), (16, 16), GREY)
-    assert np.abs(seen.image.astype(int) - 127).max() <= 1  # not the white or the black pixels alone
+    np.testing.assert_allclose(seen.image, noise.reshape(16, 4, 16, 4, 3).mean((1, 3)), atol=1)
 
 
 def test_visible_share_by_hand():
@@ -245,6 +245,29 @@ def test_window_keeps_enough_objects(seed, letterbox, boxes):
             assert low <= 1e-9 and high_end >= side - 1e-9
     ratio = wide / high * (1 if letterbox else 60 / 80)
     assert 1 / 1.3001 <= ratio <= 1.3001
+
+
+def test_a_crop_does_not_lose_the_one_object():
+    boxes = np.float32([[0, 0, 6, 6]])
+    for seed in range(60):
+        window = draw_window(boxes, 80, 60, (50, 50), DETECTION, np.random.default_rng(seed), False)
+        assert visible_share(boxes, window)[0] >= DETECTION.min_visible
+
+
+def test_windows_fall_everywhere():
+    windows = np.array(
+        [
+            draw_window(np.zeros((0, 4)), 80, 60, (50, 50), DETECTION, np.random.default_rng(s), False)
+            for s in range(300)
+        ]
+    )
+    for axis, side in ((0, 80), (1, 60)):
+        low, length = windows[:, axis], windows[:, axis + 2] - windows[:, axis]
+        share = low / (side - length)  # where it lies in the room it has, cropped or expanded
+        for part in (length < side, length > side):
+            assert part.sum() > 80
+            assert share[part].min() < 0.1 and share[part].max() > 0.9 and abs(share[part].mean() - 0.5) < 0.1
+    assert length.min() < 0.6 * 60 and length.max() > 1.4 * 60
 
 
 def test_the_same_generator_draws_the_same():

@@ -104,6 +104,7 @@ def test_broken(folder):
         [35, 2, 40, 5],
         [10, 5, 20, 15],
     ]
+    assert data.examples[0].joints.shape == (5, 2, 3) and data.examples[0].masks().shape == (5, 30, 40)
     found = {finding["why"]: finding["rule"] for finding in data.broken}
     assert found == {
         "annotation has id 0, which pycocotools counts as unmatched": "object kept",

@@ -55,7 +55,8 @@ def test_truncated_is_refused_by_name(cut):
 def test_a_bomb_is_refused_before_decoding():
     data = bytearray(layouts.encoded(COLOURS))
     place = data.index(b"\xff\xc0")
-    data[place + 5 : place + 9] = b"\xff\xff\xff\xff"
+    data[place + 5 : place + 9] = (20000).to_bytes(2, "big") * 2
+    assert not decode._plain_jpeg(bytes(data))
     with pytest.raises(InputError, match="above the limit"):
         decode.picture(bytes(data), "bomb.jpg")
 

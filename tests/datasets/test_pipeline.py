@@ -147,6 +147,10 @@ def test_joints_and_masks(tmp_path):
     expected[10:30, 20:40] = True
     np.testing.assert_array_equal(batch["masks"][0, 0], expected)
     assert not batch["masks"][1].any()
+    square = batches(people, masks=True, resize="letterbox", size=80, batch_size=2, shuffle=False).batch(0)
+    expected = np.zeros((80, 80), bool)
+    expected[10:70, :4] = True  # the crowd: all the picture's height, nothing of the bars
+    np.testing.assert_array_equal(square["masks"][0, 1], expected)
     assert batch["crowd"][0].tolist() == [False, True]
     with pytest.raises(InputError, match="no masks"):
         batches(made(plain()), masks=True)
@@ -221,8 +225,8 @@ def test_cache(kind, tmp_path):
         again = batches(cached(), shuffle=False, batch_size=3).batch(0)
         equal(again, batch)
         assert len(reads) == 4 and len(os.listdir(tmp_path / "cache")) == 3
-        for file in (tmp_path / "cache").iterdir():
-            file.write_bytes(b"damaged")
+        for index, file in enumerate((tmp_path / "cache").iterdir()):
+            file.write_bytes(b"damaged" if index else file.read_bytes()[:90])
         equal(batches(cached(), shuffle=False, batch_size=3).batch(0), batch)
         (tmp_path / "file").write_text("")
         with pytest.raises(InputError, match="cannot hold the cache"):

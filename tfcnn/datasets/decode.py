@@ -29,9 +29,9 @@ def picture(data: bytes, file: str) -> np.ndarray:
     if _plain_jpeg(data):
         import cv2
 
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if image is not None:
-            return image
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     try:
         return images.read(io.BytesIO(data))
     except InputError as error:
@@ -86,7 +86,7 @@ def size(data: bytes, file: str) -> tuple[int, int]:
     Raises:
         InputError: not a whole picture.
     """
-    if _plain_jpeg(data) and b"Exif\x00" not in data[:64]:
+    if _plain_jpeg(data) and b"Exif\x00" not in data[:4096]:
         return jpeg_header(data)[:2]
     height, width = picture(data, file).shape[:2]
     return width, height

@@ -198,7 +198,9 @@ def batches(
         most = max(len(record.boxes) for record in dataset.examples)
         max_boxes = max(1, most * (4 if augment is not None and augment.mosaic else 1))
     size = (size, size) if isinstance(size, int) else tuple(size)
-    threads = threads or os.cpu_count()
+    threads = threads or (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
     return Batches(
         dataset, size, batch_size, augment, seed, resize, max_boxes, shuffle, repeat, masks, threads
     )

@@ -32,9 +32,8 @@ def summary(dataset: Dataset) -> dict:
     count, object_count = len(dataset.examples), len(labels)
     pictures = np.zeros(len(dataset.classes), int)
     for record in dataset.examples:
-        pictures[
-            np.unique(np.append(record.labels, [record.label] if record.label >= 0 else []).astype(int))
-        ] += 1
+        shown = set(record.labels.tolist()) | ({record.label} - {-1})
+        pictures[list(shown)] += 1
     objects = np.bincount(labels, minlength=len(dataset.classes))
     return {
         "class_count": len(dataset.classes),
