@@ -121,7 +121,8 @@ def start(main, *, pictures: bool = True, trainer: bool = False, **defaults) -> 
         main: the app's work; its module has GROUP and SUMMARY.
         pictures: whether it takes pictures by --images.
         trainer: whether it trains: --resume, and signals stop it with a checkpoint.
-        defaults: the app's own defaults of common flags, e.g. batch_size=32.
+        defaults: the app's own defaults of common flags, e.g. batch_size=32; an app that takes no pictures keeps
+            those of the picture flags that it names here.
     """
     names = main.__globals__
     spec = names.get("__spec__")
@@ -143,7 +144,8 @@ def start(main, *, pictures: bool = True, trainer: bool = False, **defaults) -> 
 
 def _run(main, name, summary, pictures, trainer, defaults):
     absent = [f for f, group in _GROUPS.items() if group == _TRAINERS and not trainer]
-    absent += [f for f, group in _GROUPS.items() if group == _PICTURES and not pictures and not trainer]
+    if not pictures and not trainer:
+        absent += [f for f, group in _GROUPS.items() if group == _PICTURES and f not in defaults]
     absent += ["max_pixels", "image_format"] if trainer else []
     for flag in absent:
         if flag in FLAGS:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import tensorflow as tf
 
 from tfcnn.imageopt import transforms
@@ -22,17 +23,28 @@ def test_jitter_rolls_within_its_bounds_and_reaches_them():
     assert places == {(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)}
 
 
-def test_pad_and_crop_undo_each_other():
+def test_pad_surrounds():
     for value in (7.0, "reflect"):
         padded = transforms.pad(2, value)(NOISE, SEED)
         assert padded.shape == (2, 12, 12, 3)
         np.testing.assert_array_equal(padded[:, 2:-2, 2:-2], NOISE)
     assert float(transforms.pad(1, 7.0)(NOISE, SEED)[0, 0, 0, 0]) == 7.0
-    corners = {
-        tuple(transforms.crop(7, 7)(RAMP[:, :8, :8], tf.constant([s, 1]))[0, 0, 0, :1].numpy())
-        for s in range(20)
-    }
-    assert corners == {(0.0,), (1.0,)}
+    assert float(transforms.pad(1, "reflect")(NOISE, SEED)[0, 0, 0, 0]) == NOISE[0, 1, 1, 0]
+
+
+def test_noise_is_white_of_the_said_size_and_new_each_seed():
+    grey = np.full((2, 64, 64, 3), 9.0, np.float32)
+    noisy = transforms.noise(5.0)(grey, SEED).numpy() - 9.0
+    np.testing.assert_allclose([noisy.mean(), noisy.std()], [0, 5], atol=0.2)
+    np.testing.assert_array_equal(noisy[0], noisy[1])
+    assert np.abs(noisy - (transforms.noise(5.0)(grey, tf.constant([3, 5])) - 9.0)).max() > 1
+
+
+def test_blur_is_scipys():
+    picture = NOISE[:1]
+    for deviation in (0.5, 1.0, 1.7):
+        expected = scipy.ndimage.gaussian_filter(picture, (0, deviation, deviation, 0))
+        np.testing.assert_allclose(transforms.gaussian_blur(picture, deviation), expected, rtol=1e-4)
 
 
 def test_scale_zooms_round_the_centre():
@@ -61,7 +73,7 @@ ALL = {
     "jitter": transforms.jitter(2),
     "pad": transforms.pad(3, 0.0),
     "mirror": transforms.pad(3, "reflect"),
-    "crop": transforms.crop(6, 6),
+    "noise": transforms.noise(0.0),
     "scale": transforms.scale([0.9, 1.0, 1.1]),
     "rotate": transforms.rotate([-10, 0, 10]),
     "all": transforms.compose(transforms.jitter(2), transforms.scale([0.9, 1.1]), transforms.rotate([5.0])),

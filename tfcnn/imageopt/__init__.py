@@ -4,7 +4,7 @@ from . import constraints, objectives, parameters, steps, transforms
 from .lbfgs import lbfgs
 from .objectives import IMAGE, Objective
 from .optimize import Moment, Problem, Result, maximize, minimize
-from .taps import layer_names, tapped
+from .taps import any_size, layer_names, tapped
 
 __all__ = [
     "IMAGE",
@@ -12,6 +12,7 @@ __all__ = [
     "Objective",
     "Problem",
     "Result",
+    "any_size",
     "constraints",
     "layer_names",
     "lbfgs",
