@@ -25,7 +25,9 @@ ANNOTATIONS = flags.DEFINE_string(
     None,
     "COCO's annotation file; alone it is enough, e.g. --annotations=instances_val2017.json",
 )
-CHECK = flags.DEFINE_bool("check_pictures", True, "Open every picture: is it whole, and of the size noted?")
+CHECK = flags.DEFINE_bool(
+    "check_pictures", True, "Open every picture to see that it is whole and of the size noted"
+)
 SHEET = flags.DEFINE_integer("sheet", 24, "Pictures on the contact sheet, e.g. --sheet=60", lower_bound=1)
 
 
@@ -39,7 +41,7 @@ def main(run: common.Run) -> None:
     data = datasets.open(DATASET.value, DATA.value, SPLIT.value, ANNOTATIONS.value, pictures=with_pictures)
     data.examples = data.examples[: run.flags.limit]
     with_pictures = (with_pictures or DATASET.value.startswith("tfds:")) and bool(data.examples)
-    if with_pictures and CHECK.value:
+    if with_pictures and CHECK.value and DATASET.value not in datasets.PACKAGED:
         with run.progress(len(data), "pictures checked") as progress:
             statistics.check_pictures(data, progress.advance)
     run.begin()
@@ -62,7 +64,7 @@ def main(run: common.Run) -> None:
 def table(figures: dict, broken: int) -> tuple[list[str], list[list]]:
     """The lecture's row of the whole set (classes, pictures, objects a picture), then the largest classes."""
     whole = [
-        f"all {figures['class_count']} classes",
+        f"all {figures['class_count']} classes" if figures["class_count"] != 1 else "the only class",
         figures["image_count"],
         figures["object_count"],
         f"{figures['objects_per_image']:.2f}",
