@@ -35,27 +35,31 @@ def main(run: common.Run) -> None:
             "--model is missing: a detector's release, folder or .keras file, e.g. --model=faster_rcnn_voc"
         )
     sources = [part for part in run.flags.model.split(",") if part]
-    detector, names, ids = detectors.open_detector(run, sources)
+    detector, names, ids, given = detectors.open_detector(run, sources)
+    if moving and given:
+        raise InputError("--proposals belong to pictures, not to a video's frames")
     found: list[dict] = []
-    rows = (
-        of_video(run, detector, names, ids, found, source)
-        if moving
-        else of_pictures(run, detector, names, ids, found)
-    )
+    if moving:
+        rows = of_video(run, detector, names, ids, found, source)
+    else:
+        rows = of_pictures(run, detector, names, ids, found, given)
     run.save_json(found, "detections.json")
     run.save_json([{"id": i, "name": name} for i, name in zip(ids, names, strict=True)], "categories.json")
     run.table(["input", "objects", "best"], rows)
 
 
-def of_pictures(run, detector, names, ids, found) -> list[list]:
+def of_pictures(run, detector, names, ids, found, given) -> list[list]:
     """Detect in every input picture; a table's rows."""
     rows = []
 
     def prepare(image):
         return detector.prepare(image), image if run.flags.save_images else None, image.shape[:2]
 
+    for source in run.sources() if given else ():
+        given.of(source.file)  # a picture without proposals is said before any work
     for batch in run.batches(run.flags.batch_size, prepare):
-        answers = detector.detect([p.prepared[0] for p in batch], [p.prepared[2] for p in batch])
+        proposals = [given.of(picture.name) for picture in batch] if given else None
+        answers = detector.detect([p.prepared[0] for p in batch], [p.prepared[2] for p in batch], proposals)
         for picture, detections in zip(batch, answers, strict=True):
             with picture:
                 picture.entry["detections"] = entries(detections, names)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 
 from absl import flags
 
 from tfcnn.errors import InputError
+
+from . import models
 
 SCORE = flags.DEFINE_float(
     "score_threshold", 0.05, "Least score of a detection, 0..1", lower_bound=0.0, upper_bound=1.0
@@ -28,6 +29,9 @@ VOTING = flags.DEFINE_bool("box_voting", False, "Average each box with those of 
 SCALES = flags.DEFINE_list(
     "scales", [], "Look at each picture at several sizes, in pixels, e.g. --scales=224,320,416"
 )
+PROPOSALS = flags.DEFINE_string(
+    "proposals", None, "Of a Fast R-CNN: results.json of the app propose over the same pictures"
+)
 FLIP = flags.DEFINE_bool("flip", False, "Look at each picture mirrored, too")
 
 
@@ -39,12 +43,12 @@ def open_detector(run, sources: list[str]):
         sources: --model's parts: releases, folders or files; several are an ensemble.
 
     Returns:
-        (tfcnn.detection.detector.Detector, names of its classes, the category id of each).
+        (detector.Detector, names of its classes, the category id of each, the proposals of --proposals or None).
 
     Raises:
         InputError: no such model, no Faster R-CNN, other classes in a second model, or a size that is none.
     """
-    cards = [card_of(source) for source in sources]
+    cards = [models.card_of(source) for source in sources]
     sizes = [_size(text) for text in SCALES.value]
     resizable = getattr(run.flags, "image_size", None)
     sizes = sizes or [resizable or cards[0].get("image_size") or 320]
@@ -57,9 +61,9 @@ def open_detector(run, sources: list[str]):
     from tfcnn import load_model
     from tfcnn.detection.detector import Detector
 
-    models = [load_model(source, allow_custom_objects=run.flags.allow_custom_objects) for source in sources]
+    nets = [load_model(source, allow_custom_objects=run.flags.allow_custom_objects) for source in sources]
     detector = Detector(
-        models,
+        nets,
         sizes,
         resize,
         flip=FLIP.value,
@@ -71,6 +75,18 @@ def open_detector(run, sources: list[str]):
         runtime=RUNTIME.value,
         threads=run.threads,
     )
+    given = None
+    if PROPOSALS.value:
+        from tfcnn.detection.given import Proposals
+
+        given = Proposals(PROPOSALS.value)
+    if (given is None) == (detector.proposal_count == 0):
+        need = (
+            "looks at proposals of a file: name it by --proposals"
+            if given is None
+            else "makes its own proposals"
+        )
+        raise InputError(f"--model={','.join(sources)} {need}")
     names = [_names(run, card, detector.classes) for card in cards]
     for source, other in zip(sources[1:], names[1:], strict=True):
         if other != names[0]:
@@ -79,19 +95,7 @@ def open_detector(run, sources: list[str]):
             )
     ids = cards[0].get("category_ids") or list(range(1, detector.classes + 1))
     run.net = ",".join(sources)
-    return detector, names[0], ids
-
-
-def card_of(source: str) -> dict:
-    """A release's card.json; {} of a model that has none beside it."""
-    from tfcnn.loading import releases
-
-    folder = pathlib.Path(releases().get(source, source))
-    card = (folder if folder.is_dir() else folder.parent) / "card.json"
-    try:
-        return json.loads(card.read_text())
-    except (OSError, ValueError):
-        return {}
+    return detector, names[0], ids, given
 
 
 def _size(text: str) -> int:

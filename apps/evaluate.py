@@ -111,7 +111,7 @@ def of_models(run, data, models: list[str]):
         raise InputError(
             f"--model: a detector is measured on voc, coco or imagenet_det, not on {DATASET.value}"
         )
-    detector, names, _ = detectors.open_detector(run, models)
+    detector, names, _, given = detectors.open_detector(run, models)
     index = [data.classes.index(name) if name in data.classes else -1 for name in names]
     if max(index) < 0:
         raise InputError(
@@ -122,7 +122,9 @@ def of_models(run, data, models: list[str]):
         run.say(f"the model does not know {', '.join(absent[:5])}{' ...' if absent[5:] else ''}")
     records = data.examples[: run.flags.limit]
     with run.progress(len(records), "detect") as progress:
-        found, refused = detector.over_records(records, run.flags.batch_size, run.threads, progress.advance)
+        found, refused = detector.over_records(
+            records, run.flags.batch_size, run.threads, progress.advance, given
+        )
         run.results["images_per_second"] = round(progress.rate, 2)
     for file, why in refused.items():
         run.refuse(file, why)

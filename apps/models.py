@@ -120,13 +120,19 @@ def _imagenet():
 
 def _names_beside(source):
     """A release's class names, from its card."""
+    return [("", name) for name in card_of(source).get("classes", [])]
+
+
+def card_of(source: str) -> dict:
+    """A release's card.json; {} of a model that has none beside it."""
     from tfcnn.loading import releases
 
-    folder = releases().get(source, pathlib.Path(source))
-    card = pathlib.Path(folder) / "card.json"
-    if not card.is_file():
-        return []
-    return [("", name) for name in json.loads(card.read_text()).get("classes", [])]
+    folder = pathlib.Path(releases().get(source, source))
+    card = (folder if folder.is_dir() else folder.parent) / "card.json"
+    try:
+        return json.loads(card.read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def _labels(path, count):

@@ -10,12 +10,15 @@ from absl import flags
 from tfcnn import draw
 from tfcnn.errors import InputError
 
-from . import common, detectors, models, trainers
+from . import common, models, trainers
 
 GROUP, SUMMARY = "detection", "train a detector on VOC, COCO or your own boxes"
 
 DETECTOR = flags.DEFINE_enum(
     "detector", "faster_rcnn", ["faster_rcnn", "fast_rcnn"], "With proposals of its own, or those of a file"
+)
+PROPOSALS = flags.DEFINE_string(
+    "proposals", None, "For --detector=fast_rcnn: results.json of the app propose over all pictures"
 )
 RECIPE = flags.DEFINE_enum(
     "recipe", "joint", ["joint", "alternating"], "All four losses at once, or the paper's four steps"
@@ -77,6 +80,9 @@ def main(run: common.Run) -> None:
     if run.flags.resize == "crop":
         raise InputError("--resize=crop would cut objects off; take stretch or letterbox")
     size = run.flags.image_size or 320
+    given, true_boxes = None, None
+    if DETECTOR.value == "fast_rcnn":
+        given, training, true_boxes = read_proposals(training, validation)
     batches = make_batches(run, training, size)
     steps = trainers.steps_of(batches, DEFAULT_EPOCHS)
     strategy = run.runtime.strategy  # starts TensorFlow, silently
@@ -87,14 +93,18 @@ def main(run: common.Run) -> None:
         f"{len(training)} pictures, {len(training.classes)} classes; {len(validation)} to validate, at {size} px; "
         f"{steps} steps of {run.flags.batch_size * trainers.ACCUMULATE.value}; {model.count_params():,} weights"
     )
-    say_anchors(run, model, training, size)
+    if given is None:
+        say_anchors(run, model, training, size)
+    else:
+        say_given(run, given, training, size)
     show_batch(run, batches, training.classes)
-    check = make_check(run, model, validation, size)
+    check = make_check(run, model, validation, size, given)
     if RECIPE.value == "joint":
-        result = train_joint(run, model, recipe, check, batches, steps)
+        result = train_joint(run, model, recipe, check, batches, steps, true_boxes)
     else:
         result = train_alternating(run, model, recipe, check, batches, steps)
-    run.metrics["proposals"] = say_proposals(run, model, validation, size)
+    if given is None:
+        run.metrics["proposals"] = say_proposals(run, check)
     card = trainers.release(
         run,
         model,
@@ -108,6 +118,22 @@ def main(run: common.Run) -> None:
         architecture=architecture,
     )
     run.table(*table(result, card))
+
+
+def read_proposals(training, validation):
+    """(the file's proposals, the training data with them, the greatest number of true boxes of a picture)."""
+    from tfcnn.detection.given import Proposals
+
+    if RECIPE.value == "alternating":
+        raise InputError(
+            "--recipe=alternating trains proposals too; --detector=fast_rcnn takes those of a file"
+        )
+    if not PROPOSALS.value:
+        raise InputError("--detector=fast_rcnn needs --proposals: results.json of the app propose")
+    given = Proposals(PROPOSALS.value)
+    for record in validation.examples:
+        given.of(record.file)
+    return given, *given.join(training)
 
 
 def make_batches(run, training, size):
@@ -155,7 +181,7 @@ def make_model(run, classes):
         architecture = {"net": run.flags.net, **architecture_of_flags()}
         body = backbones.backbone(run.flags.net, weights)
     else:
-        architecture = detectors.card_of(trainers.INIT.value).get("architecture")
+        architecture = models.card_of(trainers.INIT.value).get("architecture")
         if architecture is None:
             raise InputError(f"--init={trainers.INIT.value} has no card.json with its architecture beside it")
         body = backbones.backbone(architecture["net"], None)
@@ -187,6 +213,7 @@ def architecture_of_flags() -> dict:
         "context": CONTEXT.value,
         "class_agnostic": CLASS_AGNOSTIC.value,
         "sizes": sizes or None,
+        "proposals": 0 if DETECTOR.value == "fast_rcnn" else 300,
     }
 
 
@@ -200,12 +227,12 @@ def freeze(body) -> None:
     freezing.freeze(body, early[-1:] + list(trainers.FREEZE.value))
 
 
-def train_joint(run, model, recipe, check, batches, steps):
-    """Approximate joint training: the four losses at once."""
+def train_joint(run, model, recipe, check, batches, steps, true_boxes):
+    """Approximate joint training: the four losses at once; the two of the regions in Fast R-CNN."""
     from tfcnn.detection.trainee import FasterRCNNTrainee
 
     with run.runtime.strategy.scope():
-        trainee = FasterRCNNTrainee(model, recipe, check=check)
+        trainee = FasterRCNNTrainee(model, recipe, check=check, true_boxes=true_boxes)
     return trainers.train(run, trainee, batches, steps=steps, best="map_11", multiplier=rates(model))
 
 
@@ -238,16 +265,15 @@ def rates(model):
     return lambda v: 1.0 if v.path.startswith(OWN_LAYERS) else BACKBONE_RATE.value
 
 
-def make_check(run, model, validation, size):
+def make_check(run, model, validation, size, given):
     """What validation calls."""
     from tfcnn.detection.trainee import Check
 
     examples = validation.examples
     if VALIDATE_IMAGES.value:
         examples = examples[:: max(1, len(examples) // VALIDATE_IMAGES.value)][: VALIDATE_IMAGES.value]
-    return Check(
-        model, dataclasses.replace(validation, examples=examples), size, run.flags.resize, run.threads
-    )
+    chosen = dataclasses.replace(validation, examples=examples)
+    return Check(model, chosen, size, run.flags.resize, run.threads, given)
 
 
 def say_anchors(run, model, training, size) -> None:
@@ -258,20 +284,31 @@ def say_anchors(run, model, training, size) -> None:
     stages = Stages(model)
     anchors = stages.anchors_at(size)
     truth = coverage.truth_at(training.examples, size)
-    shares = coverage.table(coverage.of_anchors(anchors, truth), truth)
+    shares = coverage.table(coverage.best([anchors] * len(truth), truth), truth)
     run.say(f"{len(anchors)} anchors; true boxes with one of IoU 0.5 (0.7): {in_words(shares)}")
     run.results["anchors"] = shares
 
 
-def say_proposals(run, model, validation, size) -> dict:
+def say_given(run, given, training, size) -> None:
+    """Prints how many true boxes the file's proposals cover."""
+    from tfcnn.detection import coverage
+
+    classes = len(training.classes)
+    true = [dataclasses.replace(r, difficult=r.difficult | (r.labels == classes)) for r in training.examples]
+    truth = coverage.truth_at(true, size)
+    reached = [given.of(r.file) * coverage.scale(r, size) for r in training.examples]
+    shares = coverage.table(coverage.best(reached, truth), truth)
+    run.say(f"true boxes with a proposal of IoU 0.5 (0.7): {in_words(shares)}")
+    run.results["proposals"] = shares
+
+
+def say_proposals(run, check) -> dict:
     """Prints how many of the validation's true boxes the proposals cover."""
     from tfcnn.detection import coverage
-    from tfcnn.detection.detector import Detector
 
-    detector = Detector([model], [size], run.flags.resize)
-    truth = coverage.truth_at(validation.examples, size)
-    best = coverage.of_proposals(detector, validation.examples, threads=run.threads)
-    shares = coverage.table(best, truth)
+    detector, records = check.detector, check.validation.examples
+    truth = coverage.truth_at(records, detector.sizes[0])
+    shares = coverage.table(coverage.best(detector.proposals(records, threads=run.threads), truth), truth)
     count = detector.proposal_count
     run.say(f"true boxes of {trainers.VAL_SPLIT.value} with one of {count} proposals: {in_words(shares)}")
     return {"count": count, **shares}
@@ -291,7 +328,7 @@ def show_batch(run, batches, classes) -> None:
     batch = batches.batch(0)
     pictures = []
     for image, boxes, labels in zip(batch["image"], batch["boxes"], batch["labels"], strict=True):
-        real = labels >= 0
+        real = (labels >= 0) & (labels < len(classes))
         picture = np.clip(image, 0, 255).astype(np.uint8)
         pictures.append(draw.boxes(picture, boxes[real], labels[real], names=classes))
     run.sheet(draw.grid(pictures[:16], columns=4), "first_batch", "The first batch as it enters the net")

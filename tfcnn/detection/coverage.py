@@ -25,58 +25,51 @@ def truth_at(records, size):
     kept = []
     for record in records:
         counted = ~(record.difficult | record.crowd)
-        scale = np.array([size / record.width, size / record.height] * 2, np.float32)
-        kept.append(record.boxes[counted] * scale)
+        kept.append(record.boxes[counted] * scale(record, size))
     return kept
 
 
-def of_anchors(anchors, truth):
-    """The best IoU that any anchor has with each true box: float32 [all boxes].
+def scale(record, size):
+    """What a record's boxes are multiplied by in a square picture of this side: float32 [4]."""
+    return np.array([size / record.width, size / record.height] * 2, np.float32)
+
+
+def best(reached, truth):
+    """The best IoU that each true box has with what reaches for it in its picture.
 
     Args:
-        anchors: float32 [A, 4].
+        reached: float32 [R, 4] for each picture.
         truth: of `truth_at`.
+
+    Returns:
+        float32 [all boxes].
     """
-    return np.concatenate([*(_best(anchors, boxes) for boxes in truth), np.zeros(0, np.float32)])
+    shares = [np.zeros(0, np.float32)]
+    for boxes, own in zip(truth, reached, strict=True):
+        if len(boxes) and len(own):
+            shares.append(tf.reduce_max(box_ops.iou(own, boxes), axis=0).numpy())
+        else:
+            shares.append(np.zeros(len(boxes), np.float32))
+    return np.concatenate(shares)
 
 
-def of_proposals(detector, records, batch_size=8, threads=2):
-    """The best IoU that the proposals of each picture have with its true boxes: float32 [all boxes].
-
-    Args:
-        detector: tfcnn.detection.detector.Detector; its first network's proposals are taken.
-        records: of a tfcnn.datasets Dataset.
-        batch_size, threads: as in `Detector.over_records`.
-    """
-    truth = truth_at(records, detector.sizes[0])
-    found = detector.proposals(records, batch_size, threads)
-    best = [_best(proposals, boxes) for boxes, proposals in zip(truth, found, strict=True)]
-    return np.concatenate([*best, np.zeros(0, np.float32)])
-
-
-def _best(reached, boxes):
-    if not len(boxes) or not len(reached):
-        return np.zeros(len(boxes), np.float32)
-    return tf.reduce_max(box_ops.iou(reached, boxes), axis=0).numpy()
-
-
-def table(best, truth, thresholds=(0.5, 0.7)):
+def table(shares, truth, thresholds=(0.5, 0.7)):
     """Shares of covered boxes by size.
 
     Args:
-        best: float32 [all boxes], of `of_anchors` or `of_proposals`.
+        shares: float32 [all boxes], of `best`.
         truth: of `truth_at`.
         thresholds: least IoU of a covered box.
 
     Returns:
-        {"all" and each of SIDES: {"boxes": count, threshold: share or NaN}}.
+        {"all" and each of SIDES: {"boxes": count, threshold: share, None without boxes}}.
     """
     boxes = np.concatenate([*truth, np.zeros((0, 4), np.float32)])
     side = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
-    rows = {"all": np.ones(len(best), bool)}
+    rows = {"all": np.ones(len(shares), bool)}
     rows |= {name: (side >= low) & (side < high) for name, (low, high) in SIDES.items()}
     return {
         name: {"boxes": int(chosen.sum())}
-        | {str(t): float(np.mean(best[chosen] >= t)) if chosen.any() else float("nan") for t in thresholds}
+        | {str(t): float(np.mean(shares[chosen] >= t)) if chosen.any() else None for t in thresholds}
         for name, chosen in rows.items()
     }

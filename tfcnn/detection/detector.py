@@ -15,7 +15,7 @@ from tfcnn.errors import InputError
 
 
 class Detector:
-    """One or several Faster R-CNN models with everything that is done at test time.
+    """One or several Faster R-CNN or Fast R-CNN models with everything that is done at test time.
 
     Args:
         models: keras.Model of `faster_rcnn`, or several of the same classes: an ensemble.
@@ -56,7 +56,7 @@ class Detector:
         options = {
             "refine": refine,
             "box_voting": box_voting,
-            "proposals": all_stages[0].proposals.count,
+            "proposals": all_stages[0].proposals.count if all_stages[0].proposals else 0,
             "score_threshold": output.score_threshold if score_threshold is None else score_threshold,
             "nms_threshold": output.nms_threshold if nms_threshold is None else nms_threshold,
             "max_detections": output.max_detections if max_detections is None else max_detections,
@@ -67,7 +67,7 @@ class Detector:
                 stages = LiteStages(stages, size, threads)
             views += [refinement.View(stages, index, False)] + [refinement.View(stages, index, True)] * flip
         self._find = tf.function(
-            lambda pictures: refinement.find(views, pictures, **options), reduce_retracing=True
+            lambda pictures, given: refinement.find(views, pictures, given, **options), reduce_retracing=True
         )
         first, self.proposal_count = views[0].stages, options["proposals"]
         self._propose = tf.function(
@@ -80,18 +80,24 @@ class Detector:
         resized = [images.resize(image, size, self.resize) for size in self.sizes]
         return [picture.astype(np.float32) for picture, _ in resized], resized[0][1]
 
-    def detect(self, prepared, shapes):
+    def detect(self, prepared, shapes, proposals=None):
         """Detections of a batch of prepared pictures.
 
         Args:
             prepared: what `prepare` gave for each picture.
             shapes: (height, width) of each file.
+            proposals: for Fast R-CNN, [R, 4] in pixels of each file.
 
         Returns:
             list of Detections in the pixels of each file, cut at its edges.
         """
         pictures = [np.stack(group) for group in zip(*(pictures for pictures, _ in prepared), strict=True)]
-        output = {name: value.numpy() for name, value in self._find(pictures).items()}
+        given = None
+        if proposals is not None:
+            given = np.zeros((len(prepared), max([1, *map(len, proposals)]), 4), np.float32)
+            for row, ((_, placement), boxes) in enumerate(zip(prepared, proposals, strict=True)):
+                given[row, : len(boxes)] = placement.from_file(boxes)
+        output = {name: value.numpy() for name, value in self._find(pictures, given).items()}
         found = []
         for i, ((_, placement), (height, width)) in enumerate(zip(prepared, shapes, strict=True)):
             count = output["count"][i]
@@ -99,7 +105,7 @@ class Detector:
             found.append(Detections(boxes, output["scores"][i, :count], output["labels"][i, :count]))
         return found
 
-    def over_records(self, records, batch_size=8, threads=2, progress=lambda count: None):
+    def over_records(self, records, batch_size=8, threads=2, progress=lambda count: None, proposals=None):
         """Detections of a data set's pictures, read ahead in threads.
 
         Args:
@@ -107,6 +113,7 @@ class Detector:
             batch_size: pictures computed at once.
             threads: for reading.
             progress: called with the number of pictures done since the last call.
+            proposals: for Fast R-CNN, a `given.Proposals`.
 
         Returns:
             ({image_id: Detections}, {file: why} of pictures that could not be read).
@@ -115,7 +122,10 @@ class Detector:
         for batch in self._read(records, batch_size, threads):
             ready = [item for item in batch if not item.why]
             if ready:
-                answers = self.detect([item.prepared for item in ready], [item.shape for item in ready])
+                given = [proposals.of(item.record.file) for item in ready] if proposals else None
+                answers = self.detect(
+                    [item.prepared for item in ready], [item.shape for item in ready], given
+                )
                 found |= {item.record.image_id: d for item, d in zip(ready, answers, strict=True)}
             refused |= {item.record.file: item.why for item in batch if item.why}
             progress(len(batch))

@@ -131,7 +131,8 @@ def faster_rcnn(
         channels: of the neck.
         bin_channels: channels a bin of position-sensitive pooling, for each map.
         units: of the dense layer of the position and light heads.
-        proposals: R, after suppression.
+        proposals: R, after suppression; 0 builds Fast R-CNN: no region proposal network, and the regions [N, R, 4] in
+            pixels (rows of zeros are padding) are the second input.
         score_threshold, nms_threshold, max_detections: of the detections.
 
     Returns:
@@ -159,15 +160,16 @@ def faster_rcnn(
         propose_on, pool_from = (
             (slice(0, 3), slice(0, 3)) if neck == "pyramid" else (slice(1, 2), slice(0, 2))
         )
-    sizes = sizes or (PYRAMID_SIZES if neck == "pyramid" else SIZES)
-    sizes = sizes if neck == "pyramid" else (sizes,)
-    grid = rpn.AnchorGrid(tuple(map(tuple, sizes)), tuple(ratios), tuple(map_strides[propose_on]))
-    objectness, deltas = rpn.rpn_head(
-        maps[propose_on], grid.per_place, 2 * channels, separable=neck != "none"
-    )
-    regions = rpn.Proposals(grid.sizes, grid.ratios, grid.strides, count=proposals, name="proposals")(
-        [objectness, deltas, image, *maps[propose_on]]
-    )
+    if proposals:
+        sizes = sizes or (PYRAMID_SIZES if neck == "pyramid" else SIZES)
+        sizes = sizes if neck == "pyramid" else (sizes,)
+        grid = rpn.AnchorGrid(tuple(map(tuple, sizes)), tuple(ratios), tuple(map_strides[propose_on]))
+        objectness, deltas = rpn.rpn_head(maps[propose_on], grid.per_place, 2 * channels, neck != "none")
+        regions = rpn.Proposals(grid.sizes, grid.ratios, grid.strides, count=proposals, name="proposals")(
+            [objectness, deltas, image, *maps[propose_on]]
+        )
+    else:
+        regions = keras.Input((None, 4), name="regions")
 
     pool_maps = maps[pool_from]
     if head == "position":
@@ -197,7 +199,9 @@ def faster_rcnn(
     outputs = fast_rcnn.DetectionOutput(score_threshold, nms_threshold, max_detections, name="detections")(
         [logits, box_deltas, regions, image]
     )
-    return keras.Model(image, outputs, name="faster_rcnn")
+    if proposals:
+        return keras.Model(image, outputs, name="faster_rcnn")
+    return keras.Model([image, regions], outputs, name="fast_rcnn")
 
 
 def copy_weights(source, target):

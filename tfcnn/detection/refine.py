@@ -28,6 +28,7 @@ class View:
 def find(
     views,
     pictures,
+    given=None,
     *,
     refine=0,
     box_voting=False,
@@ -44,6 +45,7 @@ def find(
     Args:
         views: list of View; `size` is an index into `pictures`.
         pictures: list of float32 [N, H, W, 3], the same images at each size.
+        given: float32 [N, R, 4], proposals in pixels of pictures[0], padded with zeros, instead of the networks' own.
         refine: so many times the regions are taken from the boxes found, named again and added to the candidates.
         box_voting: each detection's box becomes the mean of the candidates of its class with IoU 0.5 or more, weighted
             by their scores.
@@ -53,29 +55,19 @@ def find(
     Returns:
         dict: boxes float32 [N, D, 4] in pixels of pictures[0], scores [N, D], labels int32 [N, D], count int32 [N].
     """
-    height, width = (tf.cast(tf.shape(pictures[0])[i], tf.float32) for i in (1, 2))
-    seen = []
+    looks = []
     for view in views:
         picture = pictures[view.size]
-        first = view.stages.first(tf.reverse(picture, [2]) if view.flip else picture)
-        boxes, scores = view.stages.propose(first, picture, proposals)
-        seen.append((view, picture, first["pool_maps"], boxes, scores))
-    regions = [_between(boxes, picture, pictures[0], view.flip) for view, picture, _, boxes, _ in seen]
-    if len(seen) == 1:
-        regions = regions[0]
-    else:
-        scores = tf.concat([scores for *_, scores in seen], axis=1)
-        regions, *_ = nms.batched_nms(tf.concat(regions, axis=1), scores, 0.7, proposals)
+        looks.append((view, picture, view.stages.first(tf.reverse(picture, [2]) if view.flip else picture)))
+    regions = given if given is not None else _proposed(looks, pictures[0], proposals)
 
-    found = [_named(seen, regions, pictures[0])]
+    found = [_named(looks, regions, pictures[0])]
     for _ in range(refine):
         scores, boxes = found[-1]
         best = (
-            tf.argmax(scores, axis=-1, output_type=tf.int32)
-            if boxes.shape[2] > 1
-            else tf.zeros_like(boxes[..., 0, 0], tf.int32)
-        )
-        found.append(_named(seen, tf.gather(boxes, best, batch_dims=2), pictures[0]))
+            tf.argmax(scores, axis=-1, output_type=tf.int32) % boxes.shape[2]
+        )  # 0 where classes share a box
+        found.append(_named(looks, tf.gather(boxes, best, batch_dims=2), pictures[0]))
     scores = tf.concat([s for s, _ in found], axis=1)  # [N, Q, K]
     boxes = tf.concat([b for _, b in found], axis=1)  # [N, Q, K or 1, 4]
     kept, kept_scores, labels, count = nms.class_nms(
@@ -83,7 +75,6 @@ def find(
     )
     if box_voting:
         kept = vote(kept, labels, boxes, scores)
-        kept = box_ops.clip(kept, height, width)
     return {"boxes": kept, "scores": kept_scores, "labels": labels, "count": count}
 
 
@@ -113,23 +104,38 @@ def vote(kept, labels, boxes, scores, overlap=0.5):
     return tf.where((labels >= 0)[..., None] & (total > 0), mean, kept)
 
 
-def _named(seen, regions, base):
+def _proposed(looks, base, count):
+    """Proposals of all views together, in pixels of `base`: those of one view as they are, of several suppressed."""
+    boxes, scores = [], []
+    for view, picture, first in looks:
+        own, own_scores = view.stages.propose(first, picture, count)
+        boxes.append(_between(own, picture, base, view.flip))
+        scores.append(own_scores)
+    if len(looks) == 1:
+        return boxes[0]
+    return nms.batched_nms(tf.concat(boxes, axis=1), tf.concat(scores, axis=1), 0.7, count)[0]
+
+
+def _named(looks, regions, base):
     """Scores [N, R, K] and boxes [N, R, K or 1, 4] of regions, averaged over the views, in pixels of `base`."""
     all_scores, all_boxes = [], []
-    for view, picture, maps, _, _ in seen:
+    for view, picture, first in looks:
         own = _between(regions, base, picture, view.flip)
-        logits, deltas = view.stages.regions(own, maps)
+        logits, deltas = view.stages.regions(own, first["pool_maps"])
         height, width = tf.shape(picture)[1], tf.shape(picture)[2]
         scores, boxes = fast_rcnn.decode_regions(logits, deltas, own, height, width)
         all_scores.append(scores)
         all_boxes.append(_between(boxes, picture, base, view.flip))
-    return sum(all_scores) / len(seen), sum(all_boxes) / len(seen)
+    return sum(all_scores) / len(looks), sum(all_boxes) / len(looks)
 
 
 def _between(boxes, of, to, flip):
     """Boxes of one size of the pictures in pixels of another; mirrored where the view is. Padding stays zeros."""
     real = box_ops.area(boxes) > 0
-    size = [tf.cast(tf.shape(picture)[1:3], tf.float32) for picture in (of, to)]
-    unit = box_ops.to_unit(boxes, size[0][0], size[0][1])
+    unit = box_ops.to_unit(boxes, *_size(of))
     unit = box_ops.flip(unit, 1.0) if flip else unit
-    return tf.where(real[..., None], box_ops.from_unit(unit, size[1][0], size[1][1]), 0.0)
+    return tf.where(real[..., None], box_ops.from_unit(unit, *_size(to)), 0.0)
+
+
+def _size(picture):
+    return tf.unstack(tf.cast(tf.shape(picture)[1:3], tf.float32))

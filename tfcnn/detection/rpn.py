@@ -145,7 +145,9 @@ class Proposals(keras.layers.Layer):
         return boxes
 
     def compute_output_spec(self, inputs):
-        return keras.KerasTensor((inputs[0].shape[0], self.count, 4), "float32")
+        return keras.KerasTensor(
+            (inputs[0].shape[0], None, 4), "float32"
+        )  # other numbers enter the head in training
 
     def get_config(self):
         return super().get_config() | {

@@ -18,7 +18,7 @@ class Stages:
 
     Attributes:
         model: the whole, image to detections.
-        proposals, pool, output: the layers between the cuts and after.
+        proposals, pool, output: the layers between the cuts and after; Fast R-CNN has no proposals (None).
 
     Raises:
         InputError: the model is no Faster R-CNN.
@@ -26,18 +26,19 @@ class Stages:
 
     def __init__(self, model):
         self.model = model
-        try:
-            self.proposals = model.get_layer("proposals")
-            self.pool = model.get_layer("region_pool")
-            self.output = model.get_layer("detections")
-        except ValueError as error:
-            raise InputError(f"The model {model.name} is no Faster R-CNN of tfcnn: {error}") from error
-        objectness, deltas, _, *proposal_maps = self.proposals.input
+        layers = {layer.name: layer for layer in model.layers}
+        if "region_pool" not in layers or "detections" not in layers:
+            raise InputError(
+                f"The model {model.name} is no Faster R-CNN of tfcnn: it has no layer region_pool."
+            )
+        self.proposals, self.pool, self.output = map(layers.get, ("proposals", "region_pool", "detections"))
         regions, *pool_maps = self.pool.input
-        named = {"objectness": objectness, "deltas": deltas}
-        named |= {f"proposal_map{i}": x for i, x in enumerate(proposal_maps)}
-        named |= {f"pool_map{i}": x for i, x in enumerate(pool_maps)}
-        self.features = keras.Model(model.input, named, name="features")
+        named = {f"pool_map{i}": x for i, x in enumerate(pool_maps)}
+        if self.proposals:
+            objectness, deltas, _, *proposal_maps = self.proposals.input
+            named |= {"objectness": objectness, "deltas": deltas}
+            named |= {f"proposal_map{i}": x for i, x in enumerate(proposal_maps)}
+        self.features = keras.Model(model.inputs[0], named, name="features")
         logits, box_deltas, *_ = self.output.input
         inputs = [self.pool.output, regions] if self.pool.context else [self.pool.output]
         self.head = keras.Model(inputs, {"logits": logits, "deltas": box_deltas}, name="regions")
@@ -105,8 +106,8 @@ class Stages:
     def grouped(answer):
         """The features' outputs by name, gathered as `first` gives them."""
         return {
-            "objectness": tf.cast(answer["objectness"], tf.float32),
-            "deltas": tf.cast(answer["deltas"], tf.float32),
+            name: tf.cast(answer[name], tf.float32) for name in ("objectness", "deltas") if name in answer
+        } | {
             "proposal_maps": [answer[n] for n in sorted(answer) if n.startswith("proposal_map")],
             "pool_maps": [answer[n] for n in sorted(answer) if n.startswith("pool_map")],
         }
@@ -128,7 +129,7 @@ class LiteStages(Stages):
         super().__init__(stages.model)
         self._features = litert.Program(self.features, [1, size, size, 3], threads)
         self._head = None
-        if not self.pool.context:
+        if self.proposals and not self.pool.context:
             self._head = litert.Program(
                 self.head, [self.proposals.count, *self.pool.output.shape[1:]], threads
             )
@@ -137,7 +138,9 @@ class LiteStages(Stages):
         return self.grouped(self._run(self._features, image, self.features.output))
 
     def regions(self, regions, pool_maps, training=False):
-        if self._head is None or regions.shape[1] != self.proposals.count:
+        if (
+            self._head is None or regions.shape[1] != self.proposals.count
+        ):  # a program knows one number of rows
             return super().regions(regions, pool_maps)
         answer = self._run(self._head, self.pool([regions, *pool_maps]), self.head.output)
         rows = tf.shape(regions)[1]

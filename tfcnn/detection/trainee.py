@@ -53,15 +53,22 @@ class FasterRCNNTrainee:
         recipe: the constants.
         parts: "rpn", "regions" or both: the losses that count.
         proposer: another model whose proposals are taken (step 2 of the alternation); the model's own when None.
+        true_boxes: of Fast R-CNN: the first so many boxes of a picture are objects, those of class K after them the
+            proposals (`given.Proposals.join`).
         check: a `Check`, or None for no validation.
         what: the training in words.
     """
 
-    def __init__(self, model, recipe, *, parts=("rpn", "regions"), proposer=None, check=None, what=""):
+    def __init__(
+        self, model, recipe, *, parts=("rpn", "regions"), proposer=None, true_boxes=None, check=None, what=""
+    ):
         self.networks = {"detector": model}
         self.stages = Stages(model)
         self.recipe, self.parts, self.what = recipe, parts, what
         self.proposer = Stages(proposer) if proposer is not None else None
+        self.true_boxes = true_boxes
+        if self.stages.proposals is None:
+            self.parts = ("regions",)
         self.validate = check or dict
         if check is not None:
             self.pictures = check.drawn
@@ -80,6 +87,11 @@ class FasterRCNNTrainee:
         labels = tf.where(batch["difficult"] | batch["crowd"], -1, batch["labels"])
         height, width = tf.shape(image)[1], tf.shape(image)[2]
         seed = batch["seed"]
+        given = None
+        if self.stages.proposals is None:
+            given = tf.where((batch["labels"] == self.stages.classes)[..., None], boxes, 0.0)
+            boxes, labels = boxes[:, : self.true_boxes], labels[:, : self.true_boxes]
+            labels = tf.where(labels == self.stages.classes, -1, labels)
         first = self.stages.first(image, training=True)
         losses = {}
         if "rpn" in self.parts:
@@ -98,7 +110,7 @@ class FasterRCNNTrainee:
             objectness, box = rpn.rpn_losses(first["objectness"], first["deltas"], *drawn)
             losses |= {"objectness": objectness, "rpn_box": recipe.box_weight * box}
         if "regions" in self.parts:
-            proposals = self.propose(image, first)
+            proposals = given if given is not None else self.propose(image, first)
             regions, columns, matched = fast_rcnn.sample_regions(
                 proposals,
                 boxes,
@@ -172,26 +184,27 @@ class Check:
         validation: tfcnn.datasets Dataset.
         size, resize: how a picture enters the net.
         threads: for reading.
+        proposals: for Fast R-CNN, a `given.Proposals`.
 
     Attributes:
         pictures: how many; classes: K.
     """
 
-    def __init__(self, model, validation, size, resize="stretch", threads=2):
+    def __init__(self, model, validation, size, resize="stretch", threads=2, proposals=None):
         self.detector = Detector([model], [size], resize)
-        self.validation, self.threads = validation, threads
+        self.validation, self.options = validation, {"threads": threads, "proposals": proposals}
         self.pictures, self.classes = len(validation), len(validation.classes)
 
     def __call__(self):
         """Mean AP at IoU 0.5 by both rules of VOC: {"map_11", "map_area"}."""
-        found, _ = self.detector.over_records(self.validation.examples, threads=self.threads)
+        found, _ = self.detector.over_records(self.validation.examples, **self.options)
         figures = voc.evaluate(self.validation.examples, found, self.validation.classes)
         return {name: figures[name] for name in ("map_11", "map_area")}
 
     def drawn(self, count=8):
         """Some pictures with what is found in them, evenly spread: list of uint8 [H, W, 3]."""
         records = self.validation.examples[:: max(1, self.pictures // count)][:count]
-        found, _ = self.detector.over_records(records, threads=self.threads)
+        found, _ = self.detector.over_records(records, **self.options)
         pictures = []
         for record in records:
             if record.image_id in found:

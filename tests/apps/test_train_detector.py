@@ -1,0 +1,211 @@
+"""train_detector, detect and evaluate as a person runs them: synthetic shapes, a net of a few layers."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CLASSES = ["circle", "triangle", "square", "star", "ring"]
+SMALL = ["--dataset=shapes", "--net=tiny", "--image_size=96", "--batch_size=2", "--validate_images=4"]
+SMALL += ["--validate_epochs=0", "--steps=3"]
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained(run_app, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detector") / "out"
+    return run_app("train_detector", *SMALL, "--context", f"--output_dir={folder}"), folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Three pictures of shapes, one of them a pixel wide, one damaged."""
+    from tfcnn import datasets
+
+    folder = tmp_path_factory.mktemp("pictures")
+    Image.fromarray(datasets.open("shapes", split="val").examples[0].image()).save(folder / "shapes.png")
+    Image.new("RGB", (1, 40), "red").save(folder / "thin.png")
+    Image.new("RGB", (900, 5), "blue").save(folder / "wide.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    return folder
+
+
+def test_coverage_is_said_before_and_after_and_a_release_is_written(trained):
+    done, folder = trained
+    assert done.returncode == 0, done.stderr
+    assert "anchors; true boxes with one of IoU 0.5 (0.7): all" in done.stderr
+    assert "with one of 300 proposals: all" in done.stderr
+    found = results(folder)
+    assert found["steps"] == 3 and found["images_per_second"] is not None
+    assert 0 < found["anchors"]["all"]["0.5"] <= 1
+    assert found["metrics"]["proposals"]["count"] == 300
+    assert set(found["metrics"]["last"]) == {"step", "map_11", "map_area"}
+    card = json.loads((folder / found["release"] / "card.json").read_text())
+    assert card["classes"] == CLASSES
+    assert card["image_size"] == 96 and card["architecture"]["context"] is True
+    assert card["architecture"]["net"] == "tiny"
+    assert Image.open(folder / "first_batch.png").size[0] > 96
+
+
+def test_detect_draws_what_it_finds_and_refuses_what_it_cannot_read(run_app, trained, pictures, tmp_path):
+    release = trained[1] / "release"
+    flags = [
+        f"--model={release}",
+        "--score_threshold=0.001",
+        "--draw_threshold=0",
+        f"--output_dir={tmp_path}",
+    ]
+    done = run_app("detect", pictures, *flags, "--max_detections=7", "--refine=1", "--box_voting", "--flip")
+    assert done.returncode == 1, done.stderr
+    assert "broken.jpg" in done.stderr
+    found = results(tmp_path)
+    assert [entry["file"].rsplit("/")[-1] for entry in found["images"]] == [
+        "shapes.png",
+        "thin.png",
+        "wide.png",
+    ]
+    assert [e["file"].rsplit("/")[-1] for e in found["refused"]] == ["broken.jpg"]
+    total = 0
+    for entry in found["images"]:
+        scores = [d["score"] for d in entry["detections"]]
+        assert len(scores) <= 7 and scores == sorted(scores, reverse=True)
+        for d in entry["detections"]:
+            x1, y1, x2, y2 = d["box"]
+            assert 0 <= x1 <= x2 <= entry["width"] and 0 <= y1 <= y2 <= entry["height"]
+            assert d["label"] == CLASSES[d["index"]]
+        total += len(scores)
+        assert Image.open(tmp_path / entry["picture"]).size == (entry["width"], entry["height"])
+    rows = json.loads((tmp_path / "detections.json").read_text())
+    assert len(rows) == total > 0
+    first = found["images"][0]["detections"][0]
+    assert rows[0]["image_id"] == "shapes" and rows[0]["category_id"] == first["index"] + 1
+    x1, y1, x2, y2 = first["box"]
+    np.testing.assert_allclose(rows[0]["bbox"], [x1, y1, x2 - x1, y2 - y1], atol=1e-4)
+    assert json.loads((tmp_path / "categories.json").read_text())[0] == {"id": 1, "name": "circle"}
+
+
+def test_a_video_comes_out_with_boxes_and_its_speed(run_app, trained, tmp_path):
+    import cv2
+
+    video = tmp_path / "street.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 10, (120, 90))
+    for i in range(12):
+        writer.write(np.full((90, 120, 3), 20 * i, np.uint8))
+    writer.release()
+    video.write_bytes(video.read_bytes()[:-3000])  # it breaks off
+    out = tmp_path / "out"
+    done = run_app("detect", f"--video={video}", f"--model={trained[1] / 'release'}", f"--output_dir={out}")
+    assert done.returncode == 0, done.stderr
+    (entry,) = results(out)["images"]
+    assert 6 <= entry["frames"] <= 12 and entry["frames_per_second"] > 0
+    assert len(entry["detections"]) == entry["frames"]
+    capture = cv2.VideoCapture(str(out / entry["picture"]))
+    frames = 0
+    while capture.read()[0]:
+        frames += 1
+    assert frames == entry["frames"]
+    assert not list(out.glob(".*part*"))
+
+
+def test_an_ensemble_on_two_scales_is_measured(run_app, trained, tmp_path):
+    from tfcnn import datasets, images
+
+    root = tmp_path / "VOC2007"
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / part).mkdir(parents=True)
+    names = []
+    for record in datasets.open("shapes", split="val").examples[:3]:
+        names.append(f"{len(names):06d}")
+        images.write(root / "JPEGImages" / f"{names[-1]}.jpg", record.image())
+        objects = "".join(
+            f"<object><name>{CLASSES[n]}</name><difficult>0</difficult><bndbox>"
+            f"<xmin>{b[0] + 1}</xmin><ymin>{b[1] + 1}</ymin><xmax>{b[2]}</xmax><ymax>{b[3]}</ymax></bndbox></object>"
+            for b, n in zip(record.boxes, record.labels, strict=True)
+        )
+        size = f"<size><width>{record.width}</width><height>{record.height}</height><depth>3</depth></size>"
+        (root / "Annotations" / f"{names[-1]}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+    (root / "ImageSets/Main/val.txt").write_text("\n".join(names))
+    release = trained[1] / "release"
+    out = tmp_path / "out"
+    done = run_app(
+        "evaluate",
+        "--dataset=voc",
+        f"--data={root}",
+        f"--model={release},{release}",
+        "--scales=96,128",
+        "--runtime=litert",
+        f"--output_dir={out}",
+    )
+    assert done.returncode == 0, done.stderr
+    found = results(out)
+    assert set(found["metrics"]["voc"]["per_class"]) <= {"circle", "triangle", "square", "star", "ring"}
+    assert 0 <= found["metrics"]["voc"]["map_11"] <= 1
+
+
+def test_the_alternation_goes_through_its_four_steps_and_resumes(run_app, tmp_path):
+    flags = [*SMALL[:-1], "--steps=4", "--recipe=alternating", f"--output_dir={tmp_path}"]
+    done = run_app("train_detector", *flags)
+    assert done.returncode == 0, done.stderr
+    for number in (1, 2, 3, 4):
+        assert f"step {number} of 4" in done.stderr
+        assert list((tmp_path / f"step{number}" / "checkpoints").glob("step-*.npz"))
+    assert "map_11" in results(tmp_path)["metrics"]["last"]
+    assert run_app("train_detector", *flags).stdout.startswith("nothing to do")
+
+
+def test_fast_rcnn_learns_from_proposals_of_a_file(run_app, trained, tmp_path):
+    from tfcnn import datasets
+
+    rng = np.random.default_rng(0)
+    entries = []
+    for split in ("train", "val"):
+        for record in datasets.open("shapes", split=split).examples:
+            boxes = np.concatenate([record.boxes + rng.normal(0, 4, record.boxes.shape), [[0, 0, 60, 60]]])
+            rows = np.column_stack([boxes, rng.uniform(size=len(boxes))]).tolist()
+            entries.append({"file": record.file, "proposals": rows})
+    file = tmp_path / "proposals.json"
+    file.write_text(json.dumps({"images": entries}))
+    out = tmp_path / "out"
+    done = run_app(
+        "train_detector", *SMALL, "--detector=fast_rcnn", f"--proposals={file}", f"--output_dir={out}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "true boxes with a proposal" in done.stderr
+    assert results(out)["proposals"]["all"]["0.5"] > 0.8
+    picture = tmp_path / "one.png"
+    Image.fromarray(datasets.open("shapes", split="val").examples[0].image()).save(picture)
+    without = run_app("detect", picture, f"--model={out / 'release'}", f"--output_dir={tmp_path / 'd'}")
+    assert without.returncode == 2 and "--proposals" in without.stderr and not (tmp_path / "d").exists()
+    file.write_text(json.dumps({"images": [{"file": "one.png", "proposals": [[0, 0, 50, 50, 1.0]]}]}))
+    flags = [
+        f"--model={out / 'release'}",
+        f"--proposals={file}",
+        "--score_threshold=0",
+        f"--output_dir={tmp_path / 'd'}",
+    ]
+    done = run_app("detect", picture, *flags)
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path / "d")["images"][0]["detections"]
+
+
+@pytest.mark.parametrize(
+    ("app", "flags", "words"),
+    [
+        ("train_detector", ["--dataset=digits"], "train_classifier"),
+        ("train_detector", ["--dataset=shapes", "--detector=fast_rcnn"], "needs --proposals"),
+        ("train_detector", ["--dataset=shapes", "--net=tiny", "--head=backbone"], "--neck=none"),
+        ("train_detector", ["--dataset=shapes", "--hardest=99"], "64 regions"),
+        ("detect", ["--video=nowhere.mp4"], "nowhere.mp4"),
+        ("detect", ["--model=faster_rcnn_vco"], "faster_rcnn_vco"),
+        ("detect", ["--scales=12"], "--scales=12"),
+    ],
+)
+def test_a_wrong_command_gets_one_line_and_writes_nothing(run_app, tmp_path, app, flags, words):
+    out = tmp_path / "out"
+    done = run_app(app, *flags, f"--output_dir={out}")
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not out.exists()
