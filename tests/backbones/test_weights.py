@@ -129,7 +129,8 @@ def test_a_file_without_names_goes_by_class_and_order(tiny, tmp_path):
     path = tmp_path / "tiny.weights.h5"
     tiny.save_weights(path)
     with h5py.File(path, "a") as file:
-        file["layers"].visititems(lambda name, group: group.attrs.pop("name", None))
+        for group in file["layers"].values():
+            del group["vars"].attrs["name"]
     again = classifier("tiny", path, classes=7)
     for before, after in zip(tiny.weights, again.weights, strict=True):
         np.testing.assert_array_equal(before, after)
