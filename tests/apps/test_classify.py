@@ -1,0 +1,171 @@
+"""classify as a person runs it, and its arithmetic by hand."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from apps import classify, models
+from tfcnn import images
+from tfcnn.backbones import classifier
+from tfcnn.backbones.imagenet import class_names
+from tfcnn.errors import InputError
+
+PHOTOS = {"chelsea.png": 282, "coffee.png": 967, "rocket.jpg": 0}  # the last is no tench
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Three photographs, a damaged one, and labels of the three in a CSV with columns of its own."""
+    folder = tmp_path_factory.mktemp("in")
+    lines = ["class_index,name,file"]
+    for source in images.packaged():
+        if source.name in PHOTOS:
+            (folder / source.name).write_bytes(source.open())
+            lines.append(f"{PHOTOS[source.name]},x,{source.name}")
+    (folder / "damaged.jpg").write_bytes((folder / "rocket.jpg").read_bytes()[:5000])
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(run_app, photos, tmp_path_factory):
+    """classify of the three with their truth: (process, its results)."""
+    out = tmp_path_factory.mktemp("classify")
+    done = run_app(
+        "classify", photos, f"--truth={photos / 'labels.csv'}", "--batch_size=2", f"--output_dir={out}"
+    )
+    return done, json.loads((out / "results.json").read_text())
+
+
+def test_photographs_are_named_as_the_net_itself_names_them(run, photos):
+    done, report = run
+    assert done.returncode == 1 and "damaged.jpg" in done.stderr
+    assert report["net"] == "efficientnet_lite0"
+    net = classifier("efficientnet_lite0")
+    for entry in report["images"]:
+        seen, _ = images.resize(images.read(entry["file"]), 224, "crop")
+        scores = np.array(net(seen[None].astype(np.float32))["scores"])[0]
+        best = entry["predictions"]
+        assert [p["index"] for p in best] == np.argsort(-scores)[:5].tolist()
+        assert np.allclose([p["score"] for p in best], np.sort(scores)[::-1][:5], atol=1e-4)
+        assert all((p["synset"], p["label"]) == class_names()[p["index"]] for p in best)
+    assert report["images"][0]["predictions"][0]["label"] == "tiger cat"
+
+
+def test_metrics_are_those_of_the_truth(run):
+    _, report = run
+    metrics = report["metrics"]
+    assert metrics["images"] == 3 and metrics["top1"] == metrics["top5"] == pytest.approx(2 / 3)
+    assert metrics["per_class"]["tiger cat"] == {"index": 282, "images": 1, "top1": 1.0, "top5": 1.0}
+    assert metrics["confusions"] == [{"truth": "tench", "predicted": "missile", "count": 1}]
+    assert report["images_per_second"] > 0
+
+
+def test_standard_output_is_a_table_and_where_the_files_are(run):
+    done, _ = run
+    lines = done.stdout.strip().splitlines()
+    assert any(line.startswith("top-1") and "66.7%" in line for line in lines)
+    assert lines[-1].startswith("3 done, 1 refused") and "index.html" in lines[-1]
+    assert all(
+        line.startswith("classify: ") for line in done.stderr.strip().splitlines()
+    )  # and none of TensorFlow
+
+
+def test_litert_gives_the_same_scores(run, run_app, photos, tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="the extra litert is not installed")
+    names = [photos / name for name in PHOTOS]
+    done = run_app("classify", *names, "--runtime=litert", f"--output_dir={tmp_path}", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    report = json.loads((tmp_path / "results.json").read_text())
+    for ours, theirs in zip(report["images"], run[1]["images"], strict=True):
+        assert ours["file"] == theirs["file"]
+        assert ours["predictions"][0]["index"] == theirs["predictions"][0]["index"]
+        assert ours["predictions"][0]["score"] == pytest.approx(theirs["predictions"][0]["score"], abs=1e-3)
+
+
+def test_a_model_of_ones_own_with_labels_slides_over_the_picture(run_app, photos, tmp_path):
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(image)
+    head = keras.layers.Dense(3, activation="softmax", name="head")
+    model = keras.Model(image, head(x))
+    head.set_weights([np.eye(3, dtype=np.float32) / 20, np.zeros(3, np.float32)])  # the strongest colour
+    model.save(tmp_path / "colours.keras")
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
+    left_red = np.zeros((64, 128, 3), np.uint8)
+    left_red[:, :64, 0], left_red[:, 64:, 2] = 250, 60
+    images.write(tmp_path / "two.png", left_red)
+    own = [f"--model={tmp_path / 'colours.keras'}", f"--labels={tmp_path / 'names.txt'}", "--dense"]
+    done = run_app("classify", tmp_path / "two.png", *own, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads((tmp_path / "out" / "results.json").read_text())["images"]
+    assert entry["predictions"][0]["label"] == "red" and len(entry["predictions"]) == 3
+    assert entry["picture"] == "two_map.png" and entry["files"] == ["two_map.png"]
+    shown = images.read(tmp_path / "out" / "two_map.png").astype(float).mean(axis=(0, 2))
+    assert shown[: len(shown) // 3].mean() > shown[-len(shown) // 3 :].mean() + 60
+    with pytest.raises(InputError, match="1 lines.*3 classes"):
+        (tmp_path / "short.txt").write_text("red\n")
+        models._labels(tmp_path / "short.txt", 3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--net=efficientnet"], ["efficientnet_lite0", "nearest"]),
+        (["--preprocessing=resnet50"], ["--model"]),
+        (["--dense", "--runtime=litert"], ["--dense"]),
+    ],
+)
+def test_wrong_commands_are_status_2(run_app, tmp_path, flags, words):
+    done = run_app("classify", *flags, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    last = done.stderr.strip().splitlines()[-1]
+    assert all(word in last for word in words) and "Traceback" not in done.stderr
+
+
+def truth(tmp_path, text):
+    (tmp_path / "truth.csv").write_text(text)
+    sources = images.find([tmp_path / "p"])
+    found = classify.read_truth(tmp_path / "truth.csv", sources, list(class_names()))
+    return {source.name: index for source, index in found.items()}
+
+
+def test_truth_is_found_by_path_or_name_and_mistakes_are_named(tmp_path):
+    (tmp_path / "p" / "deep").mkdir(parents=True)
+    for name in ("a.jpg", "b.jpg", "deep/a.jpg"):
+        (tmp_path / "p" / name).write_bytes(b"x")
+    assert truth(tmp_path, "file,class_index\na.jpg,3\ndeep/a.jpg,4\n") == {"a.jpg": 3, "deep/a.jpg": 4}
+    assert truth(tmp_path, "b.jpg,7\n") == {"b.jpg": 7}  # no header
+    assert truth(tmp_path, "\ufefffile, class_index\nb.jpg,n01443537\n") == {"b.jpg": 1}
+    assert truth(tmp_path, f"file,class_index\n{tmp_path}/p/deep/a.jpg,5\n") == {"deep/a.jpg": 5, "a.jpg": 5}
+    for text, words in [
+        ("picture,label\na.jpg,3\n", "columns file and class_index"),
+        ("file,class_index\na.jpg\n", "too short"),
+        ("file,class_index\na.jpg,1000\n", "0 to 999"),
+        ("file,class_index\na.jpg,tenhc\n", "tench"),
+        ("file,class_index\nz.jpg,3\n", "none of the 3"),
+        ("", "columns"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            truth(tmp_path, text)
+
+
+def test_accuracy_by_hand():
+    classes = [("s0", "cat"), ("s1", "crane"), ("s2", "crane"), ("s3", "dog")]
+    ranks = [(0, 0, 0), (0, 3, 1), (0, 3, 6), (1, 1, 0), (2, 3, 4)]  # truth, predicted, rank of the truth
+    metrics = classify.accuracy(ranks, classes)
+    assert metrics["top1"] == 2 / 5 and metrics["top5"] == 4 / 5 and metrics["images"] == 5
+    assert metrics["per_class"]["cat"] == {"index": 0, "images": 3, "top1": 1 / 3, "top5": 2 / 3}
+    assert metrics["per_class"]["crane (s1)"]["top1"] == 1 and metrics["per_class"]["crane (s2)"]["top5"] == 1
+    assert metrics["confusions"] == [
+        {"truth": "cat", "predicted": "dog", "count": 2},
+        {"truth": "crane (s2)", "predicted": "dog", "count": 1},
+    ]
+    assert classify.accuracy([], classes)["top1"] is None
+
+
+def test_a_pixel_of_the_map_is_the_mean_of_the_windows_that_see_it():
+    shown = classify.over_windows(np.array([[0.0, 1.0]]), np.full((4, 6, 3), 128, np.uint8), 4)
+    grey = shown[0].astype(float).mean(-1)
+    assert grey[0] == grey[1] < grey[2] == grey[3] < grey[4] == grey[5]

@@ -1,0 +1,76 @@
+"""demo: an example of every app, and one page."""
+
+import json
+import re
+import shlex
+
+import pytest
+
+from apps import cli, demo
+from tfcnn import report
+from tfcnn.errors import InputError
+
+# Apps whose example waits for a release to run it with.
+NOT_YET = {
+    "train_detector",
+    "detect",
+    "evaluate",
+    "class_model",
+    "invert",
+    "deepdream",
+    "style_transfer",
+    "music",
+}
+
+
+def test_every_app_has_an_example_with_flags_that_it_knows(run_app):
+    shown = {command.split()[0] for command in demo.EXAMPLES}
+    assert shown <= set(cli.apps())
+    assert set(cli.apps()) - shown - {"demo"} <= NOT_YET
+    assert not shown & NOT_YET
+    folders = list(demo.chosen([]))
+    for place, command in enumerate(demo.EXAMPLES):
+        assert set(re.findall(r"{(\w+)}", command)) <= set(folders[:place])
+        app, *flags = shlex.split(command)
+        known = run_app(app, "--help").stdout
+        for flag in flags:
+            name = flag.removeprefix("--").partition("=")[0]
+            assert f"--{name}  [" in known, command
+
+
+def test_examples_are_chosen_with_those_they_need(monkeypatch):
+    monkeypatch.setattr(demo, "EXAMPLES", ["nets", "classify", "classify --model={nets}", "saliency"])
+    assert list(demo.chosen([])) == ["nets", "classify", "classify_2", "saliency"]
+    assert list(demo.chosen(["classify"])) == ["nets", "classify", "classify_2"]
+    with pytest.raises(InputError, match="saliency"):
+        demo.chosen(["salience"])
+
+
+def test_one_page_shows_what_the_apps_made(run_app, tmp_path):
+    done = run_app("demo", "--apps=nets,download", f"--output_dir={tmp_path}", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [entry["command"] for entry in results["images"]] == ["tfcnn nets", "tfcnn download"]
+    assert all(entry["status"] == 0 for entry in results["images"])
+    page = (tmp_path / "index.html").read_text()
+    assert 'href="nets/index.html"' in page and "efficientnet_lite0" in page
+    assert (tmp_path / "nets" / "results.json").exists()
+    assert done.stdout.splitlines()[-1].endswith("index.html")
+
+
+def test_a_failed_example_is_named_and_the_others_shown(run_app, tmp_path):
+    (tmp_path / "nets").write_text("in the way")
+    done = run_app("demo", "--apps=nets,download", f"--output_dir={tmp_path}", "--quiet")
+    assert done.returncode == 1 and "tfcnn nets: ended with status 2" in done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [entry["folder"] for entry in results["images"]] == ["download"]
+    assert [entry["file"] for entry in results["refused"]] == ["tfcnn nets"]
+
+
+@pytest.mark.slow
+def test_the_whole_demo(run_app, tmp_path):
+    done = run_app("demo", f"--output_dir={tmp_path}", timeout=1200)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "index.html").read_text()
+    assert len(report.pictures_of(page)) >= 15
+    assert all(f'href="{name}/index.html"' in page for name in demo.chosen([]))
