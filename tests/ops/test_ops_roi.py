@@ -138,6 +138,7 @@ def test_roi_max_pool_equals_a_loop_bit_for_bit(height, width, size, side, compi
     features += (rng.random(features.shape) < 0.1) * rng.random(features.shape).astype(np.float32)
     boxes = random_boxes(rng, 2, 8, side=side, longest=1.2 * side)
     boxes[0, :4] = [[0, 0, side, side], [0, 0, 0, 0], [-500, -500, -400, -300], [8, 24, 40, 41]]
+    boxes[1, :2] = boxes[1, :2][:, [2, 1, 0, 3]]  # inverted: the program makes them one cell wide
     gradient = rng.normal(size=(2, 8, size, size, 2)).astype(np.float32)
     call = tf.function(pooled_and_gradient) if compiled else pooled_and_gradient
     pooled, spread = call(features, tf.constant(boxes), gradient, scale=1 / 16, size=size)
