@@ -43,7 +43,7 @@ DEFAULT_EPOCHS = 20.0
 # What --augment names beside the presets of tfcnn.datasets: for small pictures, and for writing, which has no
 # mirror.
 SMALL = {
-    "shift": {"window": (0.85, 1.15), "aspect": 0.1},
+    "shift": {"window": (0.85, 1.2), "aspect": 0.2, "rotation": 10.0, "fill": (0, 0, 0)},
     "shift_flip": {"window": (0.75, 1.1), "aspect": 0.1, "flip": 0.5},
 }
 WRITING = ("digits", "mnist")

@@ -58,7 +58,7 @@ def save(
       flags: a flagfile's text that repeats the training.
 
     Returns:
-      The card as it was written: with `name`, `parameters`, `bytes`, `sha256` and `versions`.
+      The card as it was written: with `parameters`, `bytes`, `sha256` and `versions`.
 
     Raises:
       ValueError: the card lacks something, or the model has what Keras 3.9 cannot read.
@@ -70,7 +70,6 @@ def save(
     folder = pathlib.Path(folder)
     content = _keras_file(model, float16)
     card = {
-        "name": folder.name,
         **card,
         "parameters": int(sum(np.prod(w.shape) for w in model.weights)),
         "bytes": len(content),
