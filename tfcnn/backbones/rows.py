@@ -72,6 +72,9 @@ OVERFEAT = Preprocessing("rgb", (118.380948,) * 3, (61.896913,) * 3)
 CIFAR = Preprocessing("rgb", (125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
 
 
+# The names that a model without its own takes: Keras' modes; those of nets are the table's.
+PREPROCESSINGS = {"none": RAW, "unit": UNIT, "tf": TF, "torch": TORCH, "caffe": CAFFE}
+
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 

@@ -5,7 +5,9 @@ Importing it imports no TensorFlow, so that a misspelt name is answered at once.
 
 from ..errors import InputError
 from . import rows
-from .rows import Endpoint, Net, Preprocessing, Weights, keras_files, keras_weights, nearest
+from .rows import PREPROCESSINGS, Endpoint, Net, Preprocessing, Weights, keras_files, keras_weights, nearest
+
+MOBILENET = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224"
 
 NETS: dict[str, Net] = {
     "alexnet": Net(
@@ -276,13 +278,7 @@ NETS: dict[str, Net] = {
             "out_relu": Endpoint(32, 1280),
         },
         weights={
-            "imagenet": keras_files(
-                "mobilenet_v2",
-                "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
-                "",
-                "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
-                "",
-            )
+            "imagenet": keras_files("mobilenet_v2", f"{MOBILENET}.h5", "", f"{MOBILENET}_no_top.h5", "")
         },
         source="Sandler et al., 1801.04381; keras.applications",
     ),
@@ -376,16 +372,6 @@ NETS: dict[str, Net] = {
         weights={},
         source="ours, for tests and small pictures",
     ),
-}
-
-
-# The names that a model without its own takes: Keras' modes, and every net of the table.
-PREPROCESSINGS = {
-    "none": rows.RAW,
-    "unit": rows.UNIT,
-    "tf": rows.TF,
-    "torch": rows.TORCH,
-    "caffe": rows.CAFFE,
 }
 
 
