@@ -29,8 +29,10 @@ from tfcnn.training import runtime
 from tfcnn.version import __version__
 
 from . import usage
+from .items import Item, Picture
 from .models import Net, resolve_class
-from .run import FLAGS_FILE, RESULTS, Item, OutputError, Picture, Run
+from .output import OutputError
+from .run import FLAGS_FILE, RESULTS, Run
 from .usage import nearest, unknown
 
 __all__ = ["Item", "Net", "Picture", "Run", "nearest", "resolve_class", "start", "unknown"]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import contextlib
-import errno
 import functools
 import json
-import math
 import os
 import pathlib
 import sys
@@ -23,101 +21,11 @@ from tfcnn.training import runtime
 from tfcnn.version import __version__
 
 from . import models, usage
+from .items import Item, Picture, Single, load, unique_stems
+from .output import OutputError, finite, guarded, plain
 from .progress import Progress
 
 RESULTS, FLAGS_FILE, PAGE = "results.json", "flags.txt", "index.html"
-
-
-class OutputError(Exception):
-    """The disk is full or the output_dir is gone: the run ends with one line."""
-
-
-class Item:
-    """One entry of results.json under way: a picture's, or a class's; as a context, InputError refuses it.
-
-    Attributes:
-        name: what the person calls it. stem: a unique name for its files.
-        entry: its fields; give it more.
-        lines: text that index.html shows under its pictures.
-    """
-
-    def __init__(self, run: Run, index: int, name: str, stem: str, entry: dict):
-        self._run, self._index = run, index
-        self.name, self.stem, self.entry = name, stem, entry
-        self.lines: list[str] = []
-        self.link = ""  # a page of this item's own, relative to output_dir
-        self.shown: list[tuple[str, bytes]] = []
-        self.finished = False
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if kind and issubclass(kind, InputError):
-            self.refuse(str(error))
-            return True
-        return False
-
-    def save(self, image, kind: str = "", caption: str = "", main: bool = False) -> str:
-        """Write a picture of this item, and show it in index.html.
-
-        Args:
-            image: as `images.write` takes it.
-            kind: what of the item it shows; the file is STEM_KIND.
-            caption: under it in index.html.
-            main: whether it is the item's main result, `picture`.
-
-        Returns:
-            The file's path relative to output_dir; "" with --save_images=false.
-
-        Raises:
-            InputError: a value is not finite.
-        """
-        relative = f"{self.stem}_{kind}" if kind else self.stem
-        relative = self._run.save_picture(image, relative)
-        self.show(image, caption or kind)
-        if relative:
-            if main:
-                self.entry["picture"] = relative
-            self.entry.setdefault("files", []).append(relative)
-        return relative
-
-    def show(self, image, caption: str = "") -> None:
-        """Show a picture in index.html without a file of its own."""
-        self.shown += self._run.reduced(image, caption)
-
-    def refuse(self, why: str) -> None:
-        """Leave this item out: it is listed under `refused`, and its files are removed."""
-        for name in self.entry.pop("files", []):
-            (self._run.output_dir / name).unlink(missing_ok=True)
-        self.finished = True
-        self._run.refuse(self.name, why, self._index)
-
-    def finish(self) -> None:
-        """Take the entry into the results; iterating on does this by itself."""
-        if not self.finished:
-            self.finished = True
-            self.entry = _plain(self.entry)
-            if _finite(self.entry) is not self.entry:
-                self.refuse("non-finite")
-            else:
-                self._run.entries[self._index] = self
-
-
-class Picture(Item):
-    """An input picture: `image` is uint8 [H, W, 3], `prepared` what `prepare` of `Run.batches` made of it."""
-
-    def __init__(self, run: Run, index: int, source: images.Source, stem: str):
-        super().__init__(run, index, source.file, stem, {"file": source.file})
-        self.source, self.prepared = source, None
-
-    @functools.cached_property
-    def image(self):
-        image, notes = images.read_with_notes(self.source, self._run.flags.max_pixels)
-        self.entry |= {"width": image.shape[1], "height": image.shape[0]}
-        if notes:
-            self.entry["notes"] = notes
-        return image
 
 
 class Run:
@@ -210,7 +118,7 @@ class Run:
             while waiting or ahead:
                 while waiting and len(ahead) < max(2 * size, self.threads):
                     picture = waiting.popleft()
-                    ahead.append((picture, pool.submit(_load, picture, prepare)))
+                    ahead.append((picture, pool.submit(load, picture, prepare)))
                 picture, loaded = ahead.popleft()
                 with picture:
                     loaded.result()
@@ -230,7 +138,7 @@ class Run:
     def item(self, name: str, stem: str | None = None, **fields) -> Item:
         """An entry that is no picture's, e.g. a class's; use it as a context, then it is in the results."""
         self.begin()
-        return _Single(self, len(self.entries) + len(self.refused), name, stem or name, fields)
+        return Single(self, len(self.entries) + len(self.refused), name, stem or name, fields)
 
     def begin(self) -> None:
         """Say that the command is right and work begins: from here on a failure is status 1, not 2."""
@@ -305,7 +213,7 @@ class Run:
     def save_json(self, obj, relative: str) -> str:
         """Write JSON to output_dir: numbers that are not finite become null, NumPy's become plain."""
         with guarded(self.output_dir):
-            images.write_text(self.place(relative), json.dumps(_finite(_plain(obj)), indent=1) + "\n")
+            images.write_text(self.place(relative), json.dumps(finite(plain(obj)), indent=1) + "\n")
         return relative
 
     def reduced(self, image, caption: str) -> list[tuple[str, bytes]]:
@@ -388,23 +296,6 @@ class Run:
         return [line.rstrip() for line in lines] + more
 
 
-class _Single(Item):
-    """An Item outside any iteration: leaving its context takes it into the results."""
-
-    def __exit__(self, kind, error, trace):
-        handled = super().__exit__(kind, error, trace)
-        if kind is None:
-            self.finish()
-        return handled
-
-
-def _load(picture, prepare):
-    image = picture.image
-    if prepare is not None:
-        picture.prepared = prepare(image)
-        del picture.image
-
-
 @contextlib.contextmanager
 def _readers(threads):
     pool = concurrent.futures.ThreadPoolExecutor(threads, "reader")
@@ -412,56 +303,3 @@ def _readers(threads):
         yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def guarded(folder):
-    """Turn a full disk or a vanished folder into OutputError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(f"the disk of {folder} is full; the finished files are whole") from error
-        raise OutputError(f"{folder} cannot be written any more: {error.strerror or error}") from error
-
-
-def unique_stems(sources: list[images.Source]) -> list[str]:
-    """A name for each source's files: its stem; where two have the same, its path without suffix."""
-    forms = [
-        [pathlib.PurePath(s.name).stem for s in sources],
-        [os.path.splitext(s.name)[0] for s in sources],
-        [os.path.splitext(s.file)[0] for s in sources],
-        [s.file for s in sources],
-    ]
-    chosen = []
-    counts = [collections.Counter(form) for form in forms]
-    for index in range(len(sources)):
-        level = next((n for n, form in enumerate(forms) if counts[n][form[index]] == 1), len(forms) - 1)
-        parts = pathlib.PurePath(forms[level][index]).parts
-        stem = "/".join(part for part in parts if part not in ("/", ".."))
-        chosen.append(stem if stem not in chosen else f"{stem}_{index}")
-    return chosen
-
-
-def _plain(obj):
-    """NumPy's numbers and arrays -> Python's."""
-    if isinstance(obj, dict):
-        return {str(key): _plain(value) for key, value in obj.items()}
-    if isinstance(obj, list | tuple):
-        return [_plain(value) for value in obj]
-    if hasattr(obj, "tolist"):
-        return _plain(obj.tolist())
-    return os.fspath(obj) if isinstance(obj, os.PathLike) else obj
-
-
-def _finite(obj):
-    """The same object where all its numbers are finite, else a copy with None for those that are not."""
-    if isinstance(obj, float):
-        return obj if math.isfinite(obj) else None
-    if isinstance(obj, dict):
-        copy = {key: _finite(value) for key, value in obj.items()}
-        return obj if all(copy[key] is obj[key] for key in obj) else copy
-    if isinstance(obj, list | tuple):
-        copy = [_finite(value) for value in obj]
-        return obj if all(a is b for a, b in zip(copy, obj, strict=True)) else copy
-    return obj

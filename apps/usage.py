@@ -73,18 +73,18 @@ def _describe(flag):
     own = flag.help.replace(";\n    repeat this option to specify a list of values", "")
     own = own.split(">: ", 1)[-1] if own.startswith("<") else own
     text = " ".join(filter(None, [own.strip().rstrip(".") + ".", f"({kind})" if kind else ""]))
-    if "e.g." not in text:
-        text += f" e.g. {_example(flag, default)}"
+    if f"--{flag.name}=" not in text:
+        text += f" e.g. --{flag.name}={_example(flag, default)}"
     head = f"  --{flag.name}  [default: {default}]"
     return head + "\n" + textwrap.fill(text, 110, initial_indent="      ", subsequent_indent="      ")
 
 
 def _example(flag, default):
     if flag.boolean:
-        return f"--{flag.name}={'false' if flag.default else 'true'}"
+        return "false" if flag.default else "true"
     if flag.flag_type() in ("string enum", "enum"):
-        return f"--{flag.name}={[v for v in flag.parser.enum_values if v != flag.default][-1]}"
-    return f"--{flag.name}={default}"
+        return [value for value in flag.parser.enum_values if value != flag.default or default == value][-1]
+    return {"int": "1", "float": "0.5"}.get(flag.flag_type(), "VALUE") if default == "none" else default
 
 
 def as_lines(values: flags.FlagValues, names: list[str]) -> list[str]:

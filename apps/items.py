@@ -1,0 +1,140 @@
+"""The entries of a run: its input pictures, and whatever else results.json has an entry for."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+from tfcnn import images
+from tfcnn.errors import InputError
+
+from .output import finite, plain
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+class Item:
+    """One entry of results.json under way: a picture's, or a class's; as a context, InputError refuses it.
+
+    Attributes:
+        name: what the person calls it. stem: a unique name for its files.
+        entry: its fields; give it more.
+        lines: text that index.html shows under its pictures.
+    """
+
+    def __init__(self, run: Run, index: int, name: str, stem: str, entry: dict):
+        self._run, self._index = run, index
+        self.name, self.stem, self.entry = name, stem, entry
+        self.lines: list[str] = []
+        self.link = ""  # a page of this item's own, relative to output_dir
+        self.shown: list[tuple[str, bytes]] = []
+        self.finished = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind and issubclass(kind, InputError):
+            self.refuse(str(error))
+            return True
+        return False
+
+    def save(self, image, kind: str = "", caption: str = "", main: bool = False) -> str:
+        """Write a picture of this item, and show it in index.html.
+
+        Args:
+            image: as `images.write` takes it.
+            kind: what of the item it shows; the file is STEM_KIND.
+            caption: under it in index.html.
+            main: whether it is the item's main result, `picture`.
+
+        Returns:
+            The file's path relative to output_dir; "" with --save_images=false.
+
+        Raises:
+            InputError: a value is not finite.
+        """
+        relative = f"{self.stem}_{kind}" if kind else self.stem
+        relative = self._run.save_picture(image, relative)
+        self.show(image, caption or kind)
+        if relative:
+            if main:
+                self.entry["picture"] = relative
+            self.entry.setdefault("files", []).append(relative)
+        return relative
+
+    def show(self, image, caption: str = "") -> None:
+        """Show a picture in index.html without a file of its own."""
+        self.shown += self._run.reduced(image, caption)
+
+    def refuse(self, why: str) -> None:
+        """Leave this item out: it is listed under `refused`, and its files are removed."""
+        for name in self.entry.pop("files", []):
+            (self._run.output_dir / name).unlink(missing_ok=True)
+        self.finished = True
+        self._run.refuse(self.name, why, self._index)
+
+    def finish(self) -> None:
+        """Take the entry into the results; iterating on does this by itself."""
+        if not self.finished:
+            self.finished = True
+            self.entry = plain(self.entry)
+            if finite(self.entry) is not self.entry:
+                self.refuse("non-finite")
+            else:
+                self._run.entries[self._index] = self
+
+
+class Picture(Item):
+    """An input picture: `image` is uint8 [H, W, 3], `prepared` what `prepare` of `Run.batches` made of it."""
+
+    def __init__(self, run: Run, index: int, source: images.Source, stem: str):
+        super().__init__(run, index, source.file, stem, {"file": source.file})
+        self.source, self.prepared = source, None
+
+    @functools.cached_property
+    def image(self):
+        image, notes = images.read_with_notes(self.source, self._run.flags.max_pixels)
+        self.entry |= {"width": image.shape[1], "height": image.shape[0]}
+        if notes:
+            self.entry["notes"] = notes
+        return image
+
+
+class Single(Item):
+    """An Item outside any iteration: leaving its context takes it into the results."""
+
+    def __exit__(self, kind, error, trace):
+        handled = super().__exit__(kind, error, trace)
+        if kind is None:
+            self.finish()
+        return handled
+
+
+def load(picture, prepare):
+    image = picture.image
+    if prepare is not None:
+        picture.prepared = prepare(image)
+        del picture.image
+
+
+def unique_stems(sources: list[images.Source]) -> list[str]:
+    """A name for each source's files: its stem; where two have the same, its path without suffix."""
+    forms = [
+        [pathlib.PurePath(s.name).stem for s in sources],
+        [os.path.splitext(s.name)[0] for s in sources],
+        [os.path.splitext(s.file)[0] for s in sources],
+        [s.file for s in sources],
+    ]
+    chosen = []
+    counts = [collections.Counter(form) for form in forms]
+    for index in range(len(sources)):
+        level = next((n for n, form in enumerate(forms) if counts[n][form[index]] == 1), len(forms) - 1)
+        parts = pathlib.PurePath(forms[level][index]).parts
+        stem = "/".join(part for part in parts if part not in ("/", ".."))
+        chosen.append(stem if stem not in chosen else f"{stem}_{index}")
+    return chosen

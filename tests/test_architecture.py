@@ -1,0 +1,96 @@
+"""The house stands as it is drawn: imports point one way, importing is cheap, every app answers --help."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from apps import cli
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+HEAVY = ("tensorflow", "keras", "cv2", "sklearn", "matplotlib", "scipy", "skimage")
+
+
+def python(code, *arguments, seconds=60):
+    command = [sys.executable, "-X", "importtime", "-c", code, *arguments]
+    return subprocess.run(command, cwd=ROOT, timeout=seconds, capture_output=True, text=True, check=False)
+
+
+def loaded(done):
+    """The top-level packages that a process imported."""
+    names = re.findall(r"^import time: +\d+ \| +\d+ \| +(\S+)$", done.stderr, re.M)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_imports_point_one_way():
+    command = [str(pathlib.Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_importing_tfcnn_costs_nothing():
+    done = python("import tfcnn; print(tfcnn.__version__)")
+    assert done.returncode == 0 and not loaded(done) & set(HEAVY)
+    (own,) = re.findall(r"^import time: +\d+ \| +(\d+) \| tfcnn$", done.stderr, re.M)
+    assert int(own) < 200_000  # microseconds; measured 10,000 to 20,000
+
+
+@pytest.mark.parametrize(
+    "module", ["images", "draw", "report", "detections", "errors", "backbones", "sources"]
+)
+def test_the_ground_imports_no_tensorflow(module):
+    done = python(f"import tfcnn.{module}")
+    assert done.returncode == 0, done.stderr
+    assert not loaded(done) & set(HEAVY)
+
+
+def test_apps_have_a_group_a_line_and_a_module_each():
+    apps = cli.apps()
+    files = {path.stem for path in (ROOT / "apps").glob("*.py") if "\ndef main(run" in path.read_text()}
+    assert set(apps) == files and {"classify", "saliency", "demo", "download"} <= files
+    for group, summary in apps.values():
+        assert group in cli.GROUPS and 10 < len(summary) < 90 and not summary.endswith(".")
+    listing = cli.listing()
+    assert all(re.search(rf"^  {name} +\S", listing, re.M) for name in apps)
+    assert all(len(line) <= 120 for line in listing.splitlines())
+
+
+@pytest.mark.parametrize("name", list(cli.apps()))
+def test_help_needs_no_tensorflow_and_describes_every_flag(name):
+    code = "import sys; sys.argv = ['tfcnn', *sys.argv[1:]]; from apps import cli; cli.main()"
+    done = python(code, name, "--help")
+    assert done.returncode == 0, done.stderr[-500:]
+    assert not loaded(done) & set(HEAVY)
+    assert done.stdout.startswith(f"tfcnn {name}: {cli.apps()[name][1]}\n")
+    common = done.stdout.index("Flags of every app\n")
+    own = done.stdout.find(f"Flags of {name}\n")
+    assert own < common
+    flags = re.findall(r"^  --(\w+)  \[default: (.+)\]\n((?:      .+\n?)+)", done.stdout, re.M)
+    assert len(flags) >= 20 and len(flags) == len(re.findall(r"^  --", done.stdout, re.M))
+    for flag, _, text in flags:
+        assert f"--{flag}=" in text and f"--{flag}=VALUE" not in text, f"{name} --{flag} shows no example"
+
+
+def test_an_unknown_app_is_answered_with_the_nearest():
+    done = python("import sys; sys.argv = ['tfcnn', 'clasify']; from apps import cli; cli.main()")
+    assert done.returncode == 2
+    message = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert len(message) == 1 and "classify" in message[0]
+
+
+def test_no_file_of_the_package_grows_without_end_or_is_called_misc():
+    for path in [*(ROOT / "tfcnn").rglob("*.py"), *(ROOT / "apps").glob("*.py")]:
+        assert len(path.read_text().splitlines()) <= 420, path
+        if "tfcnn" in path.parts[-3:]:
+            assert path.stem not in ("utils", "helpers", "common", "misc"), path
+
+
+def test_the_repository_stands_alone():
+    """No app, module or command reads the folder that holds the tests' data, or a path of one machine."""
+    for folder in ("apps", "tfcnn", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text()
+            assert "/work/" not in text and "/root/" not in text, path
+            assert folder == "benchmarks" or "shared/" not in text, path
