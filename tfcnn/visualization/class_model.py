@@ -233,8 +233,12 @@ def yosinski(
     return Recipe(start, (Stage(problem, iterations, size),))
 
 
-# Side as a part of the whole, part of the steps, Adam's rate, weight of total variation.
-_STAGES = ((3 / 7, 0.62, 0.05, 0.01), (5 / 7, 0.23, 0.03, 0.02), (1.0, 0.15, 0.02, 0.04))
+# Part of the side, part of the steps, Adam's rate, weight of total variation, part of the noise, framed or not.
+_STAGES = (
+    (3 / 7, 0.62, 0.05, 0.01, 1.0, True),
+    (5 / 7, 0.23, 0.03, 0.02, 0.8, True),
+    (1.0, 0.15, 0.02, 0.04, 0.6, False),
+)
 
 
 def fourier(
@@ -251,10 +255,10 @@ def fourier(
     """Adam on decorrelated Fourier coefficients, under jitter, scale, rotation and noise, from small to
     large.
 
-    The picture begins at three sevenths of its size, where one object fills what the net sees, and is
-    enlarged
-    twice, so that detail grows on a shape that stays. Where the net has batch norm, its layers' statistics
-    are held near those of photographs.
+    The picture begins at three sevenths of its size, where one object fills what the net sees, and is enlarged
+    twice, so that detail grows on a shape that stays. A grey frame round the smaller ones draws the object into the
+    middle; without it the border, where a net sees zeros, collects fragments. Where the net has batch norm, its
+    layers' statistics are held near those of photographs.
 
     Args:
         net: a flat model from pixels; one that reads one size sees the small stages enlarged.
@@ -262,7 +266,7 @@ def fourier(
         size: side of the finished picture, pixels.
         iterations: steps of the three sizes together.
         statistics: weight of the distance from natural statistics.
-        noise: grey levels of white noise that the objective must bear.
+        noise: grey levels of white noise that the score must bear, at the smallest size.
         smooth: factor of the total variation's weights.
         decay: power of the frequency by which coefficients are scaled.
 
@@ -273,14 +277,16 @@ def fourier(
     if natural is not None and statistics:
         objective = objective - statistics * natural
     stages = []
-    for part, share, rate, variation in _STAGES:
+    for part, share, rate, variation, noisy, framed in _STAGES:
         side = max(8, round(part * size))
         changes = [
             transforms.jitter(max(1, side // 12)),
             transforms.scale([0.9, 0.95, 1.0, 1.05, 1.1]),
             transforms.rotate(list(range(-5, 6))),
-            transforms.noise(noise),
+            transforms.noise(noisy * noise),
         ]
+        if framed:
+            changes.insert(0, transforms.pad(side // 12))
         if open_net is None:
             changes.append(transforms.resize(size, size))
         problem = Problem(
