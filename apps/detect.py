@@ -43,8 +43,7 @@ def main(run: common.Run) -> None:
         rows = of_video(run, detector, names, ids, found, source)
     else:
         rows = of_pictures(run, detector, names, ids, found, given)
-    run.save_json(found, "detections.json")
-    run.save_json([{"id": i, "name": name} for i, name in zip(ids, names, strict=True)], "categories.json")
+    detectors.save(run, found, names, ids)
     run.table(["input", "objects", "best"], rows)
 
 
@@ -62,7 +61,7 @@ def of_pictures(run, detector, names, ids, found, given) -> list[list]:
         answers = detector.detect([p.prepared[0] for p in batch], [p.prepared[2] for p in batch], proposals)
         for picture, detections in zip(batch, answers, strict=True):
             with picture:
-                picture.entry["detections"] = entries(detections, names)
+                picture.entry["detections"] = detectors.entries(detections, names)
                 found += detections.to_coco(picture.stem, ids)
                 if run.flags.save_images:
                     picture.save(drawn(picture.prepared[1], detections, names), "detected", main=True)
@@ -93,7 +92,7 @@ def of_video(run, detector, names, ids, found, source) -> list[list]:
                 image = frame[..., ::-1]
                 (detections,) = detector.detect([detector.prepare(image)], [image.shape[:2]])
                 found += detections.to_coco(f"{stem}_{frames:06d}", ids)
-                entry["detections"].append(entries(detections, names))
+                entry["detections"].append(detectors.entries(detections, names))
                 if writer:
                     writer.write(drawn(image, detections, names)[..., ::-1])
                 frames += 1
@@ -128,14 +127,6 @@ def _open_video():
     rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
     size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
     return capture, name, rate, size
-
-
-def entries(detections, names) -> list[dict]:
-    """A picture's detections for results.json."""
-    return [
-        {"label": names[label], "index": int(label), "score": float(score), "box": box.tolist()}
-        for box, score, label in zip(detections.boxes, detections.scores, detections.labels, strict=True)
-    ]
 
 
 def drawn(image, detections, names):

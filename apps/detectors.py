@@ -30,7 +30,10 @@ SCALES = flags.DEFINE_list(
     "scales", [], "Look at each picture at several sizes, in pixels, e.g. --scales=224,320,416"
 )
 PROPOSALS = flags.DEFINE_string(
-    "proposals", None, "Of a Fast R-CNN: results.json of the app propose over the same pictures"
+    "proposals",
+    None,
+    "Of a Fast R-CNN: results.json of the app propose over the same pictures, e.g. "
+    "--proposals=out/propose/results.json",
 )
 FLIP = flags.DEFINE_bool("flip", False, "Look at each picture mirrored, too")
 
@@ -96,6 +99,20 @@ def open_detector(run, sources: list[str]):
     ids = cards[0].get("category_ids") or list(range(1, detector.classes + 1))
     run.net = ",".join(sources)
     return detector, names[0], ids, given
+
+
+def entries(detections, names) -> list[dict]:
+    """A picture's detections for results.json."""
+    return [
+        {"label": names[label], "index": int(label), "score": float(score), "box": box.tolist()}
+        for box, score, label in zip(detections.boxes, detections.scores, detections.labels, strict=True)
+    ]
+
+
+def save(run, found: list[dict], names: list[str], ids: list[int]) -> None:
+    """Writes detections.json, a COCO results list, and categories.json."""
+    run.save_json(found, "detections.json")
+    run.save_json([{"id": i, "name": name} for i, name in zip(ids, names, strict=True)], "categories.json")
 
 
 def _size(text: str) -> int:

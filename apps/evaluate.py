@@ -128,7 +128,16 @@ def of_models(run, data, models: list[str]):
         run.results["images_per_second"] = round(progress.rate, 2)
     for file, why in refused.items():
         run.refuse(file, why)
-    return {image: renamed(detections, index) for image, detections in found.items()}
+    found = {image: renamed(detections, index) for image, detections in found.items()}
+    rows = []
+    for record in records:
+        if record.image_id in found:
+            detections = found[record.image_id]
+            entry = {"file": record.file, "width": record.width, "height": record.height}
+            run.add(entry | {"detections": detectors.entries(detections, data.classes)})
+            rows += detections.to_coco(record.image_id, data.category_ids)
+    detectors.save(run, rows, data.classes, data.category_ids)
+    return found
 
 
 def renamed(detections, index: list[int]):

@@ -259,6 +259,7 @@ class DetectionOutput(keras.layers.Layer):
         super().__init__(**kwargs)
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         self.max_detections = max_detections
+        self.supports_jit = False  # suppression is a kernel of its own
 
     def call(self, inputs):
         logits, deltas, regions, image = inputs

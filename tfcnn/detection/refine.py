@@ -78,30 +78,24 @@ def find(
     return {"boxes": kept, "scores": kept_scores, "labels": labels, "count": count}
 
 
-def vote(kept, labels, boxes, scores, overlap=0.5):
-    """Box voting: the score-weighted mean of all candidates of a detection's class that overlap it.
+def vote(kept, labels, boxes, scores):
+    """Box voting among the candidates of each detection's own class.
 
     Args:
         kept: float32 [N, D, 4]; labels: int32 [N, D], -1 is padding.
         boxes: float32 [N, Q, K or 1, 4]; scores: float32 [N, Q, K]: the candidates before suppression.
-        overlap: least IoU of a voter.
 
     Returns:
         float32 [N, D, 4]; padding stays zeros.
-
-    Source: Gidaris and Komodakis 2015, section 5; the threshold is their program's.
     """
     label = tf.maximum(labels, 0)
-    weight = tf.gather(tf.transpose(scores, [0, 2, 1]), label, batch_dims=1)  # [N, D, Q]
+    weights = tf.gather(tf.transpose(scores, [0, 2, 1]), label, batch_dims=1)  # [N, D, Q]
     if boxes.shape[2] == 1:
-        voter = tf.broadcast_to(boxes[:, None, :, 0], tf.concat([tf.shape(weight), [4]], axis=0))
+        voted = nms.vote(kept, boxes[:, :, 0], weights)
     else:
-        voter = tf.gather(tf.transpose(boxes, [0, 2, 1, 3]), label, batch_dims=1)  # [N, D, Q, 4]
-    iou = box_ops.iou(kept[:, :, None], voter)[:, :, 0]  # [N, D, Q]
-    weight = tf.where(iou >= overlap, weight, 0.0)
-    total = tf.reduce_sum(weight, axis=-1, keepdims=True)
-    mean = tf.reduce_sum(weight[..., None] * voter, axis=2) / tf.maximum(total, 1e-9)
-    return tf.where((labels >= 0)[..., None] & (total > 0), mean, kept)
+        own = tf.gather(tf.transpose(boxes, [0, 2, 1, 3]), label, batch_dims=1)  # [N, D, Q, 4]
+        voted = nms.vote(kept[:, :, None], own, weights[:, :, None])[:, :, 0]
+    return tf.where((labels >= 0)[..., None], voted, kept)
 
 
 def _proposed(looks, base, count):

@@ -125,6 +125,7 @@ class Proposals(keras.layers.Layer):
         super().__init__(**kwargs)
         self.grid = AnchorGrid(tuple(map(tuple, sizes)), tuple(ratios), tuple(strides))
         self.count, self.before_nms, self.nms_threshold = count, before_nms, nms_threshold
+        self.supports_jit = False  # suppression is a kernel of its own
 
     def anchors(self, maps):
         """The anchors of these maps, float32 [A, 4]."""
