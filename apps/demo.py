@@ -41,7 +41,7 @@ RUNNING: list[subprocess.Popen] = []
 
 def main(run: common.Run) -> None:
     examples = chosen(ONLY.value)
-    run.begin()
+    run.write_flags()  # makes output_dir before the examples write into it
     folders: dict[str, concurrent.futures.Future] = {}
     begun = time.monotonic()
     with run.progress(len(examples), "demo", "examples") as progress:

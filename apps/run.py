@@ -166,7 +166,7 @@ class Run:
         try:
             for folder in reversed([self.output_dir, *self.output_dir.parents]):
                 if not folder.is_dir():
-                    folder.mkdir()
+                    folder.mkdir(exist_ok=True)
                     made.append(folder)
             probe = self.output_dir / f".{os.getpid()}.part"
             probe.touch()
@@ -175,7 +175,8 @@ class Run:
             raise InputError(f"--output_dir={self.output_dir} cannot be written: {error.strerror}") from error
         finally:
             for folder in reversed(made):
-                folder.rmdir()
+                with contextlib.suppress(OSError):  # another run may have written there by now
+                    folder.rmdir()
         if not self.flags.overwrite and not self.resume and (self.output_dir / RESULTS).exists():
             raise InputError(f"{self.output_dir} holds a {RESULTS}, and --overwrite=false")
 

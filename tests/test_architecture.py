@@ -94,3 +94,11 @@ def test_the_repository_stands_alone():
             text = path.read_text()
             assert "/work/" not in text and "/root/" not in text, path
             assert folder == "benchmarks" or "shared/" not in text, path
+
+
+def test_the_text_speaks_of_the_program_only():
+    words = re.compile(r"\b(chat" + r"bot|ass" + r"istant|language mo" + r"del|a" + r"gents?)\b", re.I)
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    for name in tracked.stdout.split():
+        if name.endswith((".py", ".md", ".toml", ".txt", "Makefile")):
+            assert not words.search((ROOT / name).read_text()), name
