@@ -201,10 +201,8 @@ def release(run, model, data: str, classes: list[str], licence: str, float16: bo
     """
     from tfcnn.training import releases
 
-    lines = usage.as_lines(run.flags, run.flag_names)
-    lines = [
-        line for line in lines if not line.startswith(("--output_dir", "--quiet", "--device", "--threads"))
-    ]
+    names = [name for name in run.flag_names if name not in usage.OF_THE_MACHINE]
+    lines = usage.as_lines(run.flags, names)
     card = {
         "data": data,
         "classes": classes,

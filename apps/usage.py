@@ -12,8 +12,8 @@ from tfcnn.errors import InputError
 # Flags of one call only: they are no part of the command that flags.txt repeats.
 _OF_ONE_CALL = {"flagfile", "undefok", "help", "version", "list_nets", "list_layers", "list_classes"}
 # Flags that change how a run is made, not what it makes: a trainer resumes whatever they say.
-_OF_THE_MACHINE = {"output_dir", "device", "threads", "quiet", "verbosity", "debug", "overwrite", "resume"}
-_OF_THE_MACHINE |= {"checkpoint_minutes", "save_images"}
+OF_THE_MACHINE = {"output_dir", "device", "threads", "quiet", "verbosity", "debug", "overwrite", "resume"}
+OF_THE_MACHINE |= {"checkpoint_minutes", "save_images"}
 
 
 def nearest(name: str, names) -> list[str]:
@@ -107,7 +107,7 @@ def differences(there: list[str], here: list[str]) -> list[str]:
     """Where two flagfiles ask for different work: "--seed=1 there, its default here" a flag."""
     pairs = [_by_name(there), _by_name(here)]
     found = []
-    for name in sorted((pairs[0].keys() | pairs[1].keys()) - _OF_THE_MACHINE):
+    for name in sorted((pairs[0].keys() | pairs[1].keys()) - OF_THE_MACHINE):
         old, new = (" ".join(side.get(name, [])) or f"--{name} as its default" for side in pairs)
         if old != new:
             found.append(f"{old} there, {new} here")

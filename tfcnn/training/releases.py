@@ -150,23 +150,42 @@ def clean_config(config: dict) -> dict:
 
 
 def _weights_file(content: bytes, float16: bool) -> bytes:
-    """Copies the weights' HDF5 file, kernels as float16 where that holds them."""
-    buffer = io.BytesIO()
-    with h5py.File(io.BytesIO(content), "r") as source, h5py.File(buffer, "w", libver="latest") as target:
+    """Copies the weights' HDF5 file, kernels as float16 where that holds them, without the time of its making."""
+    with tempfile.TemporaryDirectory() as scratch, h5py.File(io.BytesIO(content), "r") as source:
+        path = pathlib.Path(scratch) / "weights.h5"
+        with _timeless_file(path) as target:
 
-        def copy(name, node):
-            if isinstance(node, h5py.Dataset):
-                array = node[()]
-                kernel = array.ndim > 1 and array.dtype == np.float32
-                if float16 and kernel and np.abs(array).max(initial=0) <= np.finfo(np.float16).max:
-                    array = array.astype(np.float16)
-                made = target.create_dataset(name, data=array)
-            else:
-                made = target.require_group(name)
-            for key, value in node.attrs.items():
-                made.attrs[key] = value
+            def copy(name, node):
+                if isinstance(node, h5py.Dataset):
+                    made = target.create_dataset(name, data=_stored(node[()], float16))
+                else:
+                    made = h5py.Group(
+                        h5py.h5g.create(target.id, name.encode(), gcpl=_timeless(h5py.h5p.GROUP_CREATE))
+                    )
+                for key, value in node.attrs.items():
+                    made.attrs[key] = value
 
-        source.visititems(copy)
-        for key, value in source.attrs.items():
-            target.attrs[key] = value
-    return buffer.getvalue()
+            source.visititems(copy)
+            for key, value in source.attrs.items():
+                target.attrs[key] = value
+        return path.read_bytes()
+
+
+def _stored(array: np.ndarray, float16: bool) -> np.ndarray:
+    kernel = array.ndim > 1 and array.dtype == np.float32
+    fits = kernel and np.abs(array).max(initial=0) <= np.finfo(np.float16).max
+    return array.astype(np.float16) if float16 and fits else array
+
+
+def _timeless(kind):
+    """HDF5's properties for making a group or file that does not keep when it was made."""
+    properties = h5py.h5p.create(kind)
+    properties.set_obj_track_times(False)
+    return properties
+
+
+def _timeless_file(path: pathlib.Path) -> h5py.File:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)  # half as large for small layers
+    made = h5py.h5f.create(str(path).encode(), h5py.h5f.ACC_TRUNC, _timeless(h5py.h5p.FILE_CREATE), access)
+    return h5py.File(made)
