@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfcnn.backbones import classifier
 from tfcnn.backbones.layers import CeilMaxPooling2D, GroupedConv2D, LocalResponseNormalization, Preprocess
 from tfcnn.backbones.table import NETS, PREPROCESSINGS
 
@@ -43,6 +44,19 @@ def test_preprocess_keeps_float32_under_mixed_precision():
         keras.config.set_dtype_policy("float32")
     values = np.full((1, 1, 1, 3), 200.1, np.float32)
     np.testing.assert_allclose(np.asarray(model(values), np.float64), 72.6, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_classifiers_end_in_float32_under_mixed_precision(random, policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        nets = [classifier(name, None, classes=5, size=99) for name in ("alexnet", "mobilenet_v2")]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    picture = random.uniform(0, 255, (1, 99, 99, 3)).astype(np.float32)
+    for net in nets:
+        for values in net(picture).values():
+            assert values.dtype == tf.float32 and np.isfinite(values).all()
 
 
 def test_local_response_normalization_is_caffes(random):

@@ -60,7 +60,9 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.depth_radius, self.bias, self.alpha, self.beta = depth_radius, bias, alpha, beta
 
     def call(self, x):
-        return tf.nn.local_response_normalization(x, self.depth_radius, self.bias, self.alpha, self.beta)
+        exact = tf.cast(x, tf.float32)  # there is no kernel for bfloat16, and squares leave float16
+        y = tf.nn.local_response_normalization(exact, self.depth_radius, self.bias, self.alpha, self.beta)
+        return tf.cast(y, x.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape

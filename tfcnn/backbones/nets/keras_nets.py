@@ -47,7 +47,12 @@ def _build(application, x, classes):
     options = {"classes": classes, "classifier_activation": None} if classes else {}
     model = application(weights=None, include_top=bool(classes), input_tensor=x, **options)
     _name_by_number(model.layers)
-    return {"logits": model.output} if classes else model.output
+    if not classes:
+        return model.output
+    logits = model.output
+    if logits.dtype != "float32":  # mixed precision ends in full numbers
+        logits = keras.layers.Activation("linear", dtype="float32", name="logits")(logits)
+    return {"logits": logits}
 
 
 def _name_by_number(layers):
