@@ -23,9 +23,18 @@ CLASS = flags.DEFINE_string(
 LAYER = flags.DEFINE_string(
     "layer", None, "Ask a channel of this layer instead of a class, e.g. --layer=stage5"
 )
+VIEWS = flags.DEFINE_enum(
+    "views",
+    "1",
+    ["1", "10"],
+    "One view as classify sees the picture; or, as the paper, the mean over the four corners, the middle and "
+    "their mirror images, which shows all of it",
+)
 CHANNEL = flags.DEFINE_integer(
     "channel", None, "Which channel of --layer; none takes the most active, e.g. --channel=7", lower_bound=0
 )
+
+LONGEST = 16_000  # pixels that a picture may be stretched to for its ten views
 
 
 def main(run: common.Run) -> None:
@@ -49,23 +58,53 @@ def main(run: common.Run) -> None:
     rows = []
     for picture in run.pictures():
         with picture:
-            seen, _ = images.resize(picture.image, net.size, run.flags.resize)
+            seen = seen_by(net.size, picture.image, run.flags.resize)
             shown = []
             picture.show(seen, "what the net sees")
             for index in indices:
-                values, (found,), (answers,) = maps(
-                    seen[None].astype(np.float32), np.array([index], np.int32)
-                )
-                shown.append(describe(net, int(found), answers.numpy()))
+                values, found, answers = ask(maps, seen, net.size, index)
+                shown.append(describe(net, found, answers))
                 kind = f"_{found}" if len(indices) > 1 else ""
-                grey = saliency.picture(values[0].numpy())
+                grey = saliency.picture(values)
                 picture.save(grey, f"saliency{kind}", shown[-1]["label"], main=len(shown) == 1)
-                picture.save(draw.heat_map(grey, seen), f"overlay{kind}", "the same over the picture")
-            picture.entry |= {"class": shown[0], "method": METHOD.value, "layer": LAYER.value}
+                coarse, _ = images.resize(grey[..., None], [max(1, side // 4) for side in grey.shape])
+                picture.save(
+                    draw.heat_map(coarse[..., 0], seen), f"overlay{kind}", "its mean over 4 x 4 pixels"
+                )
+            picture.entry |= {
+                "class": shown[0],
+                "method": METHOD.value,
+                "layer": LAYER.value,
+                "views": int(VIEWS.value),
+            }
             if len(shown) > 1:
                 picture.entry["classes"] = shown
             rows += [[picture.name, each["label"], f"{each['score']:.4g}"] for each in shown]
     run.table(["file", "channel" if LAYER.value else "class", "score"], rows)
+
+
+def seen_by(size, image, resize):
+    """What the net sees of a picture, or with --views=10 what its views are cut from: the same scale, all of it."""
+    if VIEWS.value == "1":
+        return images.resize(image, size, resize)[0]
+    side = round(size / 0.875)
+    if resize != "crop":
+        return images.resize(image, side, resize)[0]
+    shorter, longer = sorted(image.shape[:2])
+    if longer * side / shorter > LONGEST:
+        least = -(-longer * side // LONGEST)
+        raise InputError(f"too long for ten views: at this length its shorter side needs {least} pixels")
+    return images.resize(image, [round(length * side / shorter) for length in image.shape[:2]])[0]
+
+
+def ask(maps, seen, size, index):
+    """(map [H, W], class or channel, answers [K]) of one picture."""
+    from tfcnn.visualization import saliency
+
+    if VIEWS.value == "10":
+        return saliency.mean_of_views(maps, seen, size, index)
+    values, (found,), (answers,) = maps(seen[None].astype(np.float32), np.array([index], np.int32))
+    return values[0].numpy(), int(found), answers.numpy()
 
 
 def describe(net, index, answers):

@@ -79,6 +79,23 @@ def test_a_channel_is_asked_by_its_mean_over_places(net):
         gradients.channel_gradients(net, "frist")
 
 
+def test_ten_views_are_laid_where_they_were_cut_out_and_mirrored_back():
+    image = np.random.default_rng(0).integers(0, 256, (12, 15, 3)).astype(np.uint8)
+
+    def maps(views, indices):  # stands for a net whose map of a view is the view's own red channel
+        answers = np.stack([views[:, 0, 0, 0], np.full(10, 90.0)], axis=1)
+        return views[..., 0], np.where(indices < 0, answers.argmax(-1), indices), answers
+
+    found, index, answers = saliency.mean_of_views(maps, image, 10, gradients.BEST)
+    assert np.allclose(found, image[..., 0])
+    views, places = saliency.ten_views(image, 10)
+    assert places == [(0, 0), (0, 5), (2, 0), (2, 5), (1, 2)]
+    assert (views[6] == image[0:10, 5:15][:, ::-1]).all()
+    assert answers[1] == 90 and index == int(views[:, 0, 0, 0].mean() < 90)
+    wide, *_ = saliency.mean_of_views(maps, np.full((10, 45, 3), 8, np.uint8), 10, 0)
+    assert (wide[:, :10] == 8).all() and (wide[:, 10:17] == 0).all() and (wide[:, 17:27] == 8).all()
+
+
 def test_the_picture_of_a_map_is_black_at_nothing_and_white_at_its_brightest():
     grey = saliency.picture(np.arange(1000.0).reshape(20, 50))
     assert grey[0, 0] == 0 and grey.max() == 255 and (grey == 255).sum() == 5

@@ -44,6 +44,51 @@ def saliency_maps(gradients: Callable) -> Callable:
     return maps
 
 
+def ten_views(image: np.ndarray, size: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Gives the corners and the middle of a picture, then the mirror images of these five.
+
+    Args:
+        image: [H, W, 3], neither side below `size`.
+        size: side of a view.
+
+    Returns:
+        [10, size, size, 3], and the (y, x) of each of the five.
+    """
+    down, right = image.shape[0] - size, image.shape[1] - size
+    places = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
+    views = np.stack([image[y : y + size, x : x + size] for y, x in places])
+    return np.concatenate([views, views[:, :, ::-1]]), places
+
+
+def mean_of_views(maps: Callable, image: np.ndarray, size: int, index: int):
+    """Gives the mean of the saliency maps of ten views, each laid where it was cut out and mirrored back.
+
+    Args:
+        maps: what `saliency_maps` gives.
+        image: [H, W, 3], 0..255, neither side below `size`; what no view sees (of long pictures) stays 0.
+        size: side of a view.
+        index: the class; BEST takes the best of the views' mean answer.
+
+    Returns:
+        map [H, W], index, mean answers [K].
+
+    Source: Simonyan, Vedaldi, Zisserman, section 3.1: averaged over 10 cropped and mirrored sub-images.
+    """
+    views, places = ten_views(image.astype(np.float32), size)
+    found, chosen, answers = maps(views, np.full(10, index, np.int32))
+    answers = np.mean(answers, axis=0)
+    if index < 0:
+        index = int(np.argmax(answers))
+        if (np.array(chosen) != index).any():
+            found = maps(views, np.full(10, index, np.int32))[0]
+    total, count = np.zeros(image.shape[:2]), np.zeros(image.shape[:2])
+    found = np.array(found)
+    for straight, mirrored, (y, x) in zip(found[:5], found[5:], places, strict=True):
+        total[y : y + size, x : x + size] += straight + mirrored[:, ::-1]
+        count[y : y + size, x : x + size] += 2
+    return total / np.maximum(count, 1), index, answers
+
+
 def picture(saliency_map: np.ndarray, percentile: float = 99.5) -> np.ndarray:
     """Gives a map as a grey picture: 0 is black, the percentile and all above it white.
 
