@@ -15,6 +15,7 @@ import pytest
 from tfcnn import images
 from tfcnn.backbones import NETS, backbone, classifier, download, load_weights, offline, tap
 from tfcnn.backbones.rows import Weights
+from tfcnn.backbones.weights import locate
 from tfcnn.errors import InputError
 
 PICTURE = np.random.default_rng(0).uniform(0, 255, (1, 96, 96, 3)).astype(np.float32)
@@ -160,6 +161,15 @@ def test_what_is_no_file_of_weights(tmp_path):
         backbone("tiny", tmp_path / "none.h5")
     with pytest.raises(InputError, match="no ImageNet weights for tiny.*efficientnet_lite0"):
         backbone("tiny")
+
+
+def test_a_pth_of_efficientnet_lite():
+    path = locate("efficientnet_lite0", "imagenet")
+    model = backbone("efficientnet_lite0", path, ["stage2"])
+    expected = backbone("efficientnet_lite0", endpoints=["stage2"])(PICTURE)["stage2"]
+    np.testing.assert_array_equal(model(PICTURE)["stage2"], expected)
+    with pytest.raises(InputError, match="is of another net than tiny, it has stem_conv 3x3x3x32 where"):
+        backbone("tiny", path)
 
 
 @pytest.fixture

