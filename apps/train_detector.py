@@ -18,7 +18,10 @@ DETECTOR = flags.DEFINE_enum(
     "detector", "faster_rcnn", ["faster_rcnn", "fast_rcnn"], "With proposals of its own, or those of a file"
 )
 PROPOSALS = flags.DEFINE_string(
-    "proposals", None, "For --detector=fast_rcnn: results.json of the app propose over all pictures"
+    "proposals",
+    None,
+    "For --detector=fast_rcnn: results.json of the app propose over all pictures, e.g. "
+    "--proposals=out/propose/results.json",
 )
 RECIPE = flags.DEFINE_enum(
     "recipe", "joint", ["joint", "alternating"], "All four losses at once, or the paper's four steps"
@@ -39,7 +42,9 @@ POOLING = flags.DEFINE_enum("pooling", "align", ["align", "max"], "RoIAlign, or 
 CONTEXT = flags.DEFINE_bool("context", False, "Let each region see the whole picture's code, too (He et al.)")
 CLASS_AGNOSTIC = flags.DEFINE_bool("class_agnostic", True, "One box a region; false: one a class (the paper)")
 SIZES = flags.DEFINE_list(
-    "anchor_sizes", [], "Anchors' sizes in pixels of the net's picture; none: 24 to 280 in five steps"
+    "anchor_sizes",
+    [],
+    "Anchors' sizes in pixels of the net's picture, e.g. --anchor_sizes=32,64,128; none: five, 24 to 280",
 )
 CONSTANTS = flags.DEFINE_enum(
     "constants",
