@@ -54,8 +54,9 @@ def _of_factory(run, kind, size, endpoints):
     if flags.preprocessing:
         raise InputError("--preprocessing belongs to a --model; a net of the factory has its own")
     own_size = backbones.table.net(flags.net).size
-    run.runtime  # noqa: B018  (starts TensorFlow, silently, before the net does)
     weights = weights_of(run)
+    backbones.locate(flags.net, weights, bare=kind == "backbone")  # weights that cannot be had are said first
+    run.runtime  # noqa: B018  (starts TensorFlow, silently, before the net does)
     if kind == "backbone":
         return Net(flags.net, backbones.backbone(flags.net, weights, endpoints), size or own_size, [])
     model = backbones.classifier(flags.net, weights, size=size)

