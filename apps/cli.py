@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import pathlib
 import runpy
 import sys
@@ -37,7 +38,8 @@ def listing() -> str:
 def main() -> None:
     """What the console command calls."""
     if len(sys.argv) < 2 or sys.argv[1] in ("--help", "-h", "help"):
-        print(listing())
+        with contextlib.suppress(BrokenPipeError):  # the reader of our output went away
+            print(listing(), flush=True)
         return
     name = sys.argv[1].replace("-", "_")
     if sys.argv[1] == "--version":

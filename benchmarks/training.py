@@ -134,7 +134,15 @@ def main():
 
     measure("momentum", SGD(), momentum, quick, rounds)
     measure("adamw", AdamW(weight_decay=0.02), adam, quick, rounds)
-    measure("adamw, clipped, averaged", AdamW(weight_decay=0.02), adam, quick, rounds, clip_norm=10.0, average=0.998)
+    measure(
+        "adamw, clipped, averaged",
+        AdamW(weight_decay=0.02),
+        adam,
+        quick,
+        rounds,
+        clip_norm=10.0,
+        average=0.998,
+    )
 
 
 if __name__ == "__main__":
