@@ -9,7 +9,7 @@ from tfcnn import images
 from tfcnn.errors import InputError
 
 from . import canvas, common
-from .run import guarded
+from .output import guarded
 
 GROUP, SUMMARY = "art", "a picture full of what a net sees in it"
 

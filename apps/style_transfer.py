@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from absl import flags
 
 from tfcnn import images
@@ -79,7 +81,7 @@ def main(run: common.Run) -> None:
     for picture in run.pictures():
         with picture:
             content = canvas.fitted(picture.image, longer, run.flags.resize)
-            sizes = [max(1, round(max(content.shape[:2]) / 2**k)) for k in reversed(range(SIZES.value))]
+            sizes = coarse_to_fine(content.shape, style.SMALLEST)
             with run.progress(sum(steps), picture.name, "steps") as progress:
                 painting = style.transfer(
                     problem,
@@ -106,6 +108,13 @@ def main(run: common.Run) -> None:
             values = [f"{entry['value']:.4g}" for entry in (painting.history[0], painting.final)]
             rows.append([picture.name, f"{result.shape[1]}x{result.shape[0]}", *values])
     run.table(["file", "size", "loss at first", "at last"], rows)
+
+
+def coarse_to_fine(shape, smallest) -> list[int]:
+    """The longer sides to paint at; a size whose shorter side would be below `smallest` pixels is enlarged."""
+    longer, shorter = max(shape[:2]), min(shape[:2])
+    least = min(longer, math.ceil(smallest * longer / shorter))
+    return [max(least, round(longer / 2**k)) for k in reversed(range(SIZES.value))]
 
 
 def after(run, picture, progress, entry, image) -> None:

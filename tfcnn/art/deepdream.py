@@ -68,7 +68,7 @@ def _guided(layer, guide):
     def match(features):  # [N, h, w, C]
         best = tf.argmax(tf.tensordot(features, vectors, [[-1], [-1]]), axis=-1)
         wanted = tf.stop_gradient(tf.gather(vectors, best))
-        return tf.reduce_mean(features * wanted, axis=[1, 2, 3])
+        return tf.reduce_mean(tf.reduce_sum(features * wanted, axis=-1), axis=[1, 2])
 
     return objectives.of(f"guide {layer}", layer, match)
 

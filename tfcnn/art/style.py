@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from .. import images
+from ..backbones import Endpoint
 from ..errors import InputError
 from ..imageopt import lbfgs, minimize
 from .style_problem import Layers, StyleProblem
@@ -41,18 +42,18 @@ LAYERS = {
 }
 
 
-def layers_of(name: str, endpoints: Mapping[str, tuple[int, int]]) -> Layers:
+def layers_of(name: str, endpoints: Mapping[str, Endpoint]) -> Layers:
     """The layers of a net that has no recipe here: style from all its endpoints, content from the one at
     stride 8 or the middle one.
 
     Args:
         name: of the net.
-        endpoints: {name: (stride, channels)} of the factory's table.
+        endpoints: of the factory's table.
     """
     if name in LAYERS:
         return LAYERS[name]
     names = list(endpoints)
-    strides = [endpoints[each][0] for each in names]
+    strides = [endpoints[each].stride for each in names]
     content = names[strides.index(8)] if 8 in strides else names[len(names) // 2]
     return Layers((content,), tuple(names))
 

@@ -100,12 +100,13 @@ def lbfgs(
     def evaluate(x):
         if len(history) == evaluations:
             raise _Stop
-        terms, gradient = problem.value_and_gradient(tf.constant(x), draws)
+        point = tf.constant(x)
+        terms, gradient = problem.value_and_gradient(point, draws)
         history.append({name: term.numpy() for name, term in terms.items()})
         value = sum(history[-1].values())
         better = value < least
         best[better], least[better] = x[better], value[better]
-        moment = Moment(len(history), history[-1], lambda: problem.parameters.to_image(x).numpy())
+        moment = Moment(len(history), history[-1], lambda: problem.parameters.to_image(point).numpy())
         if callback is not None and callback(moment):
             raise _Stop
         return value.astype(np.float64), gradient.numpy()
