@@ -34,6 +34,9 @@ EXAMPLES = [
     "dataset_stats --dataset=shapes",
     "nets",
     "download",
+    "deepdream --image_size=400 --limit=2",
+    "style_transfer --image_size=288 --limit=1 --steps=40,30",
+    "music --seconds=3 --steps=30",
 ]
 SHOWN = 8  # pictures of an example on the page
 RUNNING: list[subprocess.Popen] = []
