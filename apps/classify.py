@@ -43,6 +43,8 @@ def main(run: common.Run) -> None:
         scores, maps = answer(np.stack([picture.prepared for picture in batch]).astype(np.float32))
         for i, picture in enumerate(batch):
             with picture:
+                if not np.isfinite(scores[i]).all():
+                    raise InputError("non-finite")
                 order = np.argsort(-scores[i], kind="stable")
                 picture.entry["predictions"] = [named(net, k, scores[i]) for k in order[: TOP.value]]
                 best = picture.entry["predictions"][0]

@@ -104,6 +104,11 @@ class Picture(Item):
             self.entry["notes"] = notes
         return image
 
+    def let_go(self) -> None:
+        """Free the pixels: the entries of a run live to its end."""
+        self.prepared = None
+        self.__dict__.pop("image", None)
+
 
 class Single(Item):
     """An Item outside any iteration: leaving its context takes it into the results."""

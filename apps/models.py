@@ -53,7 +53,9 @@ def _of_factory(run, kind, size, endpoints):
     flags = run.flags
     if flags.preprocessing:
         raise InputError("--preprocessing belongs to a --model; a net of the factory has its own")
-    own_size = backbones.table.net(flags.net).size
+    if flags.net not in backbones.NETS:
+        raise usage.unknown("net", flags.net, backbones.NETS, "--list_nets")
+    own_size = backbones.NETS[flags.net].size
     weights = weights_of(run)
     backbones.locate(flags.net, weights, bare=kind == "backbone")  # weights that cannot be had are said first
     run.runtime  # noqa: B018  (starts TensorFlow, silently, before the net does)

@@ -131,6 +131,7 @@ class Run:
                     yield batch
                     for picture in batch:
                         picture.finish()
+                        picture.let_go()
                     progress.advance(len(batch))
                     self.rate = round(progress.rate, 2)
                     batch = []

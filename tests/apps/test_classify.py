@@ -112,7 +112,7 @@ def test_a_model_of_ones_own_with_labels_slides_over_the_picture(run_app, photos
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--net=efficientnet"], ["efficientnet_lite0", "nearest"]),
+        (["--net=efficientnet"], ["efficientnet_lite0", "nearest", "--list_nets"]),
         (["--preprocessing=resnet50"], ["--model"]),
         (["--dense", "--runtime=litert"], ["--dense"]),
     ],
