@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def run_app():
     """A function from an app's name and its arguments to the finished process, its output as text."""
 
-    def run(name, *arguments, cwd=ROOT, timeout=300, **environment):
+    def run(name, *arguments, cwd=ROOT, timeout=900, **environment):
         variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
         command = [sys.executable, "-m", f"apps.{name}", *map(str, arguments)]
         return subprocess.run(

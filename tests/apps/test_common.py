@@ -108,7 +108,7 @@ def probe(tmp_path_factory):
 
     def run(*arguments, **options):
         process = start(*arguments, **options)
-        process.out, process.err = process.communicate(timeout=60)
+        process.out, process.err = process.communicate(timeout=300)
         return process
 
     run.start = start
@@ -256,7 +256,7 @@ def test_ctrl_c_writes_what_is_finished(probe, photos, tmp_path):
     process = probe.start(photos, f"--output_dir={tmp_path}", "--fail=slow")
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 130
     assert len(results(tmp_path)["images"]) == 1
     assert not [p for p in tmp_path.iterdir() if p.name.endswith(".part")]
@@ -343,7 +343,7 @@ def test_a_trainer_resumes_refuses_and_finishes(probe, tmp_path):
     assert process.stdout.readline() == "resumed at 0\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGUSR1)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 75 and "stopped by a signal" in err
     step = int((out / "step").read_text())
     assert 0 < step < 2000 and results(out)["finished"] is False

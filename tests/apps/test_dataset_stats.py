@@ -18,7 +18,7 @@ from tfcnn.datasets import coco, statistics, voc  # noqa: E402
 
 def run(*arguments, cwd=ROOT):
     command = [sys.executable, "-m", "apps.dataset_stats", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
 
 
 def test_a_set_with_broken_files(tmp_path):

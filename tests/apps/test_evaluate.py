@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 def evaluate(tmp_path, *flags, status=0):
     """Runs the app; its results.json, standard output and standard error."""
     command = [sys.executable, "-m", "apps.evaluate", *flags, f"--output_dir={tmp_path / 'out'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == status, done.stderr
     file = tmp_path / "out" / "results.json"
     return (json.loads(file.read_text()) if file.exists() else None), done.stdout, done.stderr

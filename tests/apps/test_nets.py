@@ -9,7 +9,7 @@ from tfcnn.backbones import NETS
 
 def test_nets_prints_the_table(tmp_path):
     command = [sys.executable, "-m", "apps.nets", f"--output_dir={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == len(NETS) + 2 and lines[-1].startswith("see ")
