@@ -42,10 +42,23 @@ def test_a_damaged_one_is_noticed_and_the_one_before_it_taken(tmp_path, harm):
     assert checkpoints.newest(tmp_path)[1] == {"step": 9}
 
 
+class Harmful:
+    """Would make a file if it were unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.path,)
+
+
 def test_nothing_is_unpickled(tmp_path):
-    np.savez(tmp_path / "step-1.npz", header=np.array([{"step": 1}], dtype=object))
+    header = np.frombuffer(b'{"step": 1}', np.uint8)
+    harmful = np.array([Harmful(tmp_path / "made")], dtype=object)
+    np.savez(tmp_path / "step-1.npz", header=header, weight=harmful)
     with pytest.raises(InputError):
         checkpoints.read(tmp_path / "step-1.npz")
+    assert not (tmp_path / "made").exists()
 
 
 def test_only_the_newest_are_kept_and_the_best_stays(tmp_path):

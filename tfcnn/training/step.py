@@ -112,7 +112,8 @@ class Step:
         examples = tf.cast(tf.shape(tf.nest.flatten(batch)[0])[0], tf.float32)
         seed = seed + [0, replica.replica_id_in_sync_group]
         weights = {name: v.value for name, v in self.weights.items()}
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(list(weights.values()))
             losses = {
                 n: tf.cast(v, tf.float32) for n, v in self.trainee.losses({**batch, "seed": seed}).items()
             }
