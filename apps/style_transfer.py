@@ -32,8 +32,8 @@ text = (
     "Layers whose style is taken, by commas; none takes the net's best, e.g. --style_layers=stem_conv,stage2"
 )
 STYLE_LAYERS = flags.DEFINE_string("style_layers", None, text)
-text = "Evaluations at each size, coarse to fine; one number serves all, e.g. --steps=200,100,50"
-STEPS = flags.DEFINE_string("steps", "120,80", text)
+text = "Evaluations at each size, coarse to fine; one number serves all, none takes 120 at the first size and 80 at "
+STEPS = flags.DEFINE_string("steps", None, text + "each other, e.g. --steps=200,100")
 text = "Sizes that are painted at, each twice the last, up to --image_size, e.g. --sizes=3"
 SIZES = flags.DEFINE_integer("sizes", 2, text, lower_bound=1, upper_bound=12)
 OPTIMIZER = flags.DEFINE_enum("optimizer", "lbfgs", ["lbfgs", "adam"], "How the picture is changed")
@@ -61,7 +61,7 @@ canvas.describe("Longer side of the result in pixels, e.g. --image_size=1024")
 
 
 def main(run: common.Run) -> None:
-    steps = canvas.numbers(STEPS.value, "steps", int)
+    steps = canvas.numbers(STEPS.value or "", "steps", int) or [120] + [80] * (SIZES.value - 1)
     steps = steps * SIZES.value if len(steps) == 1 else steps
     if len(steps) != SIZES.value or not all(steps):
         raise InputError(f"--steps={STEPS.value} gives no number above 0 for each of {SIZES.value} sizes")
@@ -82,6 +82,12 @@ def main(run: common.Run) -> None:
         with picture:
             content = canvas.fitted(picture.image, longer, run.flags.resize)
             sizes = coarse_to_fine(content.shape, style.SMALLEST)
+            needed = style.lbfgs_bytes(content.shape, CORRECTIONS.value) / 1e9
+            if OPTIMIZER.value == "lbfgs" and needed > 2:
+                run.say(
+                    f"L-BFGS takes about {needed:.1f} GB at {longer} px; --optimizer=adam, or a smaller "
+                    "--lbfgs_num_correction, takes less"
+                )
             with run.progress(sum(steps), picture.name, "steps") as progress:
                 painting = style.transfer(
                     problem,

@@ -66,7 +66,8 @@ def average_pooling(net: keras.Model) -> keras.Model:
     """
     pools = [layer for layer in net.layers if isinstance(layer, keras.layers.MaxPooling2D)]
     if not pools:
-        raise InputError(f"{net.name} has no max pooling that average pooling could replace")
+        name = net.name.removesuffix("_tapped")
+        raise InputError(f"{name} has no max pooling that average pooling could replace")
 
     def clone(layer):
         if not isinstance(layer, keras.layers.MaxPooling2D):
@@ -164,6 +165,11 @@ def scaled(shape: Sequence[int], longer: float) -> tuple[int, int]:
     """(height, width) of a picture of this shape whose longer side becomes `longer` pixels."""
     scale = math.ceil(longer) / max(shape[:2])
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def lbfgs_bytes(shape: Sequence[int], history_size: int) -> int:
+    """About how much memory L-BFGS takes for a picture of this shape: float64, 2 vectors a pair and some more."""
+    return math.prod(shape[:2]) * 3 * 8 * (2 * history_size + 10)
 
 
 def _resize(image, shape):
