@@ -12,7 +12,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "tfcnn needs Python 3.11 to 3.13; say which with: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "No venv module: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@
 
@@ -30,7 +30,7 @@ OLDEST_PYTHON ?= $(shell command -v python3.12 || command -v python3.11)
 .venv-oldest/.installed: requirements.txt pyproject.toml
 	@test -n "$(OLDEST_PYTHON)" || { echo "TensorFlow 2.18 needs Python 3.11 or 3.12"; exit 1; }
 	$(OLDEST_PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --upgrade pip
+	.venv-oldest/bin/python -m pip install --quiet --upgrade pip setuptools
 	.venv-oldest/bin/python -m pip install --quiet --editable '.[test]' 'tensorflow==2.18.*' 'keras==3.9.*'
 	@touch $@
 
