@@ -153,7 +153,7 @@ def test_truth_is_found_by_path_or_name_and_mistakes_are_named(tmp_path):
 
 def test_accuracy_by_hand():
     classes = [("s0", "cat"), ("s1", "crane"), ("s2", "crane"), ("s3", "dog")]
-    ranks = [(0, 0, 0), (0, 3, 1), (0, 3, 6), (1, 1, 0), (2, 3, 4)]  # truth, predicted, rank of the truth
+    ranks = [(0, 0, 0), (0, 3, 1), (0, 3, 5), (1, 1, 0), (2, 3, 4)]  # truth, predicted, rank of the truth
     metrics = classify.accuracy(ranks, classes)
     assert metrics["top1"] == 2 / 5 and metrics["top5"] == 4 / 5 and metrics["images"] == 5
     assert metrics["per_class"]["cat"] == {"index": 0, "images": 3, "top1": 1 / 3, "top5": 2 / 3}

@@ -29,7 +29,7 @@ from apps import common
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "start", "negatives"
-FAIL = flags.DEFINE_enum("fail", "no", ["no", "early", "nan", "bug", "late", "full", "gone", "slow"], "How to fail")
+FAIL = flags.DEFINE_enum("fail", "no", ["no", "early", "nan", "bug", "late", "full", "gone", "slow", "entry"], "How to fail")
 AMOUNT = flags.DEFINE_float("amount", 1.0, "How much, in parts of one, e.g. --amount=0.5", lower_bound=0.0)
 
 def main(run):
@@ -42,6 +42,8 @@ def main(run):
             if FAIL.value == "nan" and n == 1:
                 negative[0, 0, 0] = float("nan")
             picture.save(negative, "negative", main=True)
+            if FAIL.value == "entry" and n == 1:
+                picture.entry["deep"] = [{"value": float("inf")}]
         if n == 1 and FAIL.value == "bug":
             raise KeyError("a bug")
         if n == 1 and FAIL.value == "late":
@@ -69,6 +71,7 @@ TRAINER = '''
 import pathlib, sys, time
 from absl import flags
 from apps import common
+from tfcnn import images
 from tfcnn.training.runtime import Interrupted
 
 GROUP, SUMMARY = "start", "counts"
@@ -81,9 +84,9 @@ def main(run):
     print("resumed at", step, flush=True)
     while step < STEPS.value:
         step += 1
-        place.write_text(str(step))
+        images.write_text(place, str(step))
         if STEPS.value > 100:
-            time.sleep(0.01)
+            time.sleep(0.004)
         if run.stop:
             raise Interrupted("stopped by a signal")
     run.metrics["step"] = step
@@ -233,6 +236,11 @@ def test_a_failure_during_the_work_keeps_what_is_finished(probe, photos, tmp_pat
     assert len(results(tmp_path / "nan")["images"]) == 2
     assert not (tmp_path / "nan" / "b_negative.png").exists()
 
+    entry = probe(photos, f"--output_dir={tmp_path / 'entry'}", "--fail=entry")
+    assert entry.returncode == 1 and "b.jpg: non-finite" in entry.err
+    assert not (tmp_path / "entry" / "b_negative.png").exists()
+    assert (tmp_path / "entry" / "c_negative.png").exists()
+
     late = probe(photos, f"--output_dir={tmp_path / 'late'}", "--fail=late")
     assert late.returncode == 1 and one_line(late.err) == "probe: it will not do"
     assert len(results(tmp_path / "late")["images"]) == 1
@@ -339,30 +347,37 @@ def test_a_trainer_resumes_refuses_and_finishes(probe, tmp_path):
     def train(*arguments, **options):
         return probe(f"--output_dir={out}", *arguments, name="trainer", **options)
 
-    process = probe.start("--steps=2000", f"--output_dir={out}", name="trainer")
+    process = probe.start("--steps=400", f"--output_dir={out}", name="trainer")
     assert process.stdout.readline() == "resumed at 0\n"
     time.sleep(0.2)
     process.send_signal(signal.SIGUSR1)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 75 and "stopped by a signal" in err
     step = int((out / "step").read_text())
-    assert 0 < step < 2000 and results(out)["finished"] is False
+    assert 0 < step < 400 and results(out)["finished"] is False
 
     other = train("--steps=3", "--seed=1")
     assert other.returncode == 2
-    assert "--steps=2000 there" in one_line(other.err) and "--seed=1 here" in other.err
+    assert "--steps=400 there" in one_line(other.err) and "--seed=1 here" in other.err
     assert "resume=false" in other.err and int((out / "step").read_text()) == step
 
-    going_on = train("--steps=2000", "--threads=1", "--quiet")
+    going_on = train("--steps=400", "--threads=1", "--quiet")
     assert going_on.returncode == 0 and f"resumed at {step}" in going_on.out
-    finished = train("--steps=2000")
+    finished = train("--steps=400")
     assert finished.returncode == 0 and "resumed" not in finished.out and "finished" in finished.out
-    assert results(out)["metrics"] == {"step": 2000}
+    assert results(out)["metrics"] == {"step": 400}
 
     refused = train("--resume=false", "--overwrite=false", "--steps=4")
     assert refused.returncode == 2 and "--overwrite=false" in refused.err
     anew = train("--resume=false", "--steps=4")
     assert anew.returncode == 0 and "resumed at 0" in anew.out and results(out)["metrics"] == {"step": 4}
+    killed = probe.start("--resume=false", "--steps=400", f"--output_dir={out}", name="trainer")
+    assert killed.stdout.readline() == "resumed at 0\n"
+    killed.kill()
+    killed.communicate()
+    assert not (out / "results.json").exists()  # the finished run's would speak for the killed one
+    again = train("--steps=400")
+    assert again.returncode == 0 and re.search(r"resumed at \d+", again.out)
     assert probe(tmp_path / "x.png", name="trainer", cwd=tmp_path).returncode == 2
     foreign = probe(f"--output_dir={out}", "--images", str(ROOT), "--fail=early")
     assert foreign.returncode == 2
