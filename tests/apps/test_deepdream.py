@@ -74,9 +74,9 @@ def test_a_picture_too_small_is_refused_with_what_would_do(run):
 
 
 def test_wrong_layers_and_channels_end_before_any_work(run_app, tmp_path):
-    out = tmp_path / "out"
-    wrong = run_app("deepdream", "--layer=block7_expand_con", f"--output_dir={out}")
+    out, net = tmp_path / "out", ["--net=tiny", "--weights=none"]
+    wrong = run_app("deepdream", *net, "--layer=con4", f"--output_dir={out}")
     assert wrong.returncode == 2 and not out.exists()
-    assert len(wrong.stderr.strip().splitlines()[-1]) < 300 and "block7_expand_conv" in wrong.stderr
-    wrong = run_app("deepdream", "--layer=stage2", "--channel=3,24", f"--output_dir={out}")
-    assert wrong.returncode == 2 and "stage2 has channels 0 to 23" in wrong.stderr and not out.exists()
+    assert len(wrong.stderr.strip().splitlines()[-1]) < 300 and "conv4" in wrong.stderr
+    wrong = run_app("deepdream", *net, "--layer=conv3", "--channel=3,64", f"--output_dir={out}")
+    assert wrong.returncode == 2 and "conv3 has channels 0 to 63" in wrong.stderr and not out.exists()

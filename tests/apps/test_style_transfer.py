@@ -26,7 +26,6 @@ def folder(tmp_path_factory):
 def test_two_styles_coarse_to_fine(run_app, folder, tmp_path):
     command = [
         "style_transfer",
-        *(folder / name for name in ("cmyk.jpg", "grey.png", "narrow.png")),
         f"--style={folder / 'deep.png'},{folder / 'grey.png'}",
         "--style_blend_weights=2,1",
         "--style_scale=0.8",
@@ -35,7 +34,8 @@ def test_two_styles_coarse_to_fine(run_app, folder, tmp_path):
         "--save_iter=6",
         "--original_colors",
     ]
-    done = run_app(*command, f"--output_dir={tmp_path / 'a'}")
+    pictures = [folder / name for name in ("cmyk.jpg", "grey.png", "narrow.png")]
+    done = run_app(*command, *pictures, f"--output_dir={tmp_path / 'a'}")
     assert done.returncode == 1, done.stderr
     report = json.loads((tmp_path / "a" / "results.json").read_text())
     assert [file["file"].rsplit("/")[-1] for file in report["refused"]] == ["narrow.png"]
@@ -51,10 +51,11 @@ def test_two_styles_coarse_to_fine(run_app, folder, tmp_path):
             terms = {name: v for name, v in each.items() if name not in ("step", "size", "value")}
             assert each["value"] == pytest.approx(sum(terms.values()), rel=1e-5) and len(terms) == 12
         assert entry["final"]["value"] < entry["history"][5]["value"]
-    again = run_app(*command, f"--output_dir={tmp_path / 'b'}")
-    assert again.returncode == 1
-    for name in ("cmyk_styled.png", "grey_styled.png"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    alone = run_app(*command, pictures[0], f"--output_dir={tmp_path / 'b'}")
+    assert alone.returncode == 0
+    assert (tmp_path / "a" / "cmyk_styled.png").read_bytes() == (
+        tmp_path / "b" / "cmyk_styled.png"
+    ).read_bytes()
 
 
 def test_vgg_with_the_old_programs_options(run_app, weights, folder, tmp_path):
@@ -84,7 +85,9 @@ def test_vgg_with_the_old_programs_options(run_app, weights, folder, tmp_path):
 
 def test_wrong_flags_end_before_any_work(run_app, tmp_path):
     out = tmp_path / "out"
-    wrong = run_app("style_transfer", "--style_layers=stem_con", f"--output_dir={out}")
-    assert wrong.returncode == 2 and "stem_conv" in wrong.stderr and not out.exists()
+    wrong = run_app(
+        "style_transfer", "--net=tiny", "--weights=none", "--style_layers=con4", f"--output_dir={out}"
+    )
+    assert wrong.returncode == 2 and "conv4" in wrong.stderr and not out.exists()
     wrong = run_app("style_transfer", "--steps=5,4,3", f"--output_dir={out}")
     assert wrong.returncode == 2 and "--steps=5,4,3" in wrong.stderr and not out.exists()

@@ -9,6 +9,7 @@ from tfcnn.art import paint, style
 from tfcnn.art.style import Layers, StyleProblem, transfer
 from tfcnn.errors import InputError
 from tfcnn.imageopt import tapped
+from tfcnn.imageopt.objectives import gram_matrix
 
 RANDOM = np.random.default_rng(0)
 CONTENT = RANDOM.uniform(60, 200, (48, 64, 3)).astype(np.float32)
@@ -62,6 +63,20 @@ def test_the_loss_by_hand(net, relative):
     assert terms["match high"][0] == pytest.approx(expected, rel=1e-3)
     smooth = (np.sum(np.diff(x, axis=0) ** 2) + np.sum(np.diff(x, axis=1) ** 2)) / x.size
     assert terms["total_variation"][0] == pytest.approx(0.01 * smooth, rel=1e-4)
+
+
+def test_the_gradient_of_a_gram_matrix_is_that_of_the_plain_product():
+    features = tf.constant(RANDOM.normal(size=(2, 3, 4, 5)).astype(np.float32))
+    slope = tf.constant(RANDOM.normal(size=(2, 5, 5)).astype(np.float32))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(features)
+        plain = tf.einsum("nhwc,nhwd->ncd", features, features) / (3 * 4 * 5)
+        ours = gram_matrix(features)
+    np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-6)
+    expected = tape.gradient(plain, features, output_gradients=slope)
+    np.testing.assert_allclose(
+        tape.gradient(ours, features, output_gradients=slope), expected, rtol=1e-4, atol=1e-6
+    )
 
 
 def test_weights_of_0_leave_parts_out(net):
