@@ -55,6 +55,7 @@ class Run:
         self._began_at, self._shown = time.monotonic(), 0
         self._progress: list[Progress] = []
         self._table: tuple = ()
+        self._held: list[str] = []
         self._sheets: list[report.Entry] = []
         self._made_dir = False
 
@@ -69,8 +70,13 @@ class Run:
         return begun
 
     def say(self, line: str) -> None:
-        """A line on standard error for the person, not with --quiet."""
-        if not self.flags.quiet:
+        """A line on standard error for the person, not with --quiet; held back until the work begins.
+
+        So a command that is wrong is answered by its error alone.
+        """
+        if not self.begun:
+            self._held.append(line)
+        elif not self.flags.quiet:
             print(f"{self.app}: {line}", file=sys.stderr, flush=True)
 
     def sources(self) -> list[images.Source]:
@@ -146,6 +152,8 @@ class Run:
         if self.begun:
             return
         self.begun = True
+        for line in self._held:
+            self.say(line)
         if self.trainer:  # a killed run's flags say whose it is, and no older result speaks for it
             (self.output_dir / RESULTS).unlink(missing_ok=True)
             self.write_flags()
