@@ -32,6 +32,7 @@ EXAMPLES = [
     "saliency",
     "train_classifier --dataset=digits --net=tiny --image_size=32 --epochs=6",
     "dataset_stats --dataset=shapes",
+    "detect",
     "nets",
     "download",
     "deepdream --image_size=400 --limit=2",
