@@ -29,7 +29,8 @@ from apps import common
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "start", "negatives"
-FAIL = flags.DEFINE_enum("fail", "no", ["no", "early", "nan", "bug", "late", "full", "gone", "slow", "entry"], "How to fail")
+WAYS = ["no", "early", "nan", "entry", "bug", "late", "full", "gone", "slow"]
+FAIL = flags.DEFINE_enum("fail", "no", WAYS, "How to fail")
 AMOUNT = flags.DEFINE_float("amount", 1.0, "How much, in parts of one, e.g. --amount=0.5", lower_bound=0.0)
 
 def main(run):
