@@ -32,6 +32,7 @@ EXAMPLES = [
     "saliency",
     "train_classifier --dataset=digits --net=tiny --image_size=32 --epochs=6",
     "dataset_stats --dataset=shapes",
+    "train_detector --dataset=shapes --net=tiny --image_size=128 --steps=30 --validate_epochs=0 --validate_images=16",
     "detect",
     "nets",
     "download",
