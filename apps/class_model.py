@@ -43,7 +43,7 @@ DIRECTION = flags.DEFINE_float(
 STEPS = flags.DEFINE_integer(
     "steps",
     None,
-    "Steps; none takes fourier 350, simonyan 200, yosinski 1000, e.g. --steps=100",
+    "Steps; none takes fourier 350, simonyan 200, yosinski 500, e.g. --steps=100",
     lower_bound=1,
 )
 # Flags of one method each; the name in tfcnn where it is not the flag's.
@@ -64,7 +64,7 @@ flags.DEFINE_float(
     "smooth", 1.0, "fourier: factor of total variation's weight, e.g. --smooth=2", lower_bound=0.0
 )
 flags.DEFINE_float("frequency_decay", 1.0, "fourier: power of the frequency that coefficients fall with")
-flags.DEFINE_float("l2", 0.002, "simonyan: lambda, of the mean square in grey levels", lower_bound=0.0)
+flags.DEFINE_float("l2", 0.1, "simonyan: lambda, of the mean square in grey levels", lower_bound=0.0)
 flags.DEFINE_float("rate", 1.0, "simonyan: grey levels a step", lower_bound=0.0)
 flags.DEFINE_enum(
     "start_at",
@@ -98,8 +98,9 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_string(
     "lr_params",
-    "{'lr': 100}",
-    "yosinski: the policy's numbers, e.g. --lr_params=\"{'max_lr': 100, 'desired_prog': 2}\"",
+    "{'lr': 30000}",
+    "yosinski: the policy's numbers (his lr of 100 suits CaffeNet), "
+    "e.g. --lr_params=\"{'max_lr': 100, 'desired_prog': 2}\"",
 )
 
 
@@ -170,8 +171,6 @@ def method_options(values):
             raise InputError(f"--lr_params of --lr_policy={policy} has the form {{{form}}}") from error
     if STEPS.value:
         options["iterations"] = STEPS.value
-    elif METHOD.value == "yosinski":
-        options["iterations"] = 1000
     return options
 
 

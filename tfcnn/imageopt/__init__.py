@@ -4,6 +4,7 @@ from . import constraints, objectives, parameters, steps, transforms
 from .lbfgs import lbfgs
 from .objectives import IMAGE, Objective
 from .optimize import Moment, Problem, Result, maximize, minimize
+from .stages import Stage, through
 from .taps import any_size, layer_names, tapped
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Objective",
     "Problem",
     "Result",
+    "Stage",
     "any_size",
     "constraints",
     "layer_names",
@@ -22,5 +24,6 @@ __all__ = [
     "parameters",
     "steps",
     "tapped",
+    "through",
     "transforms",
 ]

@@ -55,10 +55,10 @@ class Problem:
         self.transform = transform
         self.constraint = constraint
         self.step = step or Adam(1.0)
-        self.value_and_gradient = tf.function(self._value_and_gradient, reduce_retracing=True)
-        self.update = tf.function(self._update, reduce_retracing=True)
-        self.advance = tf.function(self._advance, reduce_retracing=True)
-        self._evaluate = tf.function(self._terms, reduce_retracing=True)
+        self.value_and_gradient = _compiled(self._value_and_gradient)
+        self.update = _compiled(self._update)
+        self.advance = _compiled(self._advance)
+        self._evaluate = _compiled(self._terms)
 
     def _terms(self, image: tf.Tensor, seed: tf.Tensor | None) -> dict[str, tf.Tensor]:
         """Each weighted term of the objective, {name: [N]}; without a seed no transform is applied."""
@@ -96,6 +96,17 @@ class Problem:
     def evaluate(self, image) -> dict[str, np.ndarray]:
         """Give each weighted term {name: [N]} of finished pictures [N, H, W, 3], without any transform."""
         return {name: term.numpy() for name, term in self._evaluate(tf.cast(image, tf.float32), None).items()}
+
+
+def _compiled(method: Callable) -> Callable:
+    """Compile a problem's method by a function of its own, so that TensorFlow does not count the traces of many
+    problems as those of one.
+    """
+
+    def call(*arguments):
+        return method(*arguments)
+
+    return tf.function(call, reduce_retracing=True)
 
 
 class Moment:

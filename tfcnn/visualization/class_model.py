@@ -14,29 +14,21 @@ import numpy as np
 import tensorflow as tf
 
 from ..imageopt import (
-    Moment,
     Objective,
     Problem,
     Result,
+    Stage,
     constraints,
-    maximize,
     objectives,
     steps,
+    through,
     transforms,
 )
+from ..imageopt.optimize import Callback
 from ..imageopt.parameters import Fourier, normal_noise
 from ..imageopt.statistics import natural_statistics
 from ..imageopt.taps import any_size
 from ..imageopt.transforms import gaussian_blur
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """Part of a climb: a problem, for so many steps, on pictures of so many pixels a side."""
-
-    problem: Problem
-    steps: int
-    size: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +48,7 @@ class Recipe:
         """Steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
 
-    def climb(self, seeds: Sequence[int], *, seed: int = 0, callback: Callable[[Moment], None] | None = None):
+    def climb(self, seeds: Sequence[int], *, seed: int = 0, callback: Callback | None = None) -> Result:
         """Raise the objective.
 
         Args:
@@ -65,23 +57,9 @@ class Recipe:
             callback: called after each step with a Moment, counted through all stages.
 
         Returns:
-            A Result; its history goes through all stages.
+            The pictures, and a history through all stages.
         """
-        image, histories, done = self.start(seeds), [], 0
-        for index, stage in enumerate(self.stages):
-            if image.shape[1] != stage.size:
-                image = tf.image.resize(image, [stage.size, stage.size], "bicubic")
-
-            def count(moment, done=done):
-                moment.step += done
-                if callback is not None:
-                    callback(moment)
-
-            result = maximize(stage.problem, image, stage.steps, seed=seed + index, callback=count)
-            image, done = result.image, done + stage.steps
-            histories.append(result.terms)
-        terms = {name: np.concatenate([history[name] for history in histories]) for name in histories[0]}
-        return Result(result.image, terms, result.final)
+        return through(self.stages, self.start(seeds), up=True, seed=seed, callback=callback)
 
 
 def simonyan(
@@ -91,7 +69,7 @@ def simonyan(
     zero_rgb: np.ndarray,
     *,
     iterations: int = 200,
-    l2: float = 0.002,
+    l2: float = 0.1,
     rate: float = 1.0,
 ) -> Recipe:
     """argmax over I of S_c(I) - lambda |I|^2, from the zero picture.
@@ -130,7 +108,7 @@ class RegularizedStep:
     Args:
         zero_rgb: the colour that counts as zero: what decays, decays towards it.
         last: number of the last step, which only looks.
-        rate: of the gradient; under a wanted progress, its upper bound.
+        rate: of the gradient (his 100 is for CaffeNet, whose gradients are larger); with `progress` its bound.
         progress: None, or by how much a step should raise the score: the rate is progress / |g|^2 then.
         decay: x *= 1 - decay.
         blur_radius, blur_every: every so many steps a Gaussian of so many pixels.
@@ -145,7 +123,7 @@ class RegularizedStep:
 
     zero_rgb: tuple[float, float, float]
     last: int
-    rate: float = 100.0
+    rate: float = 30000.0
     progress: float | None = None
     decay: float = 0.0
     blur_radius: float = 0.0
