@@ -66,12 +66,14 @@ def main(run: common.Run) -> None:
         f"at {size} px; {steps} steps of {run.flags.batch_size * trainers.ACCUMULATE.value}"
     )
     with strategy.scope():
-        trainee, multiplier = make_trainee(run, row, weights, len(training.classes), size, check)
+        trainee, multiplier = make_trainee(run, row, weights, training.classes, size, check)
         data = batches
         if CACHE.value:
             trainee, data = on_features(run, trainee.networks["classifier"], training, validation, size)
     show_batch(run, batches, training.classes)
     result = trainers.train(run, trainee, data, steps=steps, best="top1", multiplier=multiplier)
+    for sheet in trainee.pictures():
+        run.sheet(sheet, "answers", "What the released net answers to pictures of the validation split")
     model = trainee.networks["classifier"]
     card = trainers.release(
         run,
@@ -154,7 +156,7 @@ def make_trainee(run, row, weights, classes, size, check):
     from tfcnn.training import freezing
     from tfcnn.training.classifier import Classifier
 
-    model = backbones.classifier(run.flags.net, weights, classes=classes, size=size)
+    model = backbones.classifier(run.flags.net, weights, classes=len(classes), size=size)
     for name in trainers.FREEZE.value:
         tapped = backbones.tap(model, [name], row.endpoints) if name in row.endpoints else model
         freezing.freeze(tapped, [name])
@@ -165,7 +167,9 @@ def make_trainee(run, row, weights, classes, size, check):
         freezing.synchronize_batch_norm(model)
     body = backbones.tap(model, [list(row.endpoints)[-1]], row.endpoints)
     given = {id(variable) for variable in body.variables} if weights is not None else set()
-    return Classifier(model, check, SMOOTHING.value), lambda v: BACKBONE_RATE.value if id(v) in given else 1.0
+    return Classifier(
+        model, check, classes, SMOOTHING.value
+    ), lambda v: BACKBONE_RATE.value if id(v) in given else 1.0
 
 
 def on_features(run, model, training, validation, size):
@@ -196,7 +200,7 @@ def on_features(run, model, training, validation, size):
             }
 
     data = features.Batches(cached[0], {"label": labels[0]}, run.flags.batch_size, run.flags.seed)
-    return Classifier(model, check, SMOOTHING.value, head), data
+    return Classifier(model, check, training.classes, SMOOTHING.value, head), data
 
 
 def features_of(run, body, part, name, size, mirror):

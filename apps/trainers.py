@@ -53,7 +53,7 @@ FREEZE = flags.DEFINE_list(
     "Layers that stay: an endpoint and all before it, names, patterns, e.g. --freeze=stage4,head_*",
 )
 AUGMENT = flags.DEFINE_string(
-    "augment", None, "How training pictures are changed: the name of a preset, e.g. --augment=none"
+    "augment", None, "How training pictures are changed, e.g. --augment=none; left out: as the data need it"
 )
 INIT = flags.DEFINE_string(
     "init", None, "Release (name, folder or .keras) whose weights to start from, e.g. --init=all_cnn_cifar10"

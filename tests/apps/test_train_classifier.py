@@ -40,6 +40,7 @@ def test_the_digits_are_learned_and_released(trained):
     assert card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert card["bytes"] == file.stat().st_size < 1e6
     assert Image.open(folder / "first_batch.png").size[0] > 100
+    assert found["files"] == ["first_batch.png", "answers.png"]
 
 
 def log(folder):

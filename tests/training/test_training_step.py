@@ -178,13 +178,17 @@ def test_each_step_and_batch_has_a_seed_of_its_own():
 
 
 def test_a_weight_without_a_gradient_is_left_alone_and_named():
-    net = small.small_net()
-    net.unused = keras.layers.Dense(2, name="unused")
-    net.unused.build((None, 3))
-    before, after, step, _ = moved(AdamW(weight_decay=0.5), net=net)
-    assert step.unreached == ["net/unused/kernel", "net/unused/bias"]
-    assert np.array_equal(before["unused/kernel"], after["unused/kernel"])
-    assert not np.array_equal(before["conv/kernel"], after["conv/kernel"])
+    trainee, batch = small.SmallTrainee(), one_batch()
+    image = keras.Input((4,))
+    trainee.networks["idle"] = keras.Model(image, keras.layers.Dense(2, name="unused")(image))
+    step = Step(trainee, AdamW(weight_decay=0.5))
+    step.compile({k: tf.TensorSpec(v.shape, v.dtype) for k, v in batch.items()})
+    before = step.state()
+    step([batch], RATE, [(0, 0)])
+    after = step.state()
+    assert step.unreached == ["idle/unused/kernel", "idle/unused/bias"]
+    moved = {n for n in before if n.startswith("weights/") and not np.array_equal(before[n], after[n])}
+    assert moved == {f"weights/net/{layer}/{w}" for layer in ("conv", "logits") for w in ("kernel", "bias")}
 
 
 @pytest.fixture

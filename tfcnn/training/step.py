@@ -179,7 +179,9 @@ class Step:
             # A young average would be the first, random weights: it starts as a plain mean of the last ones.
             decay = tf.minimum(self.average, (1.0 + t) / (10.0 + t))
             for variable, average in self._averages.values():
-                average.assign_add((1.0 - decay) * (variable - average))
+                tf.raw_ops.ResourceApplyGradientDescent(  # average -= (1 - decay) * (average - variable)
+                    var=average.handle, alpha=1.0 - decay, delta=average - variable
+                )
         self._refused.assign(0)
         if self._half:
             grow = self._good.assign_add(1) % GOOD_STEPS == 0
