@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import signal
 
 import keras
@@ -257,3 +258,18 @@ def test_a_log_line_that_a_kill_cut_off_is_dropped(tmp_path):
         file.write('{"step": 9, "losses": {}}\n{"step": 3, "losses": {"a": 1}')
     run(small.SmallTrainee(), tmp_path, steps=5)
     assert [line["step"] for line in lines(tmp_path / "log.jsonl")] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("tensorboard", [False, True])
+def test_a_full_disk_ends_the_run_with_a_sentence_and_the_last_good_checkpoint(tmp_path, tensorboard):
+    """The limit of a file's size stands in for the full disk."""
+    run(small.SmallTrainee(), tmp_path, steps=10, tensorboard=tensorboard)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(InputError, match="the last good (one|checkpoint) is kept; make room"):
+            run(small.SmallTrainee(), tmp_path, steps=40, tensorboard=tensorboard, checkpoint_minutes=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert checkpoints.newest(tmp_path / "checkpoints")[1]["step"] == 10
+    assert run(small.SmallTrainee(), tmp_path, steps=12).trained == 2

@@ -1,11 +1,15 @@
 """What a run writes down as it goes: a log of JSON lines, TensorBoard's files, and its speed."""
 
+import contextlib
 import json
 import os
 import pathlib
 import time
 
 import numpy as np
+import tensorflow as tf
+
+from ..errors import InputError
 
 
 class Journal:
@@ -19,50 +23,59 @@ class Journal:
       folder: where log.jsonl and tensorboard/ lie.
       step: the step that the run goes on from; later lines of a run that was killed are dropped.
       tensorboard: also write scalars and pictures for TensorBoard.
+
+    Raises (so do its methods):
+      InputError: the disk is full, or the folder cannot be written to.
     """
 
     def __init__(self, folder: pathlib.Path, step: int, tensorboard: bool = True):
+        self.folder = folder
         self.log, self.refusals = folder / "log.jsonl", folder / "refused.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        _drop_later(self.log, step)
-        _drop_later(self.refusals, step)
         self.board = None
-        if tensorboard:
-            import tensorflow as tf
-
-            with tf.device("CPU:0"):
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            _drop_later(self.log, step)
+            _drop_later(self.refusals, step)
+            if tensorboard:
                 self.board = tf.summary.create_file_writer(str(folder / "tensorboard"))
 
     def line(self, step: int, **fields) -> None:
         """Adds a line to the log, and its numbers to TensorBoard."""
-        _append(self.log, {"step": step, **fields})
-        if self.board:
-            import tensorflow as tf
-
-            with self.board.as_default():
-                for name, value in _scalars(fields):
-                    tf.summary.scalar(name, value, step=step)
+        with self._writing():
+            _append(self.log, {"step": step, **fields})
+            if self.board:
+                with self.board.as_default():
+                    for name, value in _scalars(fields):
+                        tf.summary.scalar(name, value, step=step)
 
     def refused(self, step: int, why: str, losses: dict, image_ids: list) -> None:
         """Adds a refused step and its images to refused.jsonl."""
-        _append(
-            self.refusals,
-            {"step": step, "why": why, "losses": losses, "image_ids": image_ids},
-        )
+        with self._writing():
+            _append(self.refusals, {"step": step, "why": why, "losses": losses, "image_ids": image_ids})
 
     def pictures(self, step: int, pictures: list[np.ndarray]) -> None:
         """Shows uint8 pictures [H, W, 3] in TensorBoard."""
         if self.board:
-            import tensorflow as tf
-
-            with self.board.as_default():
+            with self._writing(), self.board.as_default():
                 for k, picture in enumerate(pictures):
                     tf.summary.image(f"validation/{k}", picture[None], step=step)
 
     def flush(self) -> None:
         """Brings TensorBoard's files to the disk."""
         if self.board:
-            self.board.flush()
+            with self._writing():
+                self.board.flush()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            why = error.strerror if isinstance(error, OSError) else error.message
+            raise InputError(
+                f"{self.folder} cannot be written to ({why}): the last good checkpoint is kept; make room and "
+                "start the same command again."
+            ) from error
 
 
 class Clock:
