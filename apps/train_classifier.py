@@ -67,11 +67,14 @@ def main(run: common.Run) -> None:
     )
     with strategy.scope():
         trainee, multiplier = make_trainee(run, row, weights, training.classes, size, check)
-        data = batches
+        data, pictures = batches, [batches, check]
         if CACHE.value:
+            pictures = []
             trainee, data = on_features(run, trainee.networks["classifier"], training, validation, size)
     show_batch(run, batches, training.classes)
-    result = trainers.train(run, trainee, data, steps=steps, best="top1", multiplier=multiplier)
+    result = trainers.train(
+        run, trainee, data, steps=steps, best="top1", multiplier=multiplier, pictures=pictures
+    )
     for sheet in trainee.pictures():
         run.sheet(sheet, "answers", "What the released net answers to pictures of the validation split")
     model = trainee.networks["classifier"]
@@ -191,6 +194,8 @@ def on_features(run, model, training, validation, size):
     ]
     labels = [np.array([r.label for r in part.examples], np.int32) for part in (training, validation)]
 
+    labels[1][np.array(cached[1].image_ids) == ""] = -1
+
     def check():
         for first in range(0, len(labels[1]), run.flags.batch_size):
             rows = slice(first, first + run.flags.batch_size)
@@ -204,7 +209,7 @@ def on_features(run, model, training, validation, size):
 
 
 def features_of(run, body, part, name, size, mirror):
-    """A split's cache, written first where it is not there."""
+    """A split's cache, written first where it is not there; pictures that it lacks are refused."""
     import pathlib
 
     from tfcnn.datasets import pipeline
@@ -214,15 +219,8 @@ def features_of(run, body, part, name, size, mirror):
     ids = [str(record.image_id) for record in part.examples]
     wanted = features.fingerprint(body, ids, (size, size), run.flags.resize)
     if not folder.exists():
-        once = pipeline.batches(
-            part,
-            size=size,
-            batch_size=run.flags.batch_size,
-            resize=run.flags.resize,
-            shuffle=False,
-            repeat=False,
-            threads=run.threads,
-        )
+        how = {"size": size, "batch_size": run.flags.batch_size, "resize": run.flags.resize}
+        once = pipeline.batches(part, shuffle=False, repeat=False, threads=run.threads, **how)
         with run.progress(len(ids), f"features of {name}") as bar:
             features.write(
                 folder,
@@ -234,7 +232,14 @@ def features_of(run, body, part, name, size, mirror):
                 say=run.say,
                 progress=lambda done: bar.advance(done - bar.done),
             )
-    return features.read(folder, wanted)
+        trainers.refuse(run, once)
+    cache = features.read(folder, wanted)
+    missing = [r.file for r, there in zip(part.examples, cache.image_ids, strict=True) if not there]
+    known = {entry["file"] for entry in run.refused.values()}
+    for file in missing:
+        if file not in known:
+            run.refuse(file, f"it could not be read when {folder} was made")
+    return cache
 
 
 def show_batch(run, batches, classes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 
 from absl import flags
@@ -67,16 +68,21 @@ TENSORBOARD = flags.DEFINE_bool(
 
 
 def read_data():
-    """Opens the two splits.
+    """Opens the two splits, with --limit so many pictures of each, evenly spread.
 
     Returns:
         (training, validation): tfcnn.datasets.Dataset each.
 
     Raises:
-        InputError: no such data, or a picture's class that only one of them has.
+        InputError: no such data, a picture's class that only one of them has, or a flag of a trained model.
     """
     from tfcnn import datasets
 
+    for name in ("labels", "preprocessing", "allow_custom_objects"):
+        if flags.FLAGS[name].value:
+            raise InputError(
+                f"--{name} is for a --model; a trainer has its classes and pictures from --dataset"
+            )
     if not DATASET.value:
         raise InputError(f"--dataset is missing: one of {', '.join(datasets.READERS)}")
     parts = [
@@ -90,7 +96,16 @@ def read_data():
         raise InputError(
             f"{TRAIN_SPLIT.value} and {VAL_SPLIT.value} have other classes: {', '.join(odd[:3])}"
         )
-    return parts
+    return [limited(part, flags.FLAGS.limit) for part in parts]
+
+
+def limited(dataset, limit: int | None):
+    """The data set with at most `limit` pictures, evenly spread over it."""
+    count = len(dataset.examples)
+    if limit is None or limit >= count:
+        return dataset
+    kept = [dataset.examples[place * count // limit] for place in range(limit)]
+    return dataclasses.replace(dataset, examples=kept)
 
 
 def steps_of(batches, default_epochs: float) -> int:
@@ -120,7 +135,33 @@ def init_file():
     return path
 
 
-def train(run, trainee, batches, *, steps: int, best: str | None, multiplier=None, folder=None):
+def refuse(run, *sources) -> None:
+    """Lists pictures that could not be read among the run's refused ones, each once.
+
+    Args:
+        run: the app's run.
+        sources: tfcnn.datasets.pipeline.Batches.
+    """
+    known = {entry["file"] for entry in run.refused.values()}
+    for file, why in [found for source in sources for found in list(source.refused.items())]:
+        if file not in known:
+            known.add(file)
+            run.refuse(file, why)
+
+
+def say_broken(run, dataset) -> None:
+    """Says what of a data set its reader left out or clipped."""
+    if dataset.broken:
+        first = dataset.broken[0]
+        run.say(
+            f"{dataset.name}: {len(dataset.broken)} findings in the annotations, which dataset_stats lists; "
+            f"{first['file']}: {first['why']}; {first['rule']}"
+        )
+
+
+def train(
+    run, trainee, batches, *, steps: int, best: str | None, multiplier=None, folder=None, pictures=None
+):
     """Runs the loop as the flags say, shows its progress, and fills results.json.
 
     Args:
@@ -131,6 +172,7 @@ def train(run, trainee, batches, *, steps: int, best: str | None, multiplier=Non
         best: name of the figure whose highest value is the best; None: no validation.
         multiplier: function from a variable to the factor of its learning rate.
         folder: for checkpoints and logs; output_dir when None.
+        pictures: all Batches that read pictures in this run, whose unreadable ones are refused; None: `batches`.
 
     Returns:
         The loop's Result.
@@ -140,12 +182,16 @@ def train(run, trainee, batches, *, steps: int, best: str | None, multiplier=Non
     optimizer = optimizers.AdamW if OPTIMIZER.value == "adamw" else optimizers.SGD
     per_epoch = batches.steps_per_epoch / ACCUMULATE.value
     warmup = min(WARMUP.value, steps // 10)
+    pictures = [batches] if pictures is None else pictures
     run.begin()
+    for source in pictures:
+        say_broken(run, source.dataset)
     with run.progress(steps, "training", "steps") as bar:
 
         def progress(step, numbers):
             if not bar.done:
                 bar.skip(step - 1)
+            refuse(run, *pictures)
             losses = numbers["losses"] if len(numbers["losses"]) > 1 else {}
             bar.advance(
                 1,
@@ -177,6 +223,7 @@ def train(run, trainee, batches, *, steps: int, best: str | None, multiplier=Non
             stop=run.stop,
             say=run.say,
         )
+    refuse(run, *pictures)
     run.metrics |= {"last": result.last, "best": result.best}
     run.results |= {
         "steps": result.step,

@@ -4,6 +4,7 @@ import pytest
 import small_training as small
 import tensorflow as tf
 
+from tfcnn.errors import InputError
 from tfcnn.training.classifier import Classifier
 
 
@@ -53,3 +54,8 @@ def test_a_net_that_says_nothing_is_not_right():
     image = keras.Input((small.SIDE, small.SIDE, 3))
     silent = keras.Model(image, {"logits": keras.layers.Rescaling(0.0)(Fixed()(image))})
     assert Classifier(silent, lambda: [batch([0, 1, 2, 2])], list("abc")).validate()["top1"] == 0.25
+
+
+def test_a_split_without_a_readable_picture_is_said():
+    with pytest.raises(InputError, match="No picture of the validation split can be read"):
+        Classifier(fixed(), lambda: [batch([-1, -1])], list("abc")).validate()

@@ -1,4 +1,5 @@
 import json
+import resource
 
 import keras
 import numpy as np
@@ -119,6 +120,41 @@ def test_a_write_that_is_cut_off_leaves_no_cache(tmp_path):
         features.write(tmp_path / "f", net, broken, found(net), IDS, say=lambda text: None)
     with pytest.raises(InputError, match="no whole cache"):
         features.read(tmp_path / "f", found(net))
+
+
+def test_a_picture_that_cannot_be_read_leaves_its_row_empty_and_is_never_shown(tmp_path):
+    """The 10th and the last are unreadable: the others stay in their rows."""
+
+    def with_gaps():
+        for batch in once():
+            ids = [b"" if i in (b"picture9", b"picture36") else i for i in batch["image_id"].numpy()]
+            yield batch | {"image_id": tf.constant(ids)}
+
+    net = body()
+    features.write(tmp_path / "f", net, with_gaps, found(net), IDS, say=lambda text: None)
+    cache = features.read(tmp_path / "f", found(net))
+    assert cache.image_ids == ["" if k in (9, 36) else i for k, i in enumerate(IDS)]
+    expected = net(small.arrays()["image"])["top"].numpy()
+    np.testing.assert_allclose(
+        np.delete(cache.arrays["top"][:, 0], [9, 36], 0), np.delete(expected, [9, 36], 0), atol=2e-3
+    )
+    batches = features.Batches(cache, {"label": np.arange(37)}, 5, seed=4)
+    assert batches.steps_per_epoch == 7
+    shown = np.concatenate([b["label"] for b in batches(0).take(7).as_numpy_iterator()])
+    assert sorted(shown) == [k for k in range(37) if k not in (9, 36)]
+
+
+def test_a_disk_that_fills_ends_in_a_sentence(tmp_path):
+    """The limit of a file's size stands in for the full disk."""
+    net = body()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    try:
+        with pytest.raises(InputError, match="cannot be written to .*too large"):
+            features.write(tmp_path / "f", net, once, found(net), IDS, say=lambda text: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (tmp_path / "f").exists()
 
 
 def test_batches_show_every_picture_once_an_epoch_and_go_on_anywhere(cached):

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from .. import draw
+from ..errors import InputError
 
 SHOWN = 32  # pictures on a sheet
 
@@ -47,7 +48,11 @@ class Classifier:
         return {"softmax": tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(target, logits))}
 
     def validate(self) -> dict[str, float]:
-        """Gives `top1` and, of more than ten classes, `top5`, as shares, and the mean cross entropy `loss`."""
+        """Gives `top1` and, of more than ten classes, `top5`, as shares, and the mean cross entropy `loss`.
+
+        Raises:
+          InputError: no picture of the validation split can be read.
+        """
         ranks, losses = [], []
         for batch in self.validation():
             label = np.asarray(batch["label"])
@@ -59,6 +64,8 @@ class Classifier:
             )  # of equals the first counts
             ranks += np.sum((logits > own) | before, axis=1).tolist()
             losses += (np.logaddexp.reduce(logits, axis=1) - own[:, 0]).tolist()
+        if not ranks:
+            raise InputError("No picture of the validation split can be read: nothing can be measured.")
         figures = {"top1": float(np.mean(np.array(ranks) < 1)), "loss": float(np.mean(losses))}
         if len(self.classes) > 10:
             figures["top5"] = float(np.mean(np.array(ranks) < 5))

@@ -2,18 +2,18 @@
 
 A cache is a folder, made beside its place and renamed when it is whole:
 
-    index.json   {"format": 1, "fingerprint": {...}, "image_ids": [N names],
+    index.json   {"format": 1, "fingerprint": {...}, "image_ids": [N names, "" of a picture that was unreadable],
                   "arrays": {endpoint: {"file", "shape", "dtype", "sha256"}}}
     ENDPOINT.npy NumPy's own format, [N, V, h, w, C] (or [N, V, C]); V is 1, or 2 with each picture's mirror
-    image
+                 image
 
 The fingerprint says what the features depend on: the net's layers, its weights, the pictures and how they
-were
-brought to the net's size. A cache with another one is stale, and refused with what has changed.
+were brought to the net's size. A cache with another one is stale, and refused with what has changed.
 """
 
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Callable
@@ -34,7 +34,8 @@ CHUNK = 2**24  # bytes hashed at once
 class Cache:
     """A cache that was opened.
 
-    image_ids: N names.   arrays: {endpoint: float array [N, V, ...], mapped from the disk}.
+    image_ids: N names, "" where the picture could not be read and its row is empty.
+    arrays: {endpoint: float array [N, V, ...], mapped from the disk}.
     """
 
     image_ids: list[str]
@@ -84,8 +85,8 @@ def write(
     Args:
       folder: of the cache; one that is there is replaced.
       model: from pictures [N, H, W, 3] to a dict of endpoints with known shapes.
-      batches: a call that gives batches of `image` and `image_id` ("" pads the last one), once through, in
-        order.
+      batches: a call that gives batches of `image` and `image_id`, once through, in order; "" stands for a
+        picture that could not be read, and pads the last one.
       found: the `fingerprint`.
       image_ids: names of the pictures, in order.
       flip: keep the features of each picture's mirror image too.
@@ -94,9 +95,16 @@ def write(
       progress: called after each batch with the number of pictures done.
 
     Raises:
-      InputError: the disk has too little room.
+      InputError: the disk has too little room, or the folder cannot be written to.
     """
     folder = pathlib.Path(folder)
+    try:
+        _write(folder, model, batches, found, image_ids, flip, dtype, say, progress)
+    except OSError as error:
+        raise InputError(f"The features cannot be written to {folder}: {error.strerror}.") from error
+
+
+def _write(folder, model, batches, found, image_ids, flip, dtype, say, progress):
     views = 2 if flip else 1
     shapes = {name: (len(image_ids), views, *tensor.shape[1:]) for name, tensor in model.output.items()}
     needed = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape in shapes.values())
@@ -111,18 +119,22 @@ def write(
     beside.mkdir()
     files = {name: beside / f"{name}.npy" for name in shapes}
     arrays = {n: np.lib.format.open_memmap(files[n], "w+", dtype, shape) for n, shape in shapes.items()}
+    for file in files.values():
+        _reserve(file)
     compute = tf.function(lambda image: model(image, training=False), reduce_retracing=True)
-    done = 0
+    readable = []
     for batch in batches():
-        count = int(np.sum(batch["image_id"].numpy() != b""))
+        done = len(readable)
+        count = min(len(batch["image_id"]), len(image_ids) - done)
         for view in range(views):
             image = tf.reverse(batch["image"], [2]) if view else batch["image"]
             for name, features in compute(image).items():
                 arrays[name][done : done + count, view] = features.numpy()[:count]
-        done += count
+        readable += [i != b"" for i in batch["image_id"].numpy()[:count].tolist()]
         if progress:
-            progress(done)
-    index = {"format": FORMAT, "fingerprint": found, "image_ids": image_ids, "arrays": {}}
+            progress(len(readable))
+    ids = [i if there else "" for i, there in zip(image_ids, readable, strict=True)]
+    index = {"format": FORMAT, "fingerprint": found, "image_ids": ids, "arrays": {}}
     for name, array in arrays.items():
         array.flush()
         index["arrays"][name] = {
@@ -184,23 +196,27 @@ class Batches:
     def __init__(self, cache: Cache, columns: dict[str, np.ndarray], batch_size: int, seed: int):
         self.cache, self.columns, self.batch_size, self.seed = cache, columns, batch_size, seed
         self._ids = np.array(cache.image_ids, object)
+        self._rows = np.flatnonzero(self._ids != "")
+        if not len(self._rows):
+            raise InputError("No picture could be read: there is no feature to train on.")
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps in which every picture comes once, rounded up."""
-        return -(-len(self._ids) // self.batch_size)
+        return -(-len(self._rows) // self.batch_size)
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """Gives one step's batch as NumPy arrays."""
-        count, arrays = len(self._ids), self.cache.arrays
+        count, arrays = len(self._rows), self.cache.arrays
         views_kept = next(iter(arrays.values())).shape[1]
         places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         picks, views = np.empty(len(places), np.int64), np.empty(len(places), np.int64)
         for epoch in np.unique(places // count):
             rng = np.random.default_rng([self.seed, epoch])
             here = places // count == epoch
-            picks[here] = rng.permutation(count)[places[here] % count]
-            views[here] = rng.integers(views_kept, size=count)[picks[here]]
+            order = rng.permutation(count)[places[here] % count]
+            picks[here] = self._rows[order]
+            views[here] = rng.integers(views_kept, size=count)[order]
         features = {name: array[picks, views].astype(np.float32) for name, array in arrays.items()}
         columns = {name: column[picks] for name, column in self.columns.items()}
         return features | columns | {"image_id": self._ids[picks]}
@@ -219,6 +235,13 @@ class Batches:
 
         steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
         return steps.map(load, num_parallel_calls=1, deterministic=True).prefetch(2)
+
+
+def _reserve(file: pathlib.Path) -> None:
+    """Takes a file's room on the disk, since a mapped one that runs out of it kills the process."""
+    if hasattr(os, "posix_fallocate"):
+        with open(file, "r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
 
 
 def _digest(text: str) -> str:
