@@ -44,7 +44,7 @@ CLASS_AGNOSTIC = flags.DEFINE_bool("class_agnostic", True, "One box a region; fa
 SIZES = flags.DEFINE_list(
     "anchor_sizes",
     [],
-    "Anchors' sizes in pixels of the net's picture, e.g. --anchor_sizes=32,64,128; none: five, 24 to 280",
+    "Anchors' sizes in pixels of the net's picture, e.g. --anchor_sizes=32,64,128; none: six, 18 to 280",
 )
 CONSTANTS = flags.DEFINE_enum(
     "constants",
@@ -194,10 +194,22 @@ def make_model(run, classes):
     freeze(body)
     options = {name: value for name, value in architecture.items() if name != "net"}
     model = faster_rcnn(body, classes, **options)
+    architecture |= sizes_of(model)
     if init is not None:
         fresh = copy_weights(loading.load_model(init), model)
         run.say(f"starts from {trainers.INIT.value}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
     return model, architecture
+
+
+def sizes_of(model) -> dict:
+    """The anchors' sizes that a model was built with: a later default builds another."""
+    from tfcnn.detection.stages import Stages
+
+    proposals = Stages(model).proposals
+    if proposals is None:
+        return {}
+    sizes = [list(map(float, sizes)) for sizes in proposals.grid.sizes]
+    return {"sizes": sizes[0] if len(sizes) == 1 else sizes}
 
 
 def architecture_of_flags() -> dict:

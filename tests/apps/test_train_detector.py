@@ -47,8 +47,23 @@ def test_coverage_is_said_before_and_after_and_a_release_is_written(trained):
     card = json.loads((folder / found["release"] / "card.json").read_text())
     assert card["classes"] == CLASSES
     assert card["image_size"] == 96 and card["architecture"]["context"] is True
-    assert card["architecture"]["net"] == "tiny"
+    assert card["architecture"]["net"] == "tiny" and len(card["architecture"]["sizes"]) == 6
     assert Image.open(folder / "first_batch.png").size[0] > 96
+
+
+def test_a_release_is_where_another_training_starts(run_app, trained, tmp_path):
+    start = [
+        "--dataset=shapes",
+        f"--init={trained[1] / 'release'}",
+        "--steps=1",
+        "--precision=mixed_bfloat16",
+    ]
+    same = ["--image_size=96", "--batch_size=2", "--validate_images=2", "--validate_epochs=0"]
+    done = run_app("train_detector", *start, *same, f"--output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert f"starts from {trained[1] / 'release'}\n" in done.stderr  # no layer is new
+    cards = [json.loads((f / "release/card.json").read_text()) for f in (trained[1], tmp_path)]
+    assert cards[0]["architecture"] == cards[1]["architecture"]
 
 
 def test_detect_draws_what_it_finds_and_refuses_what_it_cannot_read(run_app, trained, pictures, tmp_path):

@@ -87,6 +87,26 @@ def test_any_size_in_detections_out_and_every_weight_learns(options, tmp_path):
         np.testing.assert_array_equal(value, again(image)[name])
 
 
+@pytest.mark.parametrize("options", [{}, {"head": "light"}])
+def test_boxes_stay_float32_where_the_net_is_bfloat16(options):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build(**options)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    stages = Stages(model)
+    image = batch(count=1)["image"]
+    first = stages.first(image)
+    regions, _ = stages.propose(first, image, 20)
+    assert regions.dtype == tf.float32 and (regions.numpy() % 1).any()
+    pooled = stages.pool([regions, *first["pool_maps"]])
+    assert pooled.dtype == first["pool_maps"][0].dtype == tf.bfloat16
+    shifted = stages.pool([regions + 0.05, *first["pool_maps"]])  # less than bfloat16 tells apart beyond 16
+    assert (pooled.numpy() != shifted.numpy()).any()
+    losses = trainee.FasterRCNNTrainee(model, RECIPE).losses(batch())
+    assert all(loss.dtype == tf.float32 and np.isfinite(float(loss)) for loss in losses.values())
+
+
 def test_a_batch_without_objects_has_box_losses_of_exactly_zero():
     losses = trainee.FasterRCNNTrainee(build(), RECIPE).losses(batch(objects=0))
     assert float(losses["rpn_box"]) == 0.0 and float(losses["box"]) == 0.0
@@ -130,7 +150,7 @@ def test_the_stages_are_the_model(tmp_path):
     for name, value in model(image).items():
         np.testing.assert_allclose(value, found[name], atol=1e-5)
     assert stages.classes == 5
-    assert stages.anchors_at(96).shape == (6 * 6 * 15, 4)
+    assert stages.anchors_at(96).shape == (6 * 6 * 18, 4)
 
 
 def test_eight_pictures_are_learnt_by_heart(tmp_path):
@@ -255,3 +275,23 @@ def test_every_backbone_of_the_factory_carries_a_detector(net):
         total = sum(trainee.FasterRCNNTrainee(model, RECIPE).losses(batch(count=1, size=160)).values())
     assert np.isfinite(float(total))
     assert all(np.isfinite(g).all() for g in tape.gradient(total, model.trainable_weights) if g is not None)
+
+
+@pytest.mark.slow
+def test_resnet101_takes_a_training_step_and_comes_back_from_its_file(tmp_path):
+    body = backbones.backbone("resnet101", None)
+    freezing.freeze_batch_norm(body)
+    model = faster_rcnn(body, 20, neck="none", head="backbone", context=True, class_agnostic=False)
+    before = model.get_layer("class_logits").get_weights()[0].copy()
+    learner = trainee.FasterRCNNTrainee(model, dataclasses.replace(RECIPE, regions=8))
+    with tf.GradientTape() as tape:
+        total = sum(learner.losses(batch(count=1, size=128)).values())
+    keras.optimizers.SGD(0.01).apply_gradients(
+        zip(tape.gradient(total, model.trainable_weights), model.trainable_weights, strict=True)
+    )
+    assert np.isfinite(float(total)) and (model.get_layer("class_logits").get_weights()[0] != before).any()
+    model.save(tmp_path / "net.keras")
+    again = keras.models.load_model(tmp_path / "net.keras")
+    image = batch(count=1, size=128)["image"]
+    for name, value in model(image).items():
+        np.testing.assert_array_equal(value, again(image)[name])

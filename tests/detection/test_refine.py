@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcnn import backbones
+from tfcnn import backbones, litert
 from tfcnn.detection import refine
 from tfcnn.detection.detector import Detector
 from tfcnn.detection.faster_rcnn import faster_rcnn
@@ -99,6 +99,14 @@ def test_litert_finds_what_tensorflow_finds(model, image):
     )
     np.testing.assert_allclose(plain.scores[:5], lite.scores[:5], atol=1e-4)
     np.testing.assert_allclose(plain.boxes[:5], lite.boxes[:5], atol=0.1)
+
+
+def test_litert_computes_each_picture_once(model, image, monkeypatch):
+    pytest.importorskip("ai_edge_litert")
+    calls, run = [], litert.Program.__call__
+    monkeypatch.setattr(litert.Program, "__call__", lambda self, x: calls.append(len(x)) or run(self, x))
+    found(Detector([model], [96], runtime="litert"), image)
+    assert calls == [1, 12]  # the features of the picture, the head of its regions
 
 
 def test_given_proposals_are_looked_at():

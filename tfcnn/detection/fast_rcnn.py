@@ -41,7 +41,7 @@ class RegionPool(keras.layers.Layer):
     """
 
     def __init__(self, strides, size=7, method="align", context=False, levels=False, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # boxes stay float32, maps as they come
         self.strides, self.size, self.method = tuple(strides), size, method
         self.context, self.levels = context, levels
 
@@ -256,7 +256,7 @@ class DetectionOutput(keras.layers.Layer):
     """
 
     def __init__(self, score_threshold=0.05, nms_threshold=0.3, max_detections=100, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         self.max_detections = max_detections
         self.supports_jit = False  # suppression is a kernel of its own

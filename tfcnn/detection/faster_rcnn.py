@@ -13,7 +13,7 @@ from keras import layers
 from tfcnn.detection import fast_rcnn, rpn
 from tfcnn.errors import InputError
 
-SIZES = (24.0, 44.0, 82.0, 151.0, 280.0)  # anchors of one map, for pictures of 320 px
+SIZES = (18.0, 32.0, 56.0, 96.0, 165.0, 280.0)  # anchors of one map, for pictures of 320 px
 PYRAMID_SIZES = ((24.0, 38.0), (60.0, 95.0), (151.0, 240.0))  # two sizes a map of strides 8, 16, 32
 RATIOS = (0.5, 1.0, 2.0)
 # How the names of layers begin that are the detector's and not the backbone's.
@@ -126,7 +126,7 @@ def faster_rcnn(
         pooling: "align" or "max" (the paper's); of the heads other than "position".
         context: each region also sees the code of the whole picture.
         class_agnostic: four box deltas a region instead of four a class.
-        sizes: anchors' sizes in pixels; for a pyramid a tuple of sizes a map. None: five from 24 to 280.
+        sizes: anchors' sizes in pixels; for a pyramid a tuple of sizes a map. None: six from 18 to 280.
         ratios: anchors' height over width.
         channels: of the neck.
         bin_channels: channels a bin of position-sensitive pooling, for each map.

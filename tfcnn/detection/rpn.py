@@ -122,7 +122,7 @@ class Proposals(keras.layers.Layer):
     """
 
     def __init__(self, sizes, ratios, strides, count=300, before_nms=2000, nms_threshold=0.7, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.grid = AnchorGrid(tuple(map(tuple, sizes)), tuple(ratios), tuple(strides))
         self.count, self.before_nms, self.nms_threshold = count, before_nms, nms_threshold
         self.supports_jit = False  # suppression is a kernel of its own

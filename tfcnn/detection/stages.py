@@ -149,9 +149,12 @@ class LiteStages(Stages):
     @staticmethod
     def _run(program, inputs, specs):
         names = sorted(specs)
-        outputs = tf.numpy_function(
-            lambda x: [program(x)[n] for n in names], [inputs], [tf.float32] * len(names)
-        )
+
+        def run(rows):
+            answer = program(rows)
+            return [answer[name] for name in names]
+
+        outputs = tf.numpy_function(run, [inputs], [tf.float32] * len(names))
         for name, output in zip(names, outputs, strict=True):
             output.set_shape([None] * (len(specs[name].shape) - 1) + [specs[name].shape[-1]])
         return dict(zip(names, outputs, strict=True))

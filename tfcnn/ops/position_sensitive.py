@@ -29,7 +29,7 @@ def ps_roi_align(features, boxes, stride, size=7, samples=2):
     bins = size * size
     depth = features.shape[-1] // bins
     regions = tf.shape(boxes)[1]
-    padded = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
+    padded = tf.pad(tf.cast(features, tf.float32), [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
     groups = tf.reshape(padded, [batch, height + 2, width + 2, bins, depth])
     groups = tf.reshape(tf.transpose(groups, [0, 3, 1, 2, 4]), [batch * bins, height + 2, width + 2, depth])
 
@@ -51,5 +51,6 @@ def ps_roi_align(features, boxes, stride, size=7, samples=2):
         groups, tf.reshape(corners, [-1, 4]), tf.reshape(group, [-1]), [samples, samples]
     )
     pooled = tf.reshape(tf.reduce_mean(crops, axis=[1, 2]), [batch, regions, size, size, depth])
+    pooled = tf.cast(pooled, features.dtype)
     pooled.set_shape([features.shape[0], boxes.shape[1], size, size, depth])
     return pooled
