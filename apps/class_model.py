@@ -46,78 +46,116 @@ STEPS = flags.DEFINE_integer(
     "Steps; none takes fourier 350, simonyan 200, yosinski 500, e.g. --steps=100",
     lower_bound=1,
 )
-# Flags of one method each; the name in tfcnn where it is not the flag's.
-_OF = {"fourier": {"statistics": None, "noise": None, "smooth": None, "frequency_decay": "decay"}}
-_OF["simonyan"] = {"l2": None, "rate": None}
-_OF["yosinski"] = {
-    name: None
-    for name in "start_at decay blur_radius blur_every small_val_percentile small_norm_percentile "
-    "px_benefit_percentile px_abs_benefit_percentile lr_policy lr_params".split()
-}
-flags.DEFINE_float(
-    "statistics", 60.0, "fourier: weight of layer statistics like photographs'", lower_bound=0.0
+STATISTICS = flags.DEFINE_float(
+    "statistics",
+    60.0,
+    "fourier: weight of layer statistics like photographs', e.g. --statistics=20",
+    lower_bound=0.0,
 )
-flags.DEFINE_float(
+NOISE = flags.DEFINE_float(
     "noise", 20.0, "fourier: grey levels of noise to be borne, e.g. --noise=0", lower_bound=0.0
 )
-flags.DEFINE_float(
+SMOOTH = flags.DEFINE_float(
     "smooth", 1.0, "fourier: factor of total variation's weight, e.g. --smooth=2", lower_bound=0.0
 )
-flags.DEFINE_float("frequency_decay", 1.0, "fourier: power of the frequency that coefficients fall with")
-flags.DEFINE_float("l2", 0.1, "simonyan: lambda, of the mean square in grey levels", lower_bound=0.0)
-flags.DEFINE_float("rate", 1.0, "simonyan: grey levels a step", lower_bound=0.0)
-flags.DEFINE_enum(
+FREQUENCY_DECAY = flags.DEFINE_float(
+    "frequency_decay",
+    1.0,
+    "fourier: power of the frequency that coefficients fall with, e.g. --frequency_decay=1.2",
+    lower_bound=0.0,
+)
+RIVALS = flags.DEFINE_float(
+    "rivals",
+    10.0,
+    "fourier: weight of the cross-entropy, which holds other classes down, e.g. --rivals=0",
+    lower_bound=0.0,
+)
+L2 = flags.DEFINE_float(
+    "l2", 0.1, "simonyan: lambda, of the mean square in grey levels, e.g. --l2=0.01", lower_bound=0.0
+)
+RATE = flags.DEFINE_float("rate", 1.0, "simonyan: grey levels a step, e.g. --rate=2", lower_bound=0.0)
+START_AT = flags.DEFINE_enum(
     "start_at",
     "mean_plus_rand",
     ["mean_plus_rand", "randu", "mean"],
     "yosinski: start at the net's zero with noise, at noise, or at the zero",
 )
-flags.DEFINE_float("decay", 0.0001, "yosinski: each step x *= 1 - decay", lower_bound=0.0, upper_bound=1.0)
-flags.DEFINE_float(
-    "blur_radius", 1.0, "yosinski: deviation of the blur in pixels; 0 is none", lower_bound=0.0
+DECAY = flags.DEFINE_float(
+    "decay",
+    0.0001,
+    "yosinski: each step x *= 1 - decay, e.g. --decay=0.3",
+    lower_bound=0.0,
+    upper_bound=1.0,
 )
-flags.DEFINE_integer("blur_every", 4, "yosinski: steps from blur to blur; 0 is none", lower_bound=0)
-for _name, _what in {
-    "small_val_percentile": "values of smaller size",
-    "small_norm_percentile": "pixels of smaller norm",
-    "px_benefit_percentile": "pixels whose setting to zero helps less",
-    "px_abs_benefit_percentile": "pixels that matter less, either way,",
-}.items():
-    flags.DEFINE_float(
-        _name,
-        0.0,
-        f"yosinski: {_what} than this percentile become zero, e.g. 50",
-        lower_bound=0.0,
-        upper_bound=100.0,
-    )
-flags.DEFINE_enum(
+BLUR_RADIUS = flags.DEFINE_float(
+    "blur_radius",
+    1.0,
+    "yosinski: deviation of the blur in pixels; 0 is none, e.g. --blur_radius=0.5",
+    lower_bound=0.0,
+)
+BLUR_EVERY = flags.DEFINE_integer(
+    "blur_every", 4, "yosinski: steps from blur to blur; 0 is none, e.g. --blur_every=8", lower_bound=0
+)
+
+
+def _percentile(name, what):
+    text = f"yosinski: {what} than this percentile become zero, e.g. --{name}=50"
+    return flags.DEFINE_float(name, 0.0, text, lower_bound=0.0, upper_bound=100.0)
+
+
+SMALL_VAL = _percentile("small_val_percentile", "values of smaller size")
+SMALL_NORM = _percentile("small_norm_percentile", "pixels of smaller norm")
+PX_BENEFIT = _percentile("px_benefit_percentile", "pixels whose setting to zero helps less")
+PX_ABS_BENEFIT = _percentile("px_abs_benefit_percentile", "pixels that matter less, either way,")
+LR_POLICY = flags.DEFINE_enum(
     "lr_policy",
     "constant",
     ["constant", "progress"],
     "yosinski: a fixed rate, or the one that should raise the score by so much",
 )
-flags.DEFINE_string(
+LR_PARAMS = flags.DEFINE_string(
     "lr_params",
     "{'lr': 30000}",
     "yosinski: the policy's numbers (his lr of 100 suits CaffeNet), "
     "e.g. --lr_params=\"{'max_lr': 100, 'desired_prog': 2}\"",
 )
 
+# The flags that belong to one method, by the keyword of its recipe in tfcnn.visualization.class_model.
+OF_METHOD = {
+    "fourier": {
+        "statistics": STATISTICS,
+        "noise": NOISE,
+        "smooth": SMOOTH,
+        "decay": FREQUENCY_DECAY,
+    },
+    "simonyan": {"l2": L2, "rate": RATE},
+    "yosinski": {
+        "start_at": START_AT,
+        "decay": DECAY,
+        "blur_radius": BLUR_RADIUS,
+        "blur_every": BLUR_EVERY,
+        "small_val_percentile": SMALL_VAL,
+        "small_norm_percentile": SMALL_NORM,
+        "px_benefit_percentile": PX_BENEFIT,
+        "px_abs_benefit_percentile": PX_ABS_BENEFIT,
+    },
+}
+# Flags of a method that are no keyword of its recipe: they make the objective, or two keywords together.
+ELSEWHERE = {"fourier": [RIVALS], "yosinski": [LR_POLICY, LR_PARAMS, SPATIAL], "simonyan": [SPATIAL]}
+
 
 def main(run: common.Run) -> None:
-    options = method_options(run.flags)
-    if (LAYER.value is None) != (not CHANNEL.value):
-        raise InputError("--layer and --channel belong together; --list_layers shows the layers")
-    if CLASS.value and LAYER.value:
-        raise InputError("--class and --layer ask for different things; give one of them")
+    check_command()
     net = run.load_net()
     import tensorflow as tf
 
     layer = LAYER.value or "logits"
-    answers = answer_function(net.model, layer)
+    spot = place(net, layer) if SPATIAL.value else None
+    answers = answer_function(net.model, layer, spot)
     indices = channels(net, layer) if LAYER.value else run.classes(net) or shown(net)
+    indices = list(dict.fromkeys(indices))
     wanted = tf.Variable(indices[:1], shape=[None], dtype=tf.int32)
-    recipe = make_recipe(net, DIRECTION.value * what_to_raise(layer, wanted), options)
+    recipe = make_recipe(net, what_to_raise(layer, wanted, spot))
 
     sheet, rows = [], []
     with run.progress(len(indices) * recipe.steps, "class_model", "steps") as progress:
@@ -153,53 +191,97 @@ def main(run: common.Run) -> None:
     run.table(["channel" if LAYER.value else "class", "score", "value"], rows)
 
 
-def method_options(values):
-    """The flags of the method chosen, as keywords; one of another method is an error."""
-    for method, names in _OF.items():
-        for name in names:
-            if method != METHOD.value and not values[name].using_default_value:
-                raise InputError(f"--{name} belongs to --method={method}, not to {METHOD.value}")
-    options = {other or name: values[name].value for name, other in _OF[METHOD.value].items()}
-    if METHOD.value == "yosinski":
-        policy = options.pop("lr_policy")
-        numbers = {"constant": ("lr",), "progress": ("max_lr", "desired_prog")}[policy]
-        try:
-            given = ast.literal_eval(options.pop("lr_params"))
-            options |= dict(zip(("rate", "progress"), (float(given[name]) for name in numbers), strict=False))
-        except (ValueError, SyntaxError, KeyError, TypeError) as error:
-            form = ", ".join(f"'{name}': NUMBER" for name in numbers)
-            raise InputError(f"--lr_params of --lr_policy={policy} has the form {{{form}}}") from error
-    if STEPS.value:
-        options["iterations"] = STEPS.value
-    return options
+def check_command():
+    """Refuse flags that would do nothing: those of another method, or of another kind of target."""
+    mine = [flag.name for flag in flags_of(METHOD.value)]
+    for method in OF_METHOD:
+        for flag in flags_of(method):
+            if flag.present and flag.name not in mine:
+                raise InputError(f"--{flag.name} belongs to --method={method}, not to {METHOD.value}")
+    if bool(LAYER.value) != bool(CHANNEL.value):
+        raise InputError("--layer and --channel belong together; --list_layers shows the layers")
+    if CLASS.value and LAYER.value:
+        raise InputError("--class and --layer ask for different things; give one of them")
+    if DIRECTION.value == 0:
+        raise InputError("--push_dir=0 leaves nothing to raise; 1 raises the score and -1 lowers it")
+    if RIVALS.present and RIVALS.value and not against_rivals():
+        raise InputError(
+            "--rivals belongs to classes that are raised, not to --layer or a --push_dir below 0"
+        )
 
 
-def make_recipe(net, objective, options):
-    """The method's recipe on the net."""
+def flags_of(method):
+    """The flags that do something under this method alone."""
+    return [*OF_METHOD[method].values(), *ELSEWHERE[method]]
+
+
+def against_rivals():
+    """Whether the other classes are held down."""
+    return METHOD.value == "fourier" and not LAYER.value and DIRECTION.value > 0 and RIVALS.value > 0
+
+
+def make_recipe(net, objective):
+    """The method's recipe on the net, as the flags say."""
     from tfcnn.backbones import zero_rgb
+    from tfcnn.imageopt.statistics import natural_statistics
     from tfcnn.visualization import class_model
 
+    options = {keyword: flag.value for keyword, flag in OF_METHOD[METHOD.value].items()}
+    if STEPS.value:
+        options["iterations"] = STEPS.value
     if METHOD.value == "fourier":
+        if STATISTICS.present and STATISTICS.value and natural_statistics(net.model) is None:
+            raise InputError(f"--statistics needs batch norm behind convolutions, which {net.name} has not")
         return class_model.fourier(net.model, objective, net.size, **options)
-    make = {"simonyan": class_model.simonyan, "yosinski": class_model.yosinski}[METHOD.value]
-    return make(net.model, objective, net.size, zero_rgb(net.model), **options)
+    if METHOD.value == "yosinski":
+        return class_model.yosinski(
+            net.model, objective, net.size, zero_rgb(net.model), **options, **learning_rate()
+        )
+    return class_model.simonyan(net.model, objective, net.size, zero_rgb(net.model), **options)
 
 
-def what_to_raise(layer, wanted):
-    """The objective: the class' score, the channel's mean, or the channel at --push_spatial."""
+def learning_rate():
+    """What --lr_policy and --lr_params say, as keywords of the step."""
+    keywords = {"constant": {"lr": "rate"}, "progress": {"max_lr": "rate", "desired_prog": "progress"}}
+    wanted = keywords[LR_POLICY.value]
+    try:
+        given = ast.literal_eval(LR_PARAMS.value)
+        return {keyword: float(given[name]) for name, keyword in wanted.items()}
+    except (ValueError, SyntaxError, KeyError, TypeError) as error:
+        form = ", ".join(f"'{name}': NUMBER" for name in wanted)
+        raise InputError(f"--lr_params of --lr_policy={LR_POLICY.value} has the form {{{form}}}") from error
+
+
+def what_to_raise(layer, wanted, spot):
+    """The objective: the class' score, the channel's mean, or the channel at one place."""
     from tfcnn.imageopt import objectives
 
-    if not SPATIAL.value:
-        return objectives.logit(wanted, layer)
+    if spot:
+        return DIRECTION.value * objectives.neuron(layer, wanted, spot)
+    objective = DIRECTION.value * objectives.logit(wanted, layer)
+    if against_rivals():
+        objective = objective - RIVALS.value * objectives.cross_entropy(wanted)
+    return objective
+
+
+def place(net, layer):
+    """Row and column that --push_spatial names."""
+    from tfcnn.imageopt import tapped
+
+    shape = tapped(net.model, [layer])(np.zeros([1, net.size, net.size, 3], np.float32))[layer].shape
     try:
         row, column = (int(value) for value in SPATIAL.value)
     except ValueError as error:
         raise InputError("--push_spatial takes a row and a column, e.g. --push_spatial=7,7") from error
-    return objectives.neuron(layer, wanted, (row, column))
+    if len(shape) != 4 or not (0 <= row < shape[1] and 0 <= column < shape[2]):
+        raise InputError(
+            f"--push_spatial={row},{column}: {layer} has {' x '.join(map(str, shape[1:-1])) or 'no'} places"
+        )
+    return row, column
 
 
-def answer_function(model, layer):
-    """A function from a picture (uint8) to the classes' probabilities, or to each channel's mean."""
+def answer_function(model, layer, spot):
+    """A function from a picture (uint8) to all probabilities, or to all channels: means, or values at a place."""
     from tfcnn.imageopt import tapped
 
     net = tapped(model, ["scores" if layer == "logits" else layer])
@@ -207,7 +289,7 @@ def answer_function(model, layer):
     def answer(picture):
         (values,) = net(picture[None].astype(np.float32), training=False).values()
         values = np.asarray(values)[0]
-        return values.reshape(-1, values.shape[-1]).mean(0)
+        return values[spot] if spot else values.reshape(-1, values.shape[-1]).mean(0)
 
     return answer
 

@@ -24,6 +24,9 @@ GROUP, SUMMARY = "start", "run a small example of every app, and show all on one
 ONLY = flags.DEFINE_list("apps", [], "Run these apps' examples only, e.g. --apps=classify,saliency")
 AT_ONCE = flags.DEFINE_integer("at_once", 2, "How many run at the same time, e.g. --at_once=1", lower_bound=1)
 
+# The objects in the packaged photographs.
+TRUTH = pathlib.Path(report.__file__).parent / "datasets" / "packaged_photographs.json"
+
 # A line an example. {NAME} is the folder of an earlier example, which is waited for: its app, or app_2 for the
 # second of an app. Flags for where, how many threads and how loud are added.
 EXAMPLES = [
@@ -34,8 +37,11 @@ EXAMPLES = [
     "dataset_stats --dataset=shapes",
     "train_detector --dataset=shapes --net=tiny --image_size=128 --steps=30 --validate_epochs=0 --validate_images=16",
     "detect",
+    f"evaluate --dataset=voc --annotations={shlex.quote(str(TRUTH))} --results={{detect}}/detections.json",
     "nets",
     "download",
+    "class_model --class=pelican,volcano --steps=180",
+    "invert --layer=stem,stage3,stage5,stage7 --steps=120",
     "deepdream --image_size=400 --limit=2",
     "style_transfer --image_size=288 --limit=1 --steps=40,30",
     "music --seconds=3 --steps=30",

@@ -28,7 +28,9 @@ STEPS = flags.DEFINE_integer("steps", 300, "Steps for each layer, e.g. --steps=1
 REPEATS = flags.DEFINE_integer(
     "repeats", 1, "Reconstructions of each code, from different starts, e.g. --repeats=4", lower_bound=1
 )
-NEIGH = flags.DEFINE_integer("neigh", 0, "Keep only the central N x N places; 0 keeps all", lower_bound=0)
+NEIGH = flags.DEFINE_integer(
+    "neigh", 0, "Keep only the central N x N places of a code; 0 keeps all, e.g. --neigh=5", lower_bound=0
+)
 LAMBDA_TV = flags.DEFINE_float(
     "lambda_tv", None, "Weight of total variation; none goes by the layer's stride", lower_bound=0.0
 )
@@ -55,8 +57,7 @@ STATISTICS = flags.DEFINE_float(
 
 
 def main(run: common.Run) -> None:
-    if METHOD.value != "fourier" and (NOISE.value is not None or STATISTICS.value is not None):
-        raise InputError("--noise and --statistics belong to --method=fourier")
+    check_command()
     net = run.load_net()
     layers = LAYER.value or usual_layers(net.model)
     from tfcnn.visualization.inversion import psnr
@@ -98,11 +99,28 @@ def main(run: common.Run) -> None:
     run.table(["file", "layer", "code distance", "PSNR dB"], rows)
 
 
+def check_command():
+    """Refuse flags that the method does not use."""
+    for flag in (NOISE, STATISTICS):
+        if flag.value is not None and METHOD.value != "fourier":
+            raise InputError(f"--{flag.name} belongs to --method=fourier, not to {METHOD.value}")
+    if JITTER.value is not None and METHOD.value == "lbfgs":
+        raise InputError(
+            "--jitter belongs to --method=fourier and momentum: lbfgs needs a function that stays"
+        )
+    for flag, weight in ((TV_BETA, LAMBDA_TV), (ALPHA, LAMBDA_ALPHA)):
+        if flag.present and weight.value == 0:
+            raise InputError(f"--{flag.name} does nothing where --{weight.name} is 0")
+
+
 def inversion(net, layer):
     """The layer's inversion as the flags say."""
     from tfcnn.backbones import zero_rgb
+    from tfcnn.imageopt.statistics import natural_statistics
     from tfcnn.visualization.inversion import Inversion, Prior
 
+    if STATISTICS.value and natural_statistics(net.model) is None:
+        raise InputError(f"--statistics needs batch norm behind convolutions, which {net.name} has not")
     prior = Prior(
         variation=LAMBDA_TV.value,
         beta=TV_BETA.value,
@@ -144,7 +162,7 @@ def usual_layers(model):
     else:
         last = {layer.output.shape[1:3]: layer.name for layer in model.layers if len(layer.output.shape) == 4}
         maps = list(last.values())[1:] or list(last.values())
-    return [*maps, *model.output]
+    return maps if NEIGH.value else [*maps, *model.output]
 
 
 if __name__ == "__main__":

@@ -7,17 +7,13 @@ import shlex
 import pytest
 
 from apps import cli, demo
-from tfcnn import report
+from tfcnn import images, report
 from tfcnn.errors import InputError
-
-# Apps whose example is yet to come.
-NOT_YET = {"evaluate", "class_model", "invert"}
 
 
 def test_every_app_has_an_example_with_flags_that_it_knows(run_app):
     shown = {command.split()[0] for command in demo.EXAMPLES}
-    assert shown <= set(cli.apps())
-    assert set(cli.apps()) - shown - {"demo"} <= NOT_YET
+    assert shown == set(cli.apps()) - {"demo"}
     folders = list(demo.chosen([]))
     for place, command in enumerate(demo.EXAMPLES):
         assert set(re.findall(r"{(\w+)}", command)) <= set(folders[:place])
@@ -26,6 +22,19 @@ def test_every_app_has_an_example_with_flags_that_it_knows(run_app):
         for flag in flags:
             name = flag.removeprefix("--").partition("=")[0]
             assert f"--{name}  [" in known, command
+
+
+def test_the_truth_of_the_packaged_photographs_fits_them():
+    truth = json.loads(demo.TRUTH.read_text())
+    sizes = {source.file.rpartition("/")[2]: images.read(source).shape[:2] for source in images.packaged()}
+    for entry in truth["images"]:
+        assert (entry["height"], entry["width"]) == sizes.pop(entry["file_name"])
+        for each in truth["annotations"]:
+            x, y, width, height = each["bbox"]
+            if each["image_id"] == entry["id"]:
+                assert 0 <= x < x + width <= entry["width"] and 0 <= y < y + height <= entry["height"]
+                assert each["area"] == width * height
+    assert not sizes, "photographs that the truth leaves out"
 
 
 def test_examples_are_chosen_with_those_they_need(monkeypatch):

@@ -48,6 +48,8 @@ CASES = {
     "channel": (objectives.channel("conv", 1), FEATURES[..., 1].mean((1, 2))),
     "neuron": (objectives.neuron("conv", 1, (3, 0)), FEATURES[:, 3, 0, 1]),
     "central neuron": (objectives.neuron("conv", 1), FEATURES[:, 2, 2, 1]),
+    "neuron of each": (objectives.neuron("conv", [0, 2], (1, 4)), FEATURES[[0, 1], 1, 4, [0, 2]]),
+    "channel of each": (objectives.channel("conv", [0, 2]), FEATURES[[0, 1], :, :, [0, 2]].mean((1, 2))),
     "mean square": (objectives.mean_square("conv"), (FEATURES**2).mean((1, 2, 3))),
     "match": (objectives.feature_match("conv", TARGET), ((FEATURES - TARGET) ** 2).mean((1, 2, 3))),
     "relative match": (

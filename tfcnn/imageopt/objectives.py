@@ -93,9 +93,14 @@ def _sum(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(values, axis=list(range(1, values.shape.rank)))
 
 
+def _chosen(values: tf.Tensor, index) -> tf.Tensor:
+    """One column of [N, C] for each row: [N]; `index` is a number or [N]."""
+    index = tf.broadcast_to(tf.cast(index, tf.int32), tf.shape(values)[:1])
+    return tf.gather(values, index, axis=1, batch_dims=1)
+
+
 def logit(classes, layer: str = "logits") -> Objective:
-    """Score of a class, before softmax where the layer is the logits; a map of scores [N, h, w, K] is
-    averaged.
+    """Score of a class, before softmax where the layer is the logits; a map of scores [N, h, w, K] is averaged.
 
     Args:
         classes: a class index, or one for each picture: int [N].
@@ -103,9 +108,7 @@ def logit(classes, layer: str = "logits") -> Objective:
     """
 
     def score(scores):
-        scores = tf.reduce_mean(scores, axis=list(range(1, scores.shape.rank - 1)))
-        index = tf.broadcast_to(tf.cast(classes, tf.int32), tf.shape(scores)[:1])
-        return tf.gather(scores, index, axis=1, batch_dims=1)
+        return _chosen(tf.reduce_mean(scores, axis=list(range(1, scores.shape.rank - 1))), classes)
 
     return of(layer, layer, score)
 
@@ -125,25 +128,25 @@ def cross_entropy(classes, layer: str = "logits") -> Objective:
     return of("cross_entropy", layer, loss)
 
 
-def channel(layer: str, index: int) -> Objective:
-    """Mean of one channel's map."""
-    return of(f"{layer}:{index}", layer, lambda features: _mean(features[..., index : index + 1]))
+def channel(layer: str, index) -> Objective:
+    """Mean of one channel's map; `index` is a number, or one for each picture: int [N]."""
+    return logit(index, layer)
 
 
-def neuron(layer: str, index: int, place: tuple[int, int] | None = None) -> Objective:
+def neuron(layer: str, index, place: tuple[int, int] | None = None) -> Objective:
     """One channel at one place.
 
     Args:
         layer: a layer [N, h, w, C].
-        index: the channel.
+        index: the channel, or one for each picture: int [N].
         place: row and column on the layer's map; None is the centre (of an even side the later of the two).
     """
 
     def activation(features):
         row, column = place or (tf.shape(features)[1] // 2, tf.shape(features)[2] // 2)
-        return features[:, row, column, index]
+        return _chosen(features[:, row, column], index)
 
-    return of(f"{layer}:{index}", layer, activation)
+    return of(layer, layer, activation)
 
 
 def mean_square(layer: str) -> Objective:

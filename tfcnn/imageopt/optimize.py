@@ -176,7 +176,18 @@ def collect(problem: Problem, image: np.ndarray, history: list[dict[str, tf.Tens
     return Result(image, terms, problem.evaluate(image))
 
 
-def _run(problem: Problem, start, steps: int, sign: int, seed: int, callback: Callback | None) -> Result:
+def advance(
+    problem: Problem, start, steps: int, *, sign: int, seed: int = 0, callback: Callback | None = None
+) -> tuple[np.ndarray, list[dict[str, tf.Tensor]]]:
+    """Make steps; `minimize` without its result's `final`.
+
+    Args:
+        problem, start, steps, seed, callback: as `minimize` takes them.
+        sign: 1 minimises, -1 maximises.
+
+    Returns:
+        The pictures [N, H, W, 3], and each step's terms {name: [N]}.
+    """
     x = problem.parameters.from_image(tf.cast(start, tf.float32))
     state, history = problem.step.init(x), []
     for t in range(steps):
@@ -185,7 +196,11 @@ def _run(problem: Problem, start, steps: int, sign: int, seed: int, callback: Ca
         moment = Moment(t + 1, terms, lambda x=x: problem.parameters.to_image(x).numpy())
         if callback is not None and callback(moment):
             break
-    return collect(problem, problem.parameters.to_image(x).numpy(), history)
+    return problem.parameters.to_image(x).numpy(), history
+
+
+def _run(problem: Problem, start, steps: int, sign: int, seed: int, callback: Callback | None) -> Result:
+    return collect(problem, *advance(problem, start, steps, sign=sign, seed=seed, callback=callback))
 
 
 def minimize(

@@ -113,6 +113,27 @@ class Fourier:
         return self.to_image(tf.stack(draws))
 
 
+@dataclasses.dataclass(frozen=True)
+class Enlarged:
+    """A smaller picture, enlarged bilinearly: for a net that takes one size only.
+
+    Args:
+        inner: the parameterization of the smaller picture.
+        inner_size: its height and width, pixels.
+        size: height and width that the net takes.
+    """
+
+    inner: Parameterization
+    inner_size: tuple[int, int]
+    size: tuple[int, int]
+
+    def to_image(self, parameters):
+        return tf.image.resize(self.inner.to_image(parameters), self.size)
+
+    def from_image(self, image):
+        return self.inner.from_image(tf.image.resize(image, self.inner_size, antialias=True))
+
+
 def normal_noise(seeds, height: int, width: int, mean=127.5, deviation: float = 10.0) -> tf.Tensor:
     """Draw pictures of white noise.
 

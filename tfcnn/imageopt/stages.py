@@ -3,10 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
 import tensorflow as tf
 
-from .optimize import Callback, Problem, Result, maximize, minimize
+from .optimize import Callback, Problem, Result, advance, collect
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,21 +32,20 @@ def through(
     Returns:
         The last pictures, and a history through all stages.
     """
-    image, parts, done, stopped = start, [], 0, False
+    image, history, stopped = start, [], False
     for index, stage in enumerate(stages):
         if image.shape[1] != stage.size:
             image = tf.image.resize(image, [stage.size, stage.size], "bicubic")
 
-        def count(moment, done=done):
+        def count(moment, done=len(history)):  # noqa: B008  (as it is now)
             nonlocal stopped
             moment.step += done
             stopped = bool(callback and callback(moment))
             return stopped
 
-        run = maximize if up else minimize
-        parts.append(run(stage.problem, image, stage.steps, seed=seed + index, callback=count))
-        image, done = parts[-1].image, done + stage.steps
+        sign = -1 if up else 1
+        image, part = advance(stage.problem, image, stage.steps, sign=sign, seed=seed + index, callback=count)
+        history += part
         if stopped:
             break
-    terms = {name: np.concatenate([part.terms[name] for part in parts]) for name in parts[0].terms}
-    return Result(image, terms, parts[-1].final)
+    return collect(stage.problem, image, history)

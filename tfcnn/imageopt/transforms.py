@@ -67,11 +67,6 @@ def rotate(degrees: Sequence[float]) -> Transform:
     return apply
 
 
-def resize(height: int, width: int) -> Transform:
-    """Enlarge or shrink to height x width pixels, for a net that takes one size only."""
-    return lambda image, seed: tf.image.resize(image, [height, width])
-
-
 def noise(deviation: float) -> Transform:
     """Add white noise of so many grey levels: what survives it is no pattern finer than the eye sees.
 

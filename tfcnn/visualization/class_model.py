@@ -25,7 +25,7 @@ from ..imageopt import (
     transforms,
 )
 from ..imageopt.optimize import Callback
-from ..imageopt.parameters import Fourier, normal_noise
+from ..imageopt.parameters import Enlarged, Fourier, normal_noise
 from ..imageopt.statistics import natural_statistics
 from ..imageopt.taps import any_size
 from ..imageopt.transforms import gaussian_blur
@@ -219,6 +219,11 @@ _STAGES = (
 )
 
 
+def _side(part: float, size: int) -> int:
+    """Pixels of a stage's side; below 8 there is nothing to see."""
+    return min(size, max(8, round(part * size)))
+
+
 def fourier(
     net: keras.Model,
     objective: Objective,
@@ -256,23 +261,30 @@ def fourier(
         objective = objective - statistics * natural
     stages = []
     for part, share, rate, variation, noisy, framed in _STAGES:
-        side = max(8, round(part * size))
+        side = _side(part, size)
         changes = [
             transforms.jitter(max(1, side // 12)),
             transforms.scale([0.9, 0.95, 1.0, 1.05, 1.1]),
             transforms.rotate(list(range(-5, 6))),
             transforms.noise(noisy * noise),
         ]
-        if framed:
+        if framed and open_net is not None:
             changes.insert(0, transforms.pad(side // 12))
+        waves, shown = Fourier(side, side, decay), side
         if open_net is None:
-            changes.append(transforms.resize(size, size))
+            waves, shown = Enlarged(waves, (side, side), (size, size)), size
         problem = Problem(
             open_net or net,
             objective - smooth * variation * objectives.total_variation(),
-            parameters=Fourier(side, side, decay),
+            parameters=waves,
             transform=transforms.compose(*changes),
             step=steps.Adam(rate),
         )
-        stages.append(Stage(problem, max(1, round(share * iterations)), side))
-    return Recipe(stages[0].problem.parameters.noise, tuple(stages))
+        stages.append(Stage(problem, max(1, round(share * iterations)), shown))
+
+    def start(seeds):
+        side = _side(_STAGES[0][0], size)
+        small = Fourier(side, side, decay).noise(seeds)
+        return small if open_net is not None else tf.image.resize(small, [size, size])
+
+    return Recipe(start, tuple(stages))

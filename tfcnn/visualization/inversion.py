@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ..errors import InputError
 from ..imageopt import (
     Objective,
     Problem,
@@ -89,7 +90,7 @@ class Inversion:
         neigh: keep only the central neigh x neigh places of the code; 0 keeps all.
 
     Raises:
-        InputError: no such layer.
+        InputError: no such layer, or one with fewer than neigh x neigh places.
 
     Source: Mahendran & Vedaldi 2015, sections 2 and 3; aravindhm/deep-goggle core/invert_nn.m. Jitter is of their
     later paper (1512.02017), the coefficients of Olah, Mordvintsev, Schubert 2017.
@@ -111,6 +112,9 @@ class Inversion:
         self.method, self.iterations, self.neigh = method, iterations, neigh
         self._tapped = tapped(net, [layer])
         whole = self._tapped(np.zeros([1, size, size, 3], np.float32), training=False)[layer]
+        if neigh and (whole.shape.rank != 4 or neigh > min(whole.shape[1:3])):
+            places = " x ".join(map(str, whole.shape[1:-1])) or "no"
+            raise InputError(f"{layer} has {places} places, and neigh asks for the central {neigh} x {neigh}")
         self._wanted = tf.Variable(self._central(tf.cast(whole, tf.float32)))
         self.stride = size / whole.shape[1] if whole.shape.rank == 4 else size
         self.prior = prior.settled(self.stride)
@@ -158,7 +162,7 @@ class Inversion:
             lengths = [total // 4, total // 2, total - total // 4 - total // 2]
             rates = [factor * 3 * self.size**2 * ORDINARY**2 for factor in (0.004, 0.0004, 0.00004)]
             step = steps.Momentum(steps.piecewise(rates, lengths), 0.9, (lengths[0], lengths[0] + lengths[1]))
-            moves = transforms.jitter(prior.jitter) if prior.jitter else None
+            moves = transforms.jitter(prior.jitter) if prior.jitter and self.method == "momentum" else None
             problem = Problem(net, objective, step=step, transform=moves, constraint=constraints.in_range())
             return [Stage(problem, total, self.size)]
         waves = Fourier(self.size, self.size)
@@ -182,7 +186,7 @@ class Inversion:
         return [Stage(first, 2 * third, self.size), Stage(last, total - 2 * third, self.size)]
 
     def _central(self, features: tf.Tensor) -> tf.Tensor:
-        if not self.neigh or features.shape.rank != 4:
+        if not self.neigh:
             return features
         top, left = ((tf.shape(features)[axis] - self.neigh) // 2 for axis in (1, 2))
         return features[:, top : top + self.neigh, left : left + self.neigh]

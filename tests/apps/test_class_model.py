@@ -1,0 +1,188 @@
+"""class_model as a person runs it: entries, the score of the picture read back, flags, and what it refuses."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tfcnn import images
+from tfcnn.backbones import classifier
+
+SMALL = ("--image_size=64", "--steps=9")
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+# Each flag of a method's own, beside the flags it stands with.
+FLAGS = [
+    "--statistics=0",
+    "--noise=0",
+    "--smooth=50",
+    "--frequency_decay=2",
+    "--rivals=0",
+    "--push_dir=-1",
+    "--steps=9",
+    "--method=simonyan --l2=5",
+    "--method=simonyan --rate=3",
+    "--method=simonyan --layer=map --channel=1 --push_spatial=3,4",
+    "--method=yosinski --start_at=randu",
+    "--method=yosinski --start_at=mean",
+    "--method=yosinski --decay=0.5",
+    "--method=yosinski --blur_radius=2",
+    "--method=yosinski --blur_every=2",
+    "--method=yosinski --small_val_percentile=50",
+    "--method=yosinski --small_norm_percentile=50",
+    "--method=yosinski --px_benefit_percentile=50",
+    "--method=yosinski --px_abs_benefit_percentile=50",
+    "--method=yosinski --lr_params={'lr':1}",
+    "--method=yosinski --lr_policy=progress --lr_params={'max_lr':1e6,'desired_prog':2}",
+]
+
+# Prints by how many grey levels at most the last flag of each line changes the picture of a small net.
+CHANGES = """
+import sys
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
+from apps import class_model
+from apps.models import Net
+
+keras.utils.set_random_seed(0)
+image = keras.Input((24, 24, 3))
+x = keras.layers.Rescaling(1 / 60, -2)(image)
+x = keras.layers.Conv2D(8, 3, strides=2, bias_initializer="random_normal", name="stem")(x)
+x = keras.layers.ReLU(negative_slope=0.1, name="map")(keras.layers.BatchNormalization()(x))
+logits = keras.layers.Dense(4, name="logits")(keras.layers.GlobalAveragePooling2D()(x))
+model = keras.Model(image, {"logits": logits, "scores": keras.layers.Softmax()(logits)})
+net = Net("small", model, 24, [("", str(index)) for index in range(4)])
+
+@flagsaver.flagsaver()
+def picture(arguments):
+    flags.FLAGS(["class_model", "--steps=6", *arguments])
+    class_model.check_command()
+    layer = class_model.LAYER.value or "logits"
+    spot = class_model.place(net, layer) if class_model.SPATIAL.value else None
+    what = class_model.what_to_raise(layer, tf.constant([1]), spot)
+    return class_model.make_recipe(net, what).climb([3], seed=1).image
+
+pictures = {}
+for line in sys.argv[1:]:
+    *base, flag = line.split()
+    base = base if "progress" not in line else base[:1]
+    key = tuple(base)
+    if key not in pictures:
+        pictures[key] = picture(base)
+    print(np.abs(pictures[key] - picture(line.split())).max())
+"""
+
+
+@pytest.fixture(scope="module")
+def run(run_app, tmp_path_factory):
+    """Class models of two classes, by index and by synset: (process, output_dir, results)."""
+    out = tmp_path_factory.mktemp("class_model")
+    done = run_app("class_model", *SMALL, "--class=goldfish,n02007558", f"--output_dir={out}")
+    return done, out, json.loads((out / "results.json").read_text())
+
+
+def test_entries_and_the_score_of_the_picture_read_back(run):
+    done, out, report = run
+    assert done.returncode == 0, done.stderr
+    assert [e["class"] for e in report["images"]] == [
+        {"index": 1, "synset": "n01443537", "label": "goldfish"},
+        {"index": 130, "synset": "n02007558", "label": "flamingo"},
+    ]
+    net = classifier("efficientnet_lite0", size=64)
+    for entry in report["images"]:
+        picture = images.read(out / entry["picture"])
+        assert picture.shape == (64, 64, 3) and entry["files"] == [entry["picture"]]
+        scores = net(picture[None].astype(np.float32))["scores"][0]
+        np.testing.assert_allclose(entry["score"], scores[entry["class"]["index"]], rtol=1e-4)
+        assert entry["method"] == "fourier"
+        assert [h["step"] for h in entry["history"]] == list(range(1, len(entry["history"]) + 1))
+        terms = {"value", "logits", "cross_entropy", "statistics", "total_variation"}
+        assert set(entry["final"]) == terms and set(entry["history"][3]) == terms | {"step"}
+        values = entry["history"][3]
+        np.testing.assert_allclose(values["value"], sum(values[t] for t in terms - {"value"}), rtol=1e-4)
+        assert entry["history"][-1]["value"] > entry["history"][0]["value"]
+    assert report["files"] == ["sheet.png"] and (out / "sheet.png").exists()
+    assert "goldfish" in done.stdout and "index.html" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_the_flagfile_repeats_the_run_bit_by_bit(run, run_app, tmp_path):
+    _, out, report = run
+    again = run_app("class_model", f"--flagfile={out / 'flags.txt'}", f"--output_dir={tmp_path}")
+    assert again.returncode == 0, again.stderr
+    second = json.loads((tmp_path / "results.json").read_text())
+    assert second["images"] == report["images"]
+    for entry in report["images"]:
+        assert (out / entry["picture"]).read_bytes() == (tmp_path / entry["picture"]).read_bytes()
+
+
+def test_a_unit_of_a_layer_by_yosinski(run_app, tmp_path):
+    done = run_app(
+        "class_model",
+        "--image_size=64",
+        "--method=yosinski",
+        "--steps=4",
+        "--layer=stage5",
+        "--channel=3,7",
+        "--push_spatial=1,2",
+        "--lr_policy=progress",
+        "--lr_params={'max_lr': 1e6, 'desired_prog': 0.5}",
+        "--batch_size=2",
+        f"--output_dir={tmp_path}",
+    )
+    assert done.returncode == 0, done.stderr
+    entries = json.loads((tmp_path / "results.json").read_text())["images"]
+    assert [e["class"]["label"] for e in entries] == ["stage5 channel 3", "stage5 channel 7"]
+    for entry in entries:
+        values = [row["value"] for row in entry["history"]] + [entry["final"]["value"]]
+        np.testing.assert_allclose(
+            np.diff(values)[1:], 0.5, atol=0.2, err_msg="a step raises by the wanted 0.5"
+        )
+        np.testing.assert_allclose(
+            entry["score"], values[-1], atol=0.1, err_msg="the unit's on the file, not a mean"
+        )
+
+
+@pytest.mark.slow
+def test_every_flag_of_a_method_changes_the_picture():
+    done = subprocess.run(
+        [sys.executable, "-c", CHANGES, *FLAGS],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    changes = dict(zip(FLAGS, map(float, done.stdout.split()), strict=True))
+    assert all(change > 0.5 for change in changes.values()), changes
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--class=goldfsh"], ["goldfsh", "goldfish", "--list_classes"]),
+        (["--layer=stage55", "--channel=1"], ["stage55", "stage5", "--list_layers"]),
+        (["--layer=stage5"], ["--layer and --channel"]),
+        (["--layer=stage5", "--channel=112"], ["--channel=112", "0 to 111"]),
+        (["--push_spatial=3,3"], ["--push_spatial belongs to --method=simonyan"]),
+        (["--push_dir=-1", "--rivals=5"], ["--rivals belongs to classes that are raised"]),
+        (["--decay=0.1"], ["--decay belongs to --method=yosinski"]),
+        (["--method=yosinski", "--lr_params={'lr': 'fast'}"], ["--lr_params", "'lr': NUMBER"]),
+    ],
+)
+def test_wrong_commands(run_app, tmp_path, arguments, words):
+    done = run_app("class_model", *arguments, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert all(word in done.stderr for word in words), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 + (
+        "on the CPU" in done.stderr or "on the GPU" in done.stderr
+    )
+    assert not (tmp_path / "out").exists()
