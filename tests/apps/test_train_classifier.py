@@ -70,7 +70,7 @@ def test_a_finished_run_trains_nothing_more_and_another_command_is_refused(run_a
 
 @pytest.fixture(scope="module")
 def two_classes(tmp_path_factory):
-    """Ten pictures of stripes a class: upright, or lying."""
+    """Ten pictures of stripes a class: upright, or lying; and one that is cut off, for training."""
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     for name, axis in (("lying", 0), ("upright", 1)):
@@ -80,7 +80,17 @@ def two_classes(tmp_path_factory):
             grey = np.broadcast_to(np.expand_dims(wave, 1 - axis), (48, 48)) * 100 + 128
             picture = grey[..., None] + rng.normal(0, 10, (48, 48, 3))
             Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(root / name / f"{k}.png")
+    whole = (root / "lying/0.png").read_bytes()
+    (root / "lying/cut.png").write_bytes(whole[: len(whole) // 2])
     return root
+
+
+def assert_the_cut_one_is_refused(done, folder):
+    """Its status is that of an app that refused some of its inputs, and did the others."""
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("refused lying/cut.png") == 1
+    (entry,) = results(folder)["refused"]
+    assert entry["file"] == "lying/cut.png" and results(folder)["finished"]
 
 
 def test_a_release_is_fine_tuned_on_a_folder_of_ones_own(run_app, two_classes, tmp_path):
@@ -94,11 +104,12 @@ def test_a_release_is_fine_tuned_on_a_folder_of_ones_own(run_app, two_classes, t
             "--freeze=conv2",
             "--accumulate=2",
             "--augment=none",
+            "--precision=mixed_float16",
         ],
         *["--validate_epochs=0", "--checkpoint_minutes=0", f"--output_dir={tmp_path / 'out'}"],
     )
-    assert done.returncode == 0, done.stderr
-    assert "18 pictures of 2 classes to train on, 2 to validate" in done.stderr
+    assert_the_cut_one_is_refused(done, tmp_path / "out")
+    assert "19 pictures of 2 classes to train on, 2 to validate" in done.stderr
     found = results(tmp_path / "out")
     assert found["metrics"]["last"]["top1"] == 1.0
     from tfcnn import load_model
@@ -123,11 +134,11 @@ def test_the_last_layer_is_trained_on_cached_features(run_app, trained, two_clas
         "--learning_rate=0.01",
         "--validate_epochs=0",
     ]
-    flags += [f"--cache_features={tmp_path / 'features'}"]
+    flags += [f"--cache_features={tmp_path / 'features'}", "--precision=mixed_bfloat16"]
     done = run_app("train_classifier", *flags, f"--output_dir={tmp_path / 'out'}")
-    assert done.returncode == 0, done.stderr
+    assert_the_cut_one_is_refused(done, tmp_path / "out")
     assert results(tmp_path / "out")["metrics"]["last"].keys() == {"step", "top1", "loss"}
-    assert "The features of 18 pictures take" in done.stderr
+    assert "The features of 19 pictures take" in done.stderr
     losses = [line["losses"]["softmax"] for line in log(tmp_path / "out") if "losses" in line]
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
     stale = run_app("train_classifier", *flags, "--image_size=48", f"--output_dir={tmp_path / 'other'}")
@@ -144,6 +155,8 @@ def test_the_last_layer_is_trained_on_cached_features(run_app, trained, two_clas
         (["--epochs=1", "--steps=1"], "give one of them"),
         (["--init=nothing"], "--init=nothing is no release"),
         (["--steps=0"], "--steps"),
+        (["--labels=names.txt"], "--labels is for a --model"),
+        (["--init=digits", "--net=alexnet"], "tiny"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
