@@ -61,10 +61,11 @@ def open_detector(run, sources: list[str]):
     if resize == "crop":
         raise InputError("--resize=crop would cut objects off; take stretch or letterbox")
     run.runtime  # noqa: B018  (starts TensorFlow, silently)
-    from tfcnn import load_model
+    from tfcnn import backbones, load_model
     from tfcnn.detection.detector import Detector
 
     nets = [load_model(source, allow_custom_objects=run.flags.allow_custom_objects) for source in sources]
+    nets = [backbones.folded(net) for net in nets]
     detector = Detector(
         nets,
         sizes,

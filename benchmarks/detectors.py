@@ -49,7 +49,8 @@ def default_model():
 
 
 def parts(model, picture):
-    """{row: a call}: the whole model, its parts in order, and the same through LiteRT."""
+    """{row: a call}: the model as the apps run it, its parts in order, as its file has it, and through LiteRT."""
+    plain, model = model, backbones.folded(model)
     stages = Stages(model)
     first = stages.first(picture)
     regions, _ = stages.propose(first, picture, stages.proposals.count)
@@ -70,6 +71,7 @@ def parts(model, picture):
         "scores, boxes, suppression a class": (
             lambda: stages.output([logits[0], deltas[0], regions, picture])
         ),
+        "the whole model, batch norm as layers of its own": (lambda: plain(picture, training=False)),
     }
     calls = {name: tf.function(call) for name, call in rows.items()}
     try:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfcnn.backbones import NETS, classifier, flat, fully_convolutional, tap
+from tfcnn.backbones import NETS, backbone, classifier, flat, folded, fully_convolutional, tap
 from tfcnn.errors import InputError
 
 
@@ -125,3 +125,43 @@ def test_a_model_whose_layers_cannot_be_seen_is_refused():
     image = keras.Input((8, 8, 3))
     with pytest.raises(InputError, match="The model mine inside .* is of the class Own"):
         flat(keras.Model(image, Own(name="mine")(image)))
+
+
+def norms(model):
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def shaken(model):
+    """The model, its batch norm as after a training."""
+    rng = np.random.default_rng(1)
+    for norm in norms(model):
+        norm.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in norm.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("net", ["mobilenet_v2", "inception_v3", "efficientnet_lite0"])
+def test_batch_norm_goes_into_the_convolutions(net):
+    model = shaken(backbone(net, None))
+    without = folded(model)
+    assert norms(model) and not norms(without)
+    picture = pictures(96, 128)
+    for name, value in model(picture).items():
+        scale = float(np.abs(value).max())
+        np.testing.assert_allclose(without(picture)[name], value, atol=1e-4 * scale, err_msg=name)
+
+
+def test_batch_norm_that_is_not_a_convolutions_own_stays():
+    image = keras.Input((16, 16, 3))
+    used_twice = keras.layers.Conv2D(4, 3, padding="same", name="twice")(image)
+    one = keras.layers.BatchNormalization(name="one")(used_twice)
+    active = keras.layers.Conv2D(4, 3, activation="relu")(keras.layers.Add()([one, used_twice]))
+    two = keras.layers.BatchNormalization(name="two")(active)
+    shared, three = keras.layers.DepthwiseConv2D(3, depth_multiplier=2), keras.layers.BatchNormalization()
+    both = keras.layers.Add()([three(shared(two)), three(shared(keras.layers.ReLU()(two)))])
+    alone = keras.layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False)(both)
+    out = keras.layers.BatchNormalization(scale=False, center=False, name="four")(alone)
+    model = shaken(keras.Model(image, [out, keras.layers.Conv2D(2, 1)(out)]))
+    without = folded(model)
+    assert len(norms(without)) == 3 and "four" not in {norm.name for norm in norms(without)}
+    for value, expected in zip(without(pictures(16, 16)), model(pictures(16, 16)), strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-4 * np.abs(expected).max())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcnn import backbones, litert
+from tfcnn import backbones, images, litert, load_model
 from tfcnn.detection import refine
 from tfcnn.detection.detector import Detector
 from tfcnn.detection.faster_rcnn import faster_rcnn
@@ -107,6 +107,14 @@ def test_litert_computes_each_picture_once(model, image, monkeypatch):
     monkeypatch.setattr(litert.Program, "__call__", lambda self, x: calls.append(len(x)) or run(self, x))
     found(Detector([model], [96], runtime="litert"), image)
     assert calls == [1, 12]  # the features of the picture, the head of its regions
+
+
+def test_without_batch_norm_layers_the_release_finds_the_same():
+    release, image = load_model("faster_rcnn_voc"), images.read(images.packaged()[0])
+    plain, folded = (found(Detector([net]), image) for net in (release, backbones.folded(release)))
+    assert len(plain) == len(folded) > 0
+    np.testing.assert_allclose(plain.scores[:3], folded.scores[:3], atol=1e-4)
+    np.testing.assert_allclose(plain.boxes[:3], folded.boxes[:3], atol=0.05)
 
 
 def test_given_proposals_are_looked_at():

@@ -13,7 +13,7 @@ from .rows import Endpoint, Net, Preprocessing
 from .table import NETS, endpoint_names
 
 if TYPE_CHECKING:
-    from .convert import flat, fully_convolutional
+    from .convert import flat, folded, fully_convolutional
     from .factory import backbone, classifier, tap, zero_rgb
     from .weights import load_weights
 
@@ -26,6 +26,7 @@ __all__ = [
     "classifier",
     "endpoint_names",
     "flat",
+    "folded",
     "fully_convolutional",
     "load_weights",
     "locate",
@@ -40,6 +41,7 @@ _HOME = {
     "tap": "factory",
     "zero_rgb": "factory",
     "flat": "convert",
+    "folded": "convert",
     "load_weights": "weights",
     "fully_convolutional": "convert",
 }
