@@ -9,6 +9,7 @@ from absl import flags
 
 from tfcnn import draw
 from tfcnn.errors import InputError
+from tfcnn.training.runtime import Interrupted
 
 from . import common, models, trainers
 
@@ -47,13 +48,14 @@ SMALL = {
     "shift_flip": {"window": (0.75, 1.1), "aspect": 0.1, "flip": 0.5},
 }
 WRITING = ("digits", "mnist")
+SHOWN = 32  # pictures of the first batch on the run's page
 
 
 def main(run: common.Run) -> None:
     training, validation = (chosen_classes(only_labels(part)) for part in trainers.read_data())
     row = net_row(run)
     size = run.flags.image_size or row.size
-    batches, check = make_batches(run, training, validation, size)
+    batches, first, check = make_batches(run, training, validation, size)
     steps = trainers.steps_of(batches, DEFAULT_EPOCHS)
     strategy = run.runtime.strategy  # starts TensorFlow, silently
     weights = trainers.init_file() or models.weights_of(run)
@@ -71,7 +73,7 @@ def main(run: common.Run) -> None:
         if CACHE.value:
             pictures = []
             trainee, data = on_features(run, trainee.networks["classifier"], training, validation, size)
-    show_batch(run, batches, training.classes)
+    show_batch(run, first, training.classes)
     result = trainers.train(
         run, trainee, data, steps=steps, best="top1", multiplier=multiplier, pictures=pictures
     )
@@ -137,7 +139,7 @@ def net_row(run):
 
 
 def make_batches(run, training, validation, size):
-    """(training batches, a call that gives the validation's once through)."""
+    """(training batches, the same for the first pictures alone, a call that gives the validation's once through)."""
     from tfcnn.datasets import augment, pipeline
 
     name = trainers.AUGMENT.value or ("shift" if training.name in WRITING else "classification")
@@ -150,7 +152,9 @@ def make_batches(run, training, validation, size):
     same = {"size": size, "batch_size": run.flags.batch_size, "seed": run.flags.seed, "threads": run.threads}
     same["resize"] = run.flags.resize
     check = pipeline.batches(validation, augment=None, shuffle=False, repeat=False, **same)
-    return pipeline.batches(training, augment=how, **same), check
+    few = same | {"batch_size": min(SHOWN, run.flags.batch_size)}
+    parts = [pipeline.batches(training, augment=how, **each) for each in (same, few)]
+    return *parts, check
 
 
 def make_trainee(run, row, weights, classes, size, check):
@@ -163,6 +167,10 @@ def make_trainee(run, row, weights, classes, size, check):
     for name in trainers.FREEZE.value:
         tapped = backbones.tap(model, [name], row.endpoints) if name in row.endpoints else model
         freezing.freeze(tapped, [name])
+    if not model.trainable_variables:
+        raise InputError(
+            f"--freeze={','.join(trainers.FREEZE.value)} freezes every layer: nothing is left to train"
+        )
     frozen = weights is not None if FREEZE_BATCH_NORM.value is None else FREEZE_BATCH_NORM.value
     if frozen:
         freezing.freeze_batch_norm(model)
@@ -222,16 +230,13 @@ def features_of(run, body, part, name, size, mirror):
         how = {"size": size, "batch_size": run.flags.batch_size, "resize": run.flags.resize}
         once = pipeline.batches(part, shuffle=False, repeat=False, threads=run.threads, **how)
         with run.progress(len(ids), f"features of {name}") as bar:
-            features.write(
-                folder,
-                body,
-                once,
-                wanted,
-                ids,
-                flip=mirror,
-                say=run.say,
-                progress=lambda done: bar.advance(done - bar.done),
-            )
+
+            def progress(done):
+                bar.advance(done - bar.done)
+                if run.stop:
+                    raise Interrupted("Stopped by a signal; the same command computes the features anew.")
+
+            features.write(folder, body, once, wanted, ids, flip=mirror, say=run.say, progress=progress)
         trainers.refuse(run, once)
     cache = features.read(folder, wanted)
     missing = [r.file for r, there in zip(part.examples, cache.image_ids, strict=True) if not there]
@@ -242,11 +247,11 @@ def features_of(run, body, part, name, size, mirror):
     return cache
 
 
-def show_batch(run, batches, classes) -> None:
+def show_batch(run, first, classes) -> None:
     """Shows on the run's page the first batch as it enters the net."""
-    batch = batches.batch(0)
-    pictures = [np.clip(picture, 0, 255).astype(np.uint8) for picture in batch["image"][:32]]
-    captions = [classes[label] for label in batch["label"][:32]]
+    batch = first.batch(0)
+    pictures = [np.clip(picture, 0, 255).astype(np.uint8) for picture in batch["image"]]
+    captions = [classes[label] for label in batch["label"]]
     run.sheet(draw.grid(pictures, captions=captions), "first_batch", "The first batch as it enters the net")
 
 

@@ -181,6 +181,7 @@ def train(
 
     optimizer = optimizers.AdamW if OPTIMIZER.value == "adamw" else optimizers.SGD
     per_epoch = batches.steps_per_epoch / ACCUMULATE.value
+    between = max(1, round(VALIDATE_EPOCHS.value * per_epoch)) if VALIDATE_EPOCHS.value else 0
     warmup = min(WARMUP.value, steps // 10)
     pictures = [batches] if pictures is None else pictures
     run.begin()
@@ -215,7 +216,7 @@ def train(
             accumulate=ACCUMULATE.value,
             strategy=run.runtime.strategy,
             seed=run.flags.seed,
-            validate_steps=round(VALIDATE_EPOCHS.value * per_epoch) if best else None,
+            validate_steps=between if best else None,
             best=best,
             checkpoint_minutes=run.flags.checkpoint_minutes,
             tensorboard=TENSORBOARD.value,

@@ -155,8 +155,9 @@ def test_the_last_layer_is_trained_on_cached_features(run_app, trained, two_clas
         (["--epochs=1", "--steps=1"], "give one of them"),
         (["--init=nothing"], "--init=nothing is no release"),
         (["--steps=0"], "--steps"),
+        (["--freeze=*"], "nothing is left to train"),
         (["--labels=names.txt"], "--labels is for a --model"),
-        (["--init=digits", "--net=alexnet"], "tiny"),
+        (["--init=digits", "--net=all_cnn_c"], "conv1 is 3x3x3x16 in the file and 3x3x3x96 + 96 in the net"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

@@ -192,6 +192,26 @@ def test_too_little_memory_is_refused_before_the_first_step(tmp_path, monkeypatc
     assert all(np.array_equal(before[n], w) for n, w in trainee.weights().items())
 
 
+def test_a_batch_of_known_size_that_cannot_fit_is_not_even_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10_000)
+    read = []
+
+    def batches(start):
+        def note(step):
+            read.append(step)
+            return {n: a[:8] for n, a in small.arrays().items() if n != "image_id"}.values()
+
+        def load(step):
+            image, label = tf.numpy_function(note, [step], [tf.float32, tf.int32])
+            return {"image": tf.ensure_shape(image, (8, 6, 6, 3)), "label": tf.ensure_shape(label, (8,))}
+
+        return tf.data.Dataset.range(start, 100).map(load)
+
+    with pytest.raises(InputError, match="lower --batch_size"):
+        run(small.SmallTrainee(), tmp_path, batches)
+    assert not read
+
+
 def test_exhausted_memory_says_what_to_lower():
     with pytest.raises(InputError, match="lower --batch_size"), memory.explained():
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")

@@ -157,6 +157,9 @@ def train(
     if done < steps:
         data = strategy.experimental_distribute_dataset(_numbers_only(batches(done * accumulate)))
         step.compile(data.element_spec)
+        size = _batch_size(data.element_spec)
+        if size:
+            memory.check(step, size, say)  # before any batch is read
         iterator = iter(data)
 
     with Signals(stop) as signals:
@@ -166,8 +169,8 @@ def train(
             if len(taken) < accumulate:
                 raise ValueError(f"The data ended after {done} of {steps} steps: it must repeat itself.")
             arrived = time.perf_counter()
-            if done == start:
-                memory.check(step, taken, say)
+            if done == start and not size:
+                memory.check(step, len(next(iter(taken[-1].values()))), say)
             rate = schedule(done)
             seeds = [(seed, next(places) * strategy.num_replicas_in_sync) for _ in taken]
             with memory.explained():
@@ -330,6 +333,12 @@ def _numbers_only(data: tf.data.Dataset) -> tf.data.Dataset:
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     names = [name for name, spec in data.element_spec.items() if spec.dtype != tf.string]
     return data.map(lambda batch: {n: batch[n] for n in names}).prefetch(2).with_options(options)
+
+
+def _batch_size(element_spec: dict) -> int | None:
+    """Number of examples of every batch of one replica, or None where the data leave it open."""
+    spec = next(iter(element_spec.values()))
+    return spec.shape[0] if isinstance(spec, tf.TensorSpec) else None
 
 
 def _ids(batches, first: int, count: int) -> list:

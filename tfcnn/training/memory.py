@@ -10,7 +10,6 @@ from ..errors import InputError
 
 ADVICE = "lower --batch_size or --image_size, or keep the batch in parts with --accumulate"
 
-
 # Operations whose result is their first argument's memory, and those that write over an argument that nobody
 # reads after them.
 VIEWS = {"Identity", "Reshape", "StopGradient", "ExpandDims", "Squeeze", "PreventGradient", "CheckNumerics"}
@@ -30,14 +29,14 @@ IN_PLACE = {
 # What a step took beyond its tensors, measured for six nets: some for threads that run ahead, some for
 # workspaces.
 SLACK, WORKSPACE = 1.35, 150 * 2**20
+READ_AHEAD = 4  # batches that wait or are being read while one is computed
 
 
 def peak_bytes(graph: tf.Graph, examples: int) -> int:
     """Estimates the most memory that the tensors of a compiled step take at once.
 
     The operations are gone through in the order in which they were made, which is one that can be run: a
-      result
-    lives from its operation to the last one that reads it.
+    result lives from its operation to the last one that reads it.
 
     Args:
       graph: the step's graph.
@@ -92,22 +91,23 @@ def available_bytes() -> int | None:
     return min(found) if found else None
 
 
-def check(step, batches: list, say) -> None:
+def check(step, examples: int, say) -> None:
     """Refuses a step that will not fit, before it is run. A GPU's own memory is left to `explained`.
 
     Args:
       step: a compiled training.step.Step.
-      batches: the first step's batches.
+      examples: number of examples in a batch.
       say: called with a sentence when more than half of the memory will be taken.
 
     Raises:
       InputError: the estimate is above what is available.
     """
-    copies = step.strategy.experimental_local_results(next(iter(batches[-1].values())))
-    graph = step.move.get_concrete_function().graph
-    if len(copies) > 1 or "GPU" in copies[0].device:
+    device = next(iter(step.weights.values())).value.device
+    if step.strategy.num_replicas_in_sync > 1 or "GPU" in device:
         return
-    needed = SLACK * peak_bytes(graph, len(copies[0])) + WORKSPACE
+    graph = step.move.get_concrete_function().graph
+    batch = sum(_bytes(tensor, examples) for tensor in graph.inputs)
+    needed = SLACK * peak_bytes(graph, examples) + READ_AHEAD * batch + WORKSPACE
     available = available_bytes()
     if available is None:
         return
