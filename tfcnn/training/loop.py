@@ -170,7 +170,8 @@ def train(
                 raise ValueError(f"The data ended after {done} of {steps} steps: it must repeat itself.")
             arrived = time.perf_counter()
             if done == start and not size:
-                memory.check(step, len(next(iter(taken[-1].values()))), say)
+                first = strategy.experimental_local_results(next(iter(taken[-1].values())))[0]
+                memory.check(step, len(first), say)
             rate = schedule(done)
             seeds = [(seed, next(places) * strategy.num_replicas_in_sync) for _ in taken]
             with memory.explained():
