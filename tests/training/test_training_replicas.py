@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -10,7 +11,9 @@ HERE = pathlib.Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def apart():
-    done = subprocess.run([sys.executable, "replicas.py"], cwd=HERE, capture_output=True, text=True)
+    variables = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    command = [sys.executable, "replicas.py"]
+    done = subprocess.run(command, cwd=HERE, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 

@@ -1,5 +1,6 @@
 """A run killed at any moment goes on by itself, and ends with the same weights to the bit."""
 
+import os
 import pathlib
 import random
 import signal
@@ -15,7 +16,9 @@ STEPS = 60
 
 def start(folder, pause):
     command = [sys.executable, "killed_run.py", str(folder), str(pause)]
-    return subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    variables = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=HERE, env=variables, text=True, **pipes)
 
 
 def last_step(process):
