@@ -108,6 +108,7 @@ def main(run: common.Run) -> None:
         result = train_joint(run, model, recipe, check, batches, steps, true_boxes)
     else:
         result = train_alternating(run, model, recipe, check, batches, steps)
+    trainers.refuse(run, check)
     if given is None:
         run.metrics["proposals"] = say_proposals(run, check)
     card = trainers.release(

@@ -140,7 +140,7 @@ def refuse(run, *sources) -> None:
 
     Args:
         run: the app's run.
-        sources: tfcnn.datasets.pipeline.Batches.
+        sources: what has {file: why} under the name `refused`: pipeline.Batches, detection.trainee.Check.
     """
     known = {entry["file"] for entry in run.refused.values()}
     for file, why in [found for source in sources for found in list(source.refused.items())]:

@@ -153,6 +153,14 @@ def test_the_stages_are_the_model(tmp_path):
     assert stages.anchors_at(96).shape == (6 * 6 * 18, 4)
 
 
+def test_validation_goes_on_without_a_picture_that_cannot_be_read():
+    data = datasets.open("shapes", None, "val")
+    data.examples = [dataclasses.replace(data.examples[0], source=lambda: b"no picture"), data.examples[1]]
+    check = trainee.Check(build(), data, 96)
+    assert 0 <= check()["map_11"] <= 1
+    assert list(check.refused) == [data.examples[0].file] and check.refused[data.examples[0].file]
+
+
 def test_eight_pictures_are_learnt_by_heart(tmp_path):
     data = datasets.open("shapes", None, "train")
     data.examples = data.examples[:8]

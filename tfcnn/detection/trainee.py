@@ -188,16 +188,19 @@ class Check:
 
     Attributes:
         pictures: how many; classes: K.
+        refused: {file: why} of pictures that could not be read.
     """
 
     def __init__(self, model, validation, size, resize="stretch", threads=2, proposals=None):
         self.detector = Detector([model], [size], resize)
         self.validation, self.options = validation, {"threads": threads, "proposals": proposals}
         self.pictures, self.classes = len(validation), len(validation.classes)
+        self.refused = {}
 
     def __call__(self):
         """Mean AP at IoU 0.5 by both rules of VOC: {"map_11", "map_area"}."""
-        found, _ = self.detector.over_records(self.validation.examples, **self.options)
+        found, refused = self.detector.over_records(self.validation.examples, **self.options)
+        self.refused |= refused
         figures = voc.evaluate(self.validation.examples, found, self.validation.classes)
         return {name: figures[name] for name in ("map_11", "map_area")}
 
