@@ -117,7 +117,7 @@ LR_PARAMS = flags.DEFINE_string(
     "lr_params",
     "{'lr': 30000}",
     "yosinski: the policy's numbers (his lr of 100 suits CaffeNet), "
-    "e.g. --lr_params=\"{'max_lr': 100, 'desired_prog': 2}\"",
+    "e.g. --lr_params=\"{'max_lr': 1e6, 'desired_prog': 2}\"",
 )
 
 # The flags that belong to one method, by the keyword of its recipe in tfcnn.visualization.class_model.

@@ -141,13 +141,12 @@ def test_a_unit_of_a_layer_by_yosinski(run_app, tmp_path):
     entries = json.loads((tmp_path / "results.json").read_text())["images"]
     assert [e["class"]["label"] for e in entries] == ["stage5 channel 3", "stage5 channel 7"]
     for entry in entries:
-        values = [row["value"] for row in entry["history"]] + [entry["final"]["value"]]
+        values = [row["value"] for row in entry["history"]]
+        assert entry["final"]["value"] == values[-1], "his last step only looks"
         np.testing.assert_allclose(
             np.diff(values)[1:], 0.5, atol=0.2, err_msg="a step raises by the wanted 0.5"
         )
-        np.testing.assert_allclose(
-            entry["score"], values[-1], atol=0.1, err_msg="the unit's on the file, not a mean"
-        )
+        assert abs(entry["score"] - values[-1]) < 0.3, "the unit's own value on the file, not its map's mean"
 
 
 @pytest.mark.slow
@@ -182,7 +181,5 @@ def test_wrong_commands(run_app, tmp_path, arguments, words):
     done = run_app("class_model", *arguments, f"--output_dir={tmp_path / 'out'}")
     assert done.returncode == 2
     assert all(word in done.stderr for word in words), done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1 + (
-        "on the CPU" in done.stderr or "on the GPU" in done.stderr
-    )
+    assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
