@@ -73,6 +73,12 @@ BACKBONE_RATE = flags.DEFINE_float(
 VALIDATE_IMAGES = flags.DEFINE_integer(
     "validate_images", 0, "Pictures of each validation, evenly spread; 0 takes all", lower_bound=0
 )
+TEST_SIZE = flags.DEFINE_integer(
+    "test_image_size",
+    None,
+    "Side in pixels of the square that the released net sees; none: --image_size, e.g. --test_image_size=384",
+    lower_bound=32,
+)
 LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
 
 DEFAULT_EPOCHS = 40.0
@@ -103,7 +109,7 @@ def main(run: common.Run) -> None:
     else:
         say_given(run, given, training, size)
     show_batch(run, batches, training.classes)
-    check = make_check(run, model, validation, size, given)
+    check = make_check(run, model, validation, TEST_SIZE.value or size, given)
     if RECIPE.value == "joint":
         result = train_joint(run, model, recipe, check, batches, steps, true_boxes)
     else:
@@ -118,7 +124,7 @@ def main(run: common.Run) -> None:
         f"{trainers.VAL_SPLIT.value}: {check.pictures} pictures",
         training.classes,
         LICENCE.value,
-        image_size=size,
+        image_size=TEST_SIZE.value or size,
         resize=run.flags.resize,
         category_ids=training.category_ids,
         architecture=architecture,

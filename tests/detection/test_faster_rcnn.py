@@ -165,7 +165,7 @@ def test_eight_pictures_are_learnt_by_heart(tmp_path):
     data = datasets.open("shapes", None, "train")
     data.examples = data.examples[:8]
     keras.utils.set_random_seed(0)
-    model = build(channels=32, units=64, proposals=50)
+    model = build(channels=32, units=64, proposals=50, nms_threshold=0.3)
     batches = pipeline.batches(data, size=128, batch_size=8, shuffle=False)
     check = trainee.Check(model, data, 128)
     learner = trainee.FasterRCNNTrainee(model, dataclasses.replace(RECIPE, regions=32), check=check)
