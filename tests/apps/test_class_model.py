@@ -26,7 +26,7 @@ FLAGS = [
     "--steps=9",
     "--method=simonyan --l2=5",
     "--method=simonyan --rate=3",
-    "--method=simonyan --layer=map --channel=1 --push_spatial=3,4",
+    "--method=simonyan --l2=0 --layer=map --channel=1 --push_spatial=3,4",
     "--method=yosinski --start_at=randu",
     "--method=yosinski --start_at=mean",
     "--method=yosinski --decay=0.5",
@@ -56,7 +56,8 @@ image = keras.Input((24, 24, 3))
 x = keras.layers.Rescaling(1 / 60, -2)(image)
 x = keras.layers.Conv2D(8, 3, strides=2, bias_initializer="random_normal", name="stem")(x)
 x = keras.layers.ReLU(negative_slope=0.1, name="map")(keras.layers.BatchNormalization()(x))
-logits = keras.layers.Dense(4, name="logits")(keras.layers.GlobalAveragePooling2D()(x))
+strong = keras.initializers.RandomNormal(stddev=300.0)  # else L2 outweighs the score
+logits = keras.layers.Dense(4, kernel_initializer=strong, name="logits")(keras.layers.GlobalAveragePooling2D()(x))
 model = keras.Model(image, {"logits": logits, "scores": keras.layers.Softmax()(logits)})
 net = Net("small", model, 24, [("", str(index)) for index in range(4)])
 

@@ -75,7 +75,7 @@ def simonyan(
     """argmax over I of S_c(I) - lambda |I|^2, from the zero picture.
 
     The paper prints neither lambda nor the steps: here the square is a mean over values in grey levels, and a
-    step is `rate` grey levels on average (the gradient divided by its mean size), with momentum.
+    step is `rate` grey levels on average (the gradient divided by its mean size).
 
     Args:
         net: a flat model from pixels.
@@ -212,10 +212,12 @@ def yosinski(
 
 
 # Part of the side, part of the steps, Adam's rate, weight of total variation, part of the noise, framed or not.
+# Without noise the picture also lies still.
 _STAGES = (
     (3 / 7, 0.62, 0.05, 0.01, 1.0, True),
     (5 / 7, 0.23, 0.03, 0.02, 0.8, True),
-    (1.0, 0.15, 0.02, 0.04, 0.6, False),
+    (1.0, 0.12, 0.02, 0.04, 0.6, False),
+    (1.0, 0.03, 0.01, 0.04, 0.0, False),
 )
 
 
@@ -240,14 +242,14 @@ def fourier(
 
     The picture begins at three sevenths of its size, where one object fills what the net sees, and is enlarged
     twice, so that detail grows on a shape that stays. A grey frame round the smaller ones draws the object into the
-    middle; without it the border, where a net sees zeros, collects fragments. Where the net has batch norm, its
-    layers' statistics are held near those of photographs.
+    middle; without it the border, where a net sees zeros, collects fragments. The last steps see the picture as it
+    will be looked at. Where the net has batch norm, its layers' statistics are held near those of photographs.
 
     Args:
         net: a flat model from pixels; one that reads one size sees the small stages enlarged.
         objective: what to raise.
         size: side of the finished picture, pixels.
-        iterations: steps of the three sizes together.
+        iterations: steps of all stages together.
         statistics: weight of the distance from natural statistics.
         noise: grey levels of white noise that the score must bear, at the smallest size.
         smooth: factor of the total variation's weights.
@@ -262,12 +264,14 @@ def fourier(
     stages = []
     for part, share, rate, variation, noisy, framed in _STAGES:
         side = _side(part, size)
-        changes = [
-            transforms.jitter(max(1, side // 12)),
-            transforms.scale([0.9, 0.95, 1.0, 1.05, 1.1]),
-            transforms.rotate(list(range(-5, 6))),
-            transforms.noise(noisy * noise),
-        ]
+        changes = []
+        if noisy:
+            changes = [
+                transforms.jitter(max(1, side // 12)),
+                transforms.scale([0.9, 0.95, 1.0, 1.05, 1.1]),
+                transforms.rotate(list(range(-5, 6))),
+                transforms.noise(noisy * noise),
+            ]
         if framed and open_net is not None:
             changes.insert(0, transforms.pad(side // 12))
         waves, shown = Fourier(side, side, decay), side
