@@ -1,83 +1,46 @@
 """class_model as a person runs it: entries, the score of the picture read back, flags, and what it refuses."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from flag_changes import changes
 
 from tfcnn import images
 from tfcnn.backbones import classifier
 
 SMALL = ("--image_size=64", "--steps=9")
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-# Each flag of a method's own, beside the flags it stands with.
+# What both runs have, a bar, and the flags that are tried.
 FLAGS = [
-    "--statistics=0",
-    "--noise=0",
-    "--smooth=50",
-    "--frequency_decay=2",
-    "--rivals=0",
-    "--push_dir=-1",
-    "--steps=9",
-    "--method=simonyan --l2=5",
-    "--method=simonyan --rate=3",
-    "--method=simonyan --l2=0 --layer=map --channel=1 --push_spatial=3,4",
-    "--method=yosinski --start_at=randu",
-    "--method=yosinski --start_at=mean",
-    "--method=yosinski --decay=0.5",
-    "--method=yosinski --blur_radius=2",
-    "--method=yosinski --blur_every=2",
-    "--method=yosinski --small_val_percentile=50",
-    "--method=yosinski --small_norm_percentile=50",
-    "--method=yosinski --px_benefit_percentile=50",
-    "--method=yosinski --px_abs_benefit_percentile=50",
-    "--method=yosinski --lr_params={'lr':1}",
-    "--method=yosinski --lr_policy=progress --lr_params={'max_lr':1e6,'desired_prog':2}",
+    "|--statistics=0",
+    "|--noise=0",
+    "|--smooth=50",
+    "|--frequency_decay=2",
+    "|--rivals=0",
+    "|--push_dir=-1",
+    "|--steps=9",
+    "--method=simonyan |--l2=5",
+    "--method=simonyan |--rate=3",
+    "--method=simonyan --l2=0 --layer=map --channel=1 |--push_spatial=3,4",
+    "--method=yosinski |--start_at=randu",
+    "--method=yosinski |--start_at=mean",
+    "--method=yosinski |--decay=0.5",
+    "--method=yosinski |--blur_radius=2",
+    "--method=yosinski |--blur_every=2",
+    "--method=yosinski |--small_val_percentile=50",
+    "--method=yosinski |--small_norm_percentile=50",
+    "--method=yosinski |--px_benefit_percentile=50",
+    "--method=yosinski |--px_abs_benefit_percentile=50",
+    "--method=yosinski |--lr_params={'lr':1}",
+    "--method=yosinski |--lr_policy=progress --lr_params={'max_lr':1e6,'desired_prog':2}",
 ]
 
-# Prints by how many grey levels at most the last flag of each line changes the picture of a small net.
-CHANGES = """
-import sys
-import keras
-import numpy as np
-import tensorflow as tf
-from absl import flags
-from absl.testing import flagsaver
-from apps import class_model
-from apps.models import Net
-
-keras.utils.set_random_seed(0)
-image = keras.Input((24, 24, 3))
-x = keras.layers.Rescaling(1 / 60, -2)(image)
-x = keras.layers.Conv2D(8, 3, strides=2, bias_initializer="random_normal", name="stem")(x)
-x = keras.layers.ReLU(negative_slope=0.1, name="map")(keras.layers.BatchNormalization()(x))
-strong = keras.initializers.RandomNormal(stddev=300.0)  # else L2 outweighs the score
-logits = keras.layers.Dense(4, kernel_initializer=strong, name="logits")(keras.layers.GlobalAveragePooling2D()(x))
-model = keras.Model(image, {"logits": logits, "scores": keras.layers.Softmax()(logits)})
-net = Net("small", model, 24, [("", str(index)) for index in range(4)])
-
-@flagsaver.flagsaver()
-def picture(arguments):
-    flags.FLAGS(["class_model", "--steps=6", *arguments])
-    class_model.check_command()
+MAKE = """
+def make():
     layer = class_model.LAYER.value or "logits"
     spot = class_model.place(net, layer) if class_model.SPATIAL.value else None
     what = class_model.what_to_raise(layer, tf.constant([1]), spot)
     return class_model.make_recipe(net, what).climb([3], seed=1).image
-
-pictures = {}
-for line in sys.argv[1:]:
-    *base, flag = line.split()
-    base = base if "progress" not in line else base[:1]
-    key = tuple(base)
-    if key not in pictures:
-        pictures[key] = picture(base)
-    print(np.abs(pictures[key] - picture(line.split())).max())
 """
 
 
@@ -152,17 +115,8 @@ def test_a_unit_of_a_layer_by_yosinski(run_app, tmp_path):
 
 @pytest.mark.slow
 def test_every_flag_of_a_method_changes_the_picture():
-    done = subprocess.run(
-        [sys.executable, "-c", CHANGES, *FLAGS],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    changes = dict(zip(FLAGS, map(float, done.stdout.split()), strict=True))
-    assert all(change > 0.5 for change in changes.values()), changes
+    moved = changes("class_model", MAKE, FLAGS)
+    assert all(grey > 0.5 for grey in moved.values()), moved
 
 
 @pytest.mark.parametrize(
