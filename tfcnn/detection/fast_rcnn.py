@@ -123,11 +123,10 @@ def light_head(pooled, channels=128, units=512):
     return layers.Dense(units, activation="relu", kernel_initializer="he_normal", name="region_fc")(x)
 
 
-def position_head(pooled, units=1024, dropout=0.0):
+def position_head(pooled, units=1024):
     """One dense layer on the short code of position-sensitive pooling (ThunderNet): a region's code [., units]."""
     x = layers.Flatten(name="region_flat")(pooled)
-    x = layers.Dense(units, activation="relu", kernel_initializer="he_normal", name="region_fc")(x)
-    return layers.Dropout(dropout, name="region_drop")(x) if dropout else x
+    return layers.Dense(units, activation="relu", kernel_initializer="he_normal", name="region_fc")(x)
 
 
 def dense_head(pooled, units=4096, dropout=0.5):
