@@ -112,7 +112,7 @@ def peers(picture):
         )
         net = keras_hub.models.RetinaNetObjectDetector(
             backbone=pyramid,
-            label_encoder=keras_hub.layers.RetinaNetLabelEncoder(
+            anchor_generator=keras_hub.layers.AnchorGenerator(
                 bounding_box_format="xyxy",
                 min_level=3,
                 max_level=7,
@@ -140,8 +140,8 @@ def peers(picture):
                 return net(image)
 
         calls["torchvision Faster R-CNN MobileNetV3-320, whole"] = forward
-    except ImportError:
-        print("(torchvision is not installed)")
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
+        print(f"(torchvision is not installed, or does not load: {error})")
     return calls
 
 
