@@ -275,10 +275,10 @@ def test_every_backbone_of_the_factory_carries_a_detector(net):
     kept = {stride: name for name, stride in strides(body).items()}
     if 16 not in kept:
         with pytest.raises(InputError, match="stride 16"):
-            faster_rcnn(body, 3, neck="none", head="light")
+            faster_rcnn(body, 20, neck="none", head="light")
         return
     neck = "top_down" if {8, 16, 32} <= set(kept) else "none"
-    model = faster_rcnn(body, 3, neck=neck, head="light", units=32, channels=16)
+    model = faster_rcnn(body, 20, neck=neck, head="light", units=32, channels=16)
     with tf.GradientTape() as tape:
         total = sum(trainee.FasterRCNNTrainee(model, RECIPE).losses(batch(count=1, size=160)).values())
     assert np.isfinite(float(total))

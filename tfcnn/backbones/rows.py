@@ -89,6 +89,7 @@ def keras_files(folder: str, file: str, md5: str, bare: str, bare_md5: str) -> W
 
 
 def keras_weights(folder: str, name: str, md5: str, bare_md5: str) -> Weights:
+    """Gives a net's two files of keras-team's release, with and without classes, from its name and sums."""
     stem = f"{name}_weights_tf_dim_ordering_tf_kernels"
     return keras_files(folder, f"{stem}.h5", md5, f"{stem}_notop.h5", bare_md5)
 

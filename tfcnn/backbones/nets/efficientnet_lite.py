@@ -20,10 +20,12 @@ STAGES = [
 
 
 def lite0(x, classes=None):
+    """EfficientNet-Lite0 on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return efficientnet_lite(x, classes, width=1.0, depth=1.0, dropout=0.2)
 
 
 def lite2(x, classes=None):
+    """EfficientNet-Lite2 on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return efficientnet_lite(x, classes, width=1.1, depth=1.2, dropout=0.3)
 
 

@@ -15,30 +15,37 @@ NUMBERED = re.compile(
 
 
 def vgg16(x, classes=None):
+    """Keras' VGG-16 on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.VGG16, x, classes)
 
 
 def vgg19(x, classes=None):
+    """Keras' VGG-19 on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.VGG19, x, classes)
 
 
 def resnet50(x, classes=None):
+    """Keras' ResNet-50 (v1) on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.ResNet50, x, classes)
 
 
 def resnet101(x, classes=None):
+    """Keras' ResNet-101 (v1) on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.ResNet101, x, classes)
 
 
 def resnet152(x, classes=None):
+    """Keras' ResNet-152 (v1) on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.ResNet152, x, classes)
 
 
 def inception_v3(x, classes=None):
+    """Keras' Inception-v3 on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.InceptionV3, x, classes)
 
 
 def mobilenet_v2(x, classes=None):
+    """Keras' MobileNetV2 on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.MobileNetV2, x, classes)
 
 
