@@ -168,7 +168,13 @@ def steps(size, count=16, boxes=3):
         freezing.freeze_batch_norm(body)
         if frozen:
             freezing.freeze(body, [frozen])
-        calls[name] = _gradients(trainee.FasterRCNNTrainee(faster_rcnn(body, 20), trainee.Recipe()), batch)
+        model = faster_rcnn(body, 20)
+        learner = trainee.FasterRCNNTrainee(model, trainee.Recipe())
+        calls[name] = _gradients(learner, batch)
+        if not frozen:
+            plain = trainee.FasterRCNNTrainee(model, trainee.Recipe())
+            plain.stages = Stages(model)
+            calls[f"{name}, batch norm as layers of its own"] = _gradients(plain, batch)
     return calls
 
 

@@ -3,9 +3,20 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tfcnn.backbones import NETS, backbone, classifier, flat, folded, fully_convolutional, tap
+from tfcnn.backbones import (
+    NETS,
+    backbone,
+    classifier,
+    flat,
+    folded,
+    folded_in_training,
+    fully_convolutional,
+    tap,
+)
 from tfcnn.errors import InputError
+from tfcnn.training.freezing import freeze_batch_norm
 
 
 def pictures(height, width, count=1):
@@ -165,3 +176,37 @@ def test_batch_norm_that_is_not_a_convolutions_own_stays():
     assert len(norms(without)) == 3 and "four" not in {norm.name for norm in norms(without)}
     for value, expected in zip(without(pictures(16, 16)), model(pictures(16, 16)), strict=True):
         np.testing.assert_allclose(value, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("net", ["mobilenet_v2", "efficientnet_lite0"])
+def test_frozen_batch_norm_is_worked_in_at_every_call(net):
+    model = shaken(backbone(net, None))
+    freeze_batch_norm(model)
+    sooner = folded_in_training(model)
+    assert norms(model) and not [layer for layer in sooner.layers if layer in norms(model)]
+    picture = tf.constant(pictures(64, 96))
+    answers, gradients = [], []
+    for each in (sooner, model):
+        with tf.GradientTape() as tape:
+            last = list(each(picture, training=True).values())[-1]
+            total = tf.reduce_sum(last * tf.sin(tf.range(last.shape[-1], dtype=tf.float32)))
+        answers.append(last)
+        gradients.append(tape.gradient(total, model.trainable_variables))
+    np.testing.assert_allclose(*answers, atol=1e-4 * np.abs(answers[1]).max())
+    for ours, plain, weight in zip(*gradients, model.trainable_variables, strict=True):
+        np.testing.assert_allclose(ours, plain, atol=1e-3 * np.abs(plain).max(), err_msg=weight.path)
+
+
+def test_only_frozen_batch_norm_is_worked_in_and_weights_stay_shared():
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.BatchNormalization(name="frozen")(keras.layers.Conv2D(4, 3, name="first")(image))
+    x = keras.layers.BatchNormalization(name="live")(keras.layers.DepthwiseConv2D(3, name="second")(x))
+    model = shaken(keras.Model(image, keras.layers.ReLU()(x)))
+    model.get_layer("frozen").trainable = False
+    sooner = folded_in_training(model)
+    assert "live" in {norm.name for norm in norms(sooner)} and model.get_layer("frozen") not in norms(sooner)
+    before = np.array(model.get_layer("live").moving_mean)
+    sooner(pictures(16, 16), training=True)
+    assert (np.array(model.get_layer("live").moving_mean) != before).any()
+    model.get_layer("first").kernel.assign(model.get_layer("first").kernel * 2)
+    np.testing.assert_allclose(sooner(pictures(16, 16)), model(pictures(16, 16)), atol=1e-3)

@@ -13,7 +13,7 @@ from .rows import Endpoint, Net, Preprocessing
 from .table import NETS, endpoint_names
 
 if TYPE_CHECKING:
-    from .convert import flat, folded, fully_convolutional
+    from .convert import flat, folded, folded_in_training, fully_convolutional
     from .factory import backbone, classifier, tap, zero_rgb
     from .weights import load_weights
 
@@ -27,6 +27,7 @@ __all__ = [
     "endpoint_names",
     "flat",
     "folded",
+    "folded_in_training",
     "fully_convolutional",
     "load_weights",
     "locate",
@@ -42,6 +43,7 @@ _HOME = {
     "zero_rgb": "factory",
     "flat": "convert",
     "folded": "convert",
+    "folded_in_training": "convert",
     "load_weights": "weights",
     "fully_convolutional": "convert",
 }

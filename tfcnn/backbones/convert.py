@@ -71,6 +71,66 @@ def folded(model: keras.Model) -> keras.Model:
     return _rebuilt(model, inputs, inputs, new_layer, values_of)
 
 
+def folded_in_training(model: keras.Model) -> keras.Model:
+    """Works frozen batch norm into the convolutions at every call: the same answers and gradients, sooner.
+
+    Args:
+        model: functional. Batch norm that is live, or that `folded` would leave, stays.
+
+    Returns:
+        A model that shares every layer and weight with the first; whoever trains one trains both. A batch norm
+        that is frozen now must stay so.
+    """
+    norms = {key: norm for key, norm in _norm_of_each(model).items() if not norm.trainable}
+    gone = {id(norm) for norm in norms.values()}
+
+    def of(layer):
+        if id(layer) in gone:
+            return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy)
+        return _FoldedConvolution(layer, norms[id(layer)]) if id(layer) in norms else layer
+
+    def call(layer, *arguments, **options):
+        return (
+            layer(arguments[0]) if isinstance(layer, keras.layers.Identity) else layer(*arguments, **options)
+        )
+
+    inputs = _inputs_like(model)
+    return keras.Model(inputs, model._run_through_graph(inputs, of, call), name=model.name)
+
+
+class _FoldedConvolution(keras.layers.Layer):
+    """A convolution and its frozen batch norm as one, with the weights of both."""
+
+    def __init__(self, convolution, norm):
+        super().__init__(name=convolution.name, dtype=convolution.dtype_policy)
+        self.convolution, self.norm = convolution, norm
+
+    def call(self, x):
+        layer, norm = self.convolution, self.norm
+        kernel = layer.kernel
+        scale = keras.ops.rsqrt(keras.ops.cast(norm.moving_variance, "float32") + norm.epsilon)
+        if norm.scale:
+            scale *= keras.ops.cast(norm.gamma, "float32")
+        shift = -keras.ops.cast(norm.moving_mean, "float32")
+        if layer.use_bias:
+            shift += keras.ops.cast(layer.bias, "float32")
+        shift *= scale
+        if norm.center:
+            shift += keras.ops.cast(norm.beta, "float32")
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            kernel *= keras.ops.cast(keras.ops.reshape(scale, kernel.shape[2:]), kernel.dtype)
+            x = keras.ops.depthwise_conv(
+                x, kernel, layer.strides, layer.padding, dilation_rate=layer.dilation_rate
+            )
+        else:
+            kernel *= keras.ops.cast(scale, kernel.dtype)
+            x = layer.convolution_op(x, kernel)
+        return x + keras.ops.cast(shift, x.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return self.convolution.compute_output_shape(input_shape)
+
+
 def fully_convolutional(classifier: keras.Model) -> keras.Model:
     """Turns a classifier's dense layers into convolutions with exactly its weights.
 

@@ -10,7 +10,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfcnn import draw
+from tfcnn import backbones, draw
 from tfcnn.detection import fast_rcnn, rpn
 from tfcnn.detection.detector import Detector
 from tfcnn.detection.stages import Stages
@@ -64,6 +64,7 @@ class FasterRCNNTrainee:
     ):
         self.networks = {"detector": model}
         self.stages = Stages(model)
+        self.stages.features = backbones.folded_in_training(self.stages.features)
         self.recipe, self.parts, self.what = recipe, parts, what
         self.proposer = Stages(proposer) if proposer is not None else None
         self.true_boxes = true_boxes
