@@ -26,7 +26,7 @@ test-all: setup lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The oldest pair that must work, in an environment of its own (Python 3.11 or 3.12).
-OLDEST_PYTHON ?= $(shell command -v python3.12 || command -v python3.11)
+OLDEST_PYTHON ?= $(shell for v in 3.12 3.11; do python$$v -c 'import venv' 2>/dev/null && echo python$$v && exit; done)
 .venv-oldest/.installed: requirements.txt pyproject.toml
 	@test -n "$(OLDEST_PYTHON)" || { echo "TensorFlow 2.18 needs Python 3.11 or 3.12"; exit 1; }
 	$(OLDEST_PYTHON) -m venv .venv-oldest
