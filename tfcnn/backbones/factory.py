@@ -79,6 +79,8 @@ def classifier(
     image = keras.Input((height, width, 3), name="image")
     try:
         outputs = _construct(row, image, classes=classes or row.classes, **options)
+        if any(0 in layer.output.shape for layer in keras.Model(image, outputs).layers):  # Keras 3.9 goes on
+            raise ValueError("no place is left of a map")
     except ValueError as error:
         if (height, width) == (row.size, row.size):
             raise
@@ -142,4 +144,6 @@ def _construct(row: Net, image, **options):
 def _head(tensor):
     """Finds the layer that holds the weights of an output."""
     layer = tensor._keras_history.operation
-    return layer if layer.weights else _head(layer.input)
+    return (
+        layer if getattr(layer, "weights", None) else _head(layer.input)
+    )  # keras.ops have none in Keras 3.9

@@ -50,7 +50,7 @@ class UpsampleLike(keras.layers.Layer):
         small, like = inputs
         shape = tf.shape(small)
         n, h, w, c = shape[0], shape[1], shape[2], small.shape[-1]
-        big = tf.broadcast_to(small[:, :, None, :, None, :], [n, h, 2, w, 2, c])
+        big = tf.broadcast_to(tf.reshape(small, [n, h, 1, w, 1, c]), [n, h, 2, w, 2, c])
         return tf.reshape(big, [n, 2 * h, 2 * w, c])[:, : tf.shape(like)[1], : tf.shape(like)[2]]
 
     def compute_output_spec(self, inputs):
