@@ -17,6 +17,7 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
@@ -164,18 +165,22 @@ def steps(size, count=16, boxes=3):
         ("frozen to stride 4", "stage2"),
         ("first half frozen", "stage4"),
     ):
-        body = backbones.backbone("efficientnet_lite0")
-        freezing.freeze_batch_norm(body)
-        if frozen:
-            freezing.freeze(body, [frozen])
-        model = faster_rcnn(body, 20)
-        learner = trainee.FasterRCNNTrainee(model, trainee.Recipe())
-        calls[name] = _gradients(learner, batch)
-        if not frozen:
-            plain = trainee.FasterRCNNTrainee(model, trainee.Recipe())
-            plain.stages = Stages(model)
-            calls[f"{name}, batch norm as layers of its own"] = _gradients(plain, batch)
+        calls[name] = _gradients(_learner(frozen), batch)
+    plain = _learner()
+    plain.stages = Stages(plain.networks["detector"])
+    calls["everything trained, batch norm as layers of its own"] = _gradients(plain, batch)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    calls["everything trained, mixed_bfloat16"] = _gradients(_learner(), batch)
+    keras.config.set_dtype_policy("float32")
     return calls
+
+
+def _learner(frozen=None):
+    body = backbones.backbone("efficientnet_lite0")
+    freezing.freeze_batch_norm(body)
+    if frozen:
+        freezing.freeze(body, [frozen])
+    return trainee.FasterRCNNTrainee(faster_rcnn(body, 20), trainee.Recipe())
 
 
 def _gradients(learner, batch):

@@ -65,7 +65,9 @@ def folded(model: keras.Model) -> keras.Model:
     def values_of(layer):
         if id(layer) in gone:
             return []
-        return _with_norm(layer, norms[id(layer)]) if id(layer) in norms else layer.get_weights()
+        if id(layer) in norms:
+            return list(map(np.array, _with_norm(layer, norms[id(layer)])))
+        return layer.get_weights()
 
     inputs = _inputs_like(model)
     return _rebuilt(model, inputs, inputs, new_layer, values_of)
@@ -99,33 +101,24 @@ def folded_in_training(model: keras.Model) -> keras.Model:
 
 
 class _FoldedConvolution(keras.layers.Layer):
-    """A convolution and its frozen batch norm as one, with the weights of both."""
+    """A convolution and its frozen batch norm as one, with the weights of both, multiplied in their own precision."""
 
     def __init__(self, convolution, norm):
-        super().__init__(name=convolution.name, dtype=convolution.dtype_policy)
+        super().__init__(name=convolution.name, dtype=convolution.dtype_policy, autocast=False)
         self.convolution, self.norm = convolution, norm
 
     def call(self, x):
-        layer, norm = self.convolution, self.norm
-        kernel = layer.kernel
-        scale = keras.ops.rsqrt(keras.ops.cast(norm.moving_variance, "float32") + norm.epsilon)
-        if norm.scale:
-            scale *= keras.ops.cast(norm.gamma, "float32")
-        shift = -keras.ops.cast(norm.moving_mean, "float32")
-        if layer.use_bias:
-            shift += keras.ops.cast(layer.bias, "float32")
-        shift *= scale
-        if norm.center:
-            shift += keras.ops.cast(norm.beta, "float32")
+        layer = self.convolution
+        x, kernel, bias = (
+            keras.ops.cast(value, self.compute_dtype) for value in (x, *_with_norm(layer, self.norm))
+        )
         if isinstance(layer, keras.layers.DepthwiseConv2D):
-            kernel *= keras.ops.cast(keras.ops.reshape(scale, kernel.shape[2:]), kernel.dtype)
             x = keras.ops.depthwise_conv(
                 x, kernel, layer.strides, layer.padding, dilation_rate=layer.dilation_rate
             )
         else:
-            kernel *= keras.ops.cast(scale, kernel.dtype)
             x = layer.convolution_op(x, kernel)
-        return x + keras.ops.cast(shift, x.dtype)
+        return x + bias
 
     def compute_output_shape(self, input_shape):
         return self.convolution.compute_output_shape(input_shape)
@@ -180,17 +173,19 @@ def _norm_of_each(model) -> dict:
     return norms
 
 
-def _with_norm(convolution, norm) -> list[np.ndarray]:
+def _with_norm(convolution, norm) -> list:
     """Kernel and bias of a convolution followed by its batch norm at inference."""
-    mean, variance = np.array(norm.moving_mean), np.array(norm.moving_variance)
-    scale = 1 / np.sqrt(variance + norm.epsilon)
+    scale = keras.ops.rsqrt(norm.moving_variance + norm.epsilon)
     if norm.scale:
-        scale = scale * np.array(norm.gamma)
-    kernel, *bias = convolution.get_weights()
-    bias = (bias[0] if bias else 0.0) - mean
-    depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
-    kernel = kernel * (scale.reshape(kernel.shape[2:]) if depthwise else scale)
-    return [kernel, bias * scale + (np.array(norm.beta) if norm.center else 0.0)]
+        scale *= norm.gamma
+    bias = (convolution.bias if convolution.use_bias else 0.0) - norm.moving_mean
+    bias *= scale
+    if norm.center:
+        bias += norm.beta
+    kernel = convolution.kernel
+    if isinstance(convolution, keras.layers.DepthwiseConv2D):
+        return [kernel * keras.ops.reshape(scale, kernel.shape[2:]), bias]
+    return [kernel * scale, bias]
 
 
 def _rebuilt(
