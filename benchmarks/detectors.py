@@ -36,6 +36,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--step_rounds", type=int, default=5)
     options = parser.parse_args()
+    tf.get_logger().setLevel("ERROR")  # no warning that the rows' functions are traced one by one
     size = options.size
     model = load_model(options.model) if options.model else default_model()
     picture = tf.constant(np.random.default_rng(0).uniform(0, 255, (1, size, size, 3)), tf.float32)
