@@ -101,17 +101,15 @@ def folded_in_training(model: keras.Model) -> keras.Model:
 
 
 class _FoldedConvolution(keras.layers.Layer):
-    """A convolution and its frozen batch norm as one, with the weights of both, multiplied in their own precision."""
+    """A convolution and its frozen batch norm as one, with the weights of both."""
 
     def __init__(self, convolution, norm):
-        super().__init__(name=convolution.name, dtype=convolution.dtype_policy, autocast=False)
+        super().__init__(name=convolution.name, dtype=convolution.dtype_policy)
         self.convolution, self.norm = convolution, norm
 
     def call(self, x):
         layer = self.convolution
-        x, kernel, bias = (
-            keras.ops.cast(value, self.compute_dtype) for value in (x, *_with_norm(layer, self.norm))
-        )
+        kernel, bias = (keras.ops.cast(value, x.dtype) for value in _with_norm(layer, self.norm))
         if isinstance(layer, keras.layers.DepthwiseConv2D):
             x = keras.ops.depthwise_conv(
                 x, kernel, layer.strides, layer.padding, dilation_rate=layer.dilation_rate
