@@ -8,10 +8,8 @@ import io
 import numpy as np
 from absl import flags
 
-from tfcnn import draw, images
+from tfcnn import cli, draw, images
 from tfcnn.errors import InputError
-
-from . import common
 
 GROUP, SUMMARY = "looking inside", "make a picture of what a class is to the net"
 SHOWN = "flamingo,goldfish,pelican,school bus,daisy,n03947888"  # ImageNet's classes when none is given
@@ -144,7 +142,7 @@ OF_METHOD = {
 ELSEWHERE = {"fourier": [RIVALS], "yosinski": [LR_POLICY, LR_PARAMS, SPATIAL], "simonyan": [SPATIAL]}
 
 
-def main(run: common.Run) -> None:
+def main(run: cli.Run) -> None:
     check_command()
     net = run.load_net()
     import tensorflow as tf
@@ -308,7 +306,7 @@ def channels(net, layer):
 def shown(net):
     """Classes to show when none is given: six of ImageNet's, or the first six."""
     try:
-        return common.resolve_class(SHOWN, net.classes)
+        return cli.resolve_class(SHOWN, net.classes)
     except InputError:
         return list(range(min(6, len(net.classes))))
 
@@ -328,4 +326,4 @@ def stem_of(described):
 
 
 if __name__ == "__main__":
-    common.start(main, pictures=False, image_size=None)
+    cli.start(main, pictures=False, image_size=None)

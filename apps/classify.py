@@ -9,10 +9,8 @@ import os
 import numpy as np
 from absl import flags
 
-from tfcnn import draw, images
+from tfcnn import cli, draw, images
 from tfcnn.errors import InputError
-
-from . import common
 
 GROUP, SUMMARY = "start", "name what is in pictures"
 
@@ -31,7 +29,7 @@ RUNTIME = flags.DEFINE_enum(
 )
 
 
-def main(run: common.Run) -> None:
+def main(run: cli.Run) -> None:
     if DENSE.value and RUNTIME.value == "litert":
         raise InputError("--dense needs --runtime=tf")
     net = run.load_net(at_own_size=DENSE.value)
@@ -76,7 +74,7 @@ def whole(run, net):
         return images.resize(image, net.size, run.flags.resize)[0]
 
     if RUNTIME.value == "litert":
-        from tfcnn import litert
+        from tfcnn.export import litert
 
         program = litert.Program(net.model, [1, net.size, net.size, 3], run.threads)
         return (lambda batch: (program(batch)["scores"], None)), prepare
@@ -148,7 +146,7 @@ def read_truth(path, sources, classes) -> dict:
     for line in lines:
         if len(line) <= max(columns):
             raise InputError(f"--truth={path}: the line {','.join(line)!r} is too short")
-        (known[os.path.normpath(line[columns[0]].strip())],) = common.resolve_class(line[columns[1]], classes)
+        (known[os.path.normpath(line[columns[0]].strip())],) = cli.resolve_class(line[columns[1]], classes)
     by_name = collections.Counter(os.path.basename(name) for name in known)
     known |= {os.path.basename(name): i for name, i in known.items() if by_name[os.path.basename(name)] == 1}
     found = {}
@@ -200,4 +198,4 @@ def accuracy_table(metrics):
 
 
 if __name__ == "__main__":
-    common.start(main, batch_size=32, resize="crop")
+    cli.start(main, batch_size=32, resize="crop")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from absl import flags
 
+from tfcnn import cli
 from tfcnn.errors import InputError
-
-from . import common
 
 GROUP, SUMMARY = "start", "say what a data set holds, and what is broken in it"
 
@@ -31,7 +30,7 @@ CHECK = flags.DEFINE_bool(
 SHEET = flags.DEFINE_integer("sheet", 24, "Pictures on the contact sheet, e.g. --sheet=60", lower_bound=1)
 
 
-def main(run: common.Run) -> None:
+def main(run: cli.Run) -> None:
     if not DATASET.value:
         raise InputError("name the data set: --dataset=voc --data=VOCdevkit/VOC2007, or --dataset=shapes")
     from tfcnn import datasets
@@ -81,4 +80,4 @@ def table(figures: dict, broken: int) -> tuple[list[str], list[list]]:
 
 
 if __name__ == "__main__":
-    common.start(main, pictures=False)
+    cli.start(main, pictures=False)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from absl import flags
 
-from tfcnn import images
+from tfcnn import cli, images
+from tfcnn.cli import canvas
+from tfcnn.cli.output import guarded
 from tfcnn.errors import InputError
-
-from . import canvas, common
-from .output import guarded
 
 GROUP, SUMMARY = "art", "a picture full of what a net sees in it"
 
@@ -41,7 +40,7 @@ ZOOM = flags.DEFINE_float("zoom", 0.05, text, lower_bound=0.0, upper_bound=0.9)
 canvas.describe("Longer side of the result in pixels; none keeps the picture's own, e.g. --image_size=512")
 
 
-def main(run: common.Run) -> None:
+def main(run: cli.Run) -> None:
     if CHANNEL.value and GUIDE.value:
         raise InputError("--channel and --guide both say what is dreamt of; give one of them")
     guide_image = images.read(GUIDE.value, run.flags.max_pixels) if GUIDE.value else None
@@ -147,7 +146,7 @@ def finished(image):
 
 def film(run, picture, dreams) -> None:
     """Write the frames as .mp4 and .gif, and the last one as a picture."""
-    from tfcnn.art.video import Film
+    from tfcnn.video import Film
 
     if not run.flags.save_images:
         return
@@ -174,4 +173,4 @@ def film(run, picture, dreams) -> None:
 
 
 if __name__ == "__main__":
-    common.start(main, resize=None)
+    cli.start(main, resize=None)

@@ -13,11 +13,11 @@ import time
 
 from absl import flags
 
-from tfcnn import report
+from tfcnn import cli, report
+from tfcnn.cli.run import PAGE
 from tfcnn.errors import InputError
 
-from . import cli, common
-from .run import PAGE
+from . import cli as listing
 
 GROUP, SUMMARY = "start", "run a small example of every app, and show all on one page"
 
@@ -50,7 +50,7 @@ SHOWN = 8  # pictures of an example on the page
 RUNNING: list[subprocess.Popen] = []
 
 
-def main(run: common.Run) -> None:
+def main(run: cli.Run) -> None:
     examples = chosen(ONLY.value)
     run.write_flags()  # makes output_dir before the examples write into it
     folders: dict[str, concurrent.futures.Future] = {}
@@ -83,8 +83,8 @@ def chosen(names: list[str]) -> dict[str, str]:
         same = sum(other.split()[0] == app for other in found.values())
         found[f"{app}_{same + 1}" if same else app] = command
     for name in names:
-        if name not in cli.apps():
-            raise common.unknown("app", name, cli.apps())
+        if name not in listing.apps():
+            raise cli.unknown("app", name, listing.apps())
     wanted = {folder for folder, command in found.items() if not names or command.split()[0] in names}
     for folder in reversed(found):
         if folder in wanted:
@@ -136,4 +136,4 @@ def show(run, name, command, status, out, err, seconds):
 
 
 if __name__ == "__main__":
-    common.start(main, pictures=False)
+    cli.start(main, pictures=False)

@@ -7,10 +7,9 @@ import time
 
 from absl import flags
 
-from tfcnn import draw
+from tfcnn import cli, draw
+from tfcnn.cli import testing_flags
 from tfcnn.errors import InputError
-
-from . import common, detectors
 
 GROUP, SUMMARY = "detection", "find objects in pictures or a video"
 
@@ -23,7 +22,7 @@ DRAW = flags.DEFINE_float(
 )
 
 
-def main(run: common.Run) -> None:
+def main(run: cli.Run) -> None:
     if VIDEO.value is not None and CAMERA.value is not None:
         raise InputError("--video and --camera are two inputs; give one of them")
     moving = VIDEO.value is not None or CAMERA.value is not None
@@ -35,7 +34,7 @@ def main(run: common.Run) -> None:
             "--model is missing: a detector's release, folder or .keras file, e.g. --model=faster_rcnn_voc"
         )
     sources = [part for part in run.flags.model.split(",") if part]
-    detector, names, ids, given = detectors.open_detector(run, sources)
+    detector, names, ids, given = testing_flags.open_detector(run, sources)
     if moving and given:
         raise InputError("--proposals belong to pictures, not to a video's frames")
     found: list[dict] = []
@@ -43,7 +42,7 @@ def main(run: common.Run) -> None:
         rows = of_video(run, detector, names, ids, found, source)
     else:
         rows = of_pictures(run, detector, names, ids, found, given)
-    detectors.save(run, found, names, ids)
+    testing_flags.save(run, found, names, ids)
     run.table(["input", "objects", "best"], rows)
 
 
@@ -61,7 +60,7 @@ def of_pictures(run, detector, names, ids, found, given) -> list[list]:
         answers = detector.detect([p.prepared[0] for p in batch], [p.prepared[2] for p in batch], proposals)
         for picture, detections in zip(batch, answers, strict=True):
             with picture:
-                picture.entry["detections"] = detectors.entries(detections, names)
+                picture.entry["detections"] = testing_flags.entries(detections, names)
                 found += detections.to_coco(picture.stem, ids)
                 if run.flags.save_images:
                     picture.save(drawn(picture.prepared[1], detections, names), "detected", main=True)
@@ -92,7 +91,7 @@ def of_video(run, detector, names, ids, found, source) -> list[list]:
                 image = frame[..., ::-1]
                 (detections,) = detector.detect([detector.prepare(image)], [image.shape[:2]])
                 found += detections.to_coco(f"{stem}_{frames:06d}", ids)
-                entry["detections"].append(detectors.entries(detections, names))
+                entry["detections"].append(testing_flags.entries(detections, names))
                 if writer:
                     writer.write(drawn(image, detections, names)[..., ::-1])
                 frames += 1
@@ -143,4 +142,4 @@ def _words(detections, names) -> str:
 
 
 if __name__ == "__main__":
-    common.start(main, batch_size=8, model="faster_rcnn_voc")
+    cli.start(main, batch_size=8, model="faster_rcnn_voc")

@@ -7,9 +7,8 @@ import hashlib
 
 from absl import flags
 
+from tfcnn import cli
 from tfcnn.errors import InputError
-
-from . import common
 
 GROUP, SUMMARY = "start", "fetch and check weights; without --nets, list what there is and what is here"
 
@@ -18,7 +17,7 @@ NETS = flags.DEFINE_list(
 )
 
 
-def main(run: common.Run) -> None:
+def main(run: cli.Run) -> None:
     from tfcnn.backbones import table
     from tfcnn.backbones.download import is_here
 
@@ -78,4 +77,4 @@ def fetched(run, source, name) -> str:
 
 
 if __name__ == "__main__":
-    common.start(main, pictures=False)
+    cli.start(main, pictures=False)

@@ -9,9 +9,9 @@ import pathlib
 
 from absl import flags
 
+from tfcnn import cli
+from tfcnn.cli import testing_flags
 from tfcnn.errors import InputError
-
-from . import common, detectors
 
 GROUP, SUMMARY = "start", "measure a results file or a model by the rules of VOC, COCO, ImageNet or LSP"
 
@@ -41,7 +41,7 @@ STRICT = flags.DEFINE_bool(
 )
 
 
-def main(run: common.Run) -> None:
+def main(run: cli.Run) -> None:
     if not DATASET.value:
         raise InputError(f"name the data set: --dataset={','.join(DATASETS)}")
     if bool(RESULTS.value) == bool(run.flags.model):
@@ -111,7 +111,7 @@ def of_models(run, data, models: list[str]):
         raise InputError(
             f"--model: a detector is measured on voc, coco or imagenet_det, not on {DATASET.value}"
         )
-    detector, names, _, given = detectors.open_detector(run, models)
+    detector, names, _, given = testing_flags.open_detector(run, models)
     index = [data.classes.index(name) if name in data.classes else -1 for name in names]
     if max(index) < 0:
         raise InputError(
@@ -134,9 +134,9 @@ def of_models(run, data, models: list[str]):
         if record.image_id in found:
             detections = found[record.image_id]
             entry = {"file": record.file, "width": record.width, "height": record.height}
-            run.add(entry | {"detections": detectors.entries(detections, data.classes)})
+            run.add(entry | {"detections": testing_flags.entries(detections, data.classes)})
             rows += detections.to_coco(record.image_id, data.category_ids)
-    detectors.save(run, rows, data.classes, data.category_ids)
+    testing_flags.save(run, rows, data.classes, data.category_ids)
     return found
 
 
@@ -267,4 +267,4 @@ def _percent(value: float) -> str:
 
 
 if __name__ == "__main__":
-    common.start(main, pictures=False, batch_size=8)
+    cli.start(main, pictures=False, batch_size=8)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from absl import flags
 
-from tfcnn import draw, images
+from tfcnn import cli, draw, images
 from tfcnn.errors import InputError
-
-from . import common
 
 GROUP, SUMMARY = "looking inside", "make a picture again from a layer's code of it"
 
@@ -56,7 +54,7 @@ STATISTICS = flags.DEFINE_float(
 )
 
 
-def main(run: common.Run) -> None:
+def main(run: cli.Run) -> None:
     check_command()
     net = run.load_net()
     layers = LAYER.value or usual_layers(net.model)
@@ -166,4 +164,4 @@ def usual_layers(model):
 
 
 if __name__ == "__main__":
-    common.start(main, limit=1, resize="crop")
+    cli.start(main, limit=1, resize="crop")

@@ -7,11 +7,9 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from tfcnn import draw, images
+from tfcnn import cli, draw, images
+from tfcnn.cli.output import guarded
 from tfcnn.errors import InputError
-
-from . import common
-from .output import guarded
 
 GROUP, SUMMARY = "art", "a sound in the style of another, or one that dreams"
 
@@ -38,7 +36,7 @@ text = "Rounds of Griffin and Lim's search for the phase, e.g. --phase_steps=200
 PHASE_STEPS = flags.DEFINE_integer("phase_steps", 60, text, lower_bound=1)
 
 
-def main(run: common.Run) -> None:
+def main(run: cli.Run) -> None:
     if METHOD.value == "style" and not (CONTENT_WEIGHT.value or STYLE_WEIGHT.value):
         raise InputError("--content_weight and --style_weight are both 0: nothing is left to do")
     run.runtime  # noqa: B018  (starts TensorFlow silently)
@@ -123,4 +121,4 @@ def keep(run, item, name, data) -> str:
 
 
 if __name__ == "__main__":
-    common.start(main, pictures=False)
+    cli.start(main, pictures=False)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from . import common
+from tfcnn import cli
 
 GROUP, SUMMARY = "models", "list the nets of the factory, their endpoints, and which have weights here"
 
 
-def main(run: common.Run) -> None:
+def main(run: cli.Run) -> None:
     from tfcnn.backbones import NETS
 
     run.results["nets"] = [described(name, row) for name, row in NETS.items()]
@@ -53,4 +53,4 @@ def described(name, row) -> dict:
 
 
 if __name__ == "__main__":
-    common.start(main, pictures=False)
+    cli.start(main, pictures=False)

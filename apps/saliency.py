@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 from absl import flags
 
-from tfcnn import draw, images
+from tfcnn import cli, draw, images
 from tfcnn.errors import InputError
-
-from . import common
 
 GROUP, SUMMARY = "looking inside", "which pixels of a picture a class depends on"
 
@@ -37,7 +35,7 @@ CHANNEL = flags.DEFINE_integer(
 LONGEST = 16_000  # pixels that a picture may be stretched to for its ten views
 
 
-def main(run: common.Run) -> None:
+def main(run: cli.Run) -> None:
     if CHANNEL.value is not None and LAYER.value is None:
         raise InputError("--channel needs --layer, the layer it belongs to")
     if CLASS.value and LAYER.value:
@@ -123,4 +121,4 @@ def describe(net, index, answers):
 
 
 if __name__ == "__main__":
-    common.start(main, resize="crop")
+    cli.start(main, resize="crop")

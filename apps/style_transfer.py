@@ -6,10 +6,9 @@ import math
 
 from absl import flags
 
-from tfcnn import images
+from tfcnn import cli, images
+from tfcnn.cli import canvas
 from tfcnn.errors import InputError
-
-from . import canvas, common
 
 GROUP, SUMMARY = "art", "a picture painted in the style of another"
 
@@ -60,7 +59,7 @@ TILE = flags.DEFINE_integer("tile_size", 1024, text, lower_bound=0)
 canvas.describe("Longer side of the result in pixels, e.g. --image_size=1024")
 
 
-def main(run: common.Run) -> None:
+def main(run: cli.Run) -> None:
     steps = canvas.numbers(STEPS.value or "", "steps", int) or [120] + [80] * (SIZES.value - 1)
     steps = steps * SIZES.value if len(steps) == 1 else steps
     if len(steps) != SIZES.value or not all(steps):
@@ -172,4 +171,4 @@ def prepared(run):
 
 
 if __name__ == "__main__":
-    common.start(main, image_size=512, resize=None)
+    cli.start(main, image_size=512, resize=None)

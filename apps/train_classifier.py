@@ -7,11 +7,10 @@ import dataclasses
 import numpy as np
 from absl import flags
 
-from tfcnn import draw
+from tfcnn import cli, draw
+from tfcnn.cli import models, training_flags
 from tfcnn.errors import InputError
-from tfcnn.training.runtime import Interrupted
-
-from . import common, models, trainers
+from tfcnn.runtime import Interrupted
 
 GROUP, SUMMARY = "start", "train a net to name what is in pictures"
 
@@ -51,21 +50,21 @@ WRITING = ("digits", "mnist")
 SHOWN = 32  # pictures of the first batch on the run's page
 
 
-def main(run: common.Run) -> None:
-    training, validation = (chosen_classes(only_labels(part)) for part in trainers.read_data())
+def main(run: cli.Run) -> None:
+    training, validation = (chosen_classes(only_labels(part)) for part in training_flags.read_data())
     row = net_row(run)
     size = run.flags.image_size or row.size
     batches, first, check = make_batches(run, training, validation, size)
-    steps = trainers.steps_of(batches, DEFAULT_EPOCHS)
+    steps = training_flags.steps_of(batches, DEFAULT_EPOCHS)
     strategy = run.runtime.strategy  # starts TensorFlow, silently
-    weights = trainers.init_file() or models.weights_of(run)
+    weights = training_flags.init_file() or models.weights_of(run)
     if CACHE.value and weights is None:
         raise InputError(
             "--cache_features is for a net that starts from weights: random features are worth nothing"
         )
     run.say(
         f"{len(training)} pictures of {len(training.classes)} classes to train on, {len(validation)} to validate, "
-        f"at {size} px; {steps} steps of {run.flags.batch_size * trainers.ACCUMULATE.value}"
+        f"at {size} px; {steps} steps of {run.flags.batch_size * training_flags.ACCUMULATE.value}"
     )
     with strategy.scope():
         trainee, multiplier = make_trainee(run, row, weights, training.classes, size, check)
@@ -74,21 +73,21 @@ def main(run: common.Run) -> None:
             pictures = []
             trainee, data = on_features(run, trainee.networks["classifier"], training, validation, size)
     show_batch(run, first, training.classes)
-    result = trainers.train(
+    result = training_flags.train(
         run, trainee, data, steps=steps, best="top1", multiplier=multiplier, pictures=pictures
     )
     for sheet in trainee.pictures():
         run.sheet(sheet, "answers", "What the released net answers to pictures of the validation split")
     model = trainee.networks["classifier"]
-    card = trainers.release(
+    card = training_flags.release(
         run,
         model,
-        f"{training.name}, {trainers.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
-        f"{trainers.VAL_SPLIT.value}: {len(validation)}",
+        f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
+        f"{training_flags.VAL_SPLIT.value}: {len(validation)}",
         training.classes,
         LICENCE.value,
         image_size=size,
-        start="random" if weights is None else str(trainers.INIT.value or weights),
+        start="random" if weights is None else str(training_flags.INIT.value or weights),
     )
     run.table(*table(result, card))
 
@@ -97,7 +96,7 @@ def only_labels(dataset):
     """The data set without boxes, so that the pipeline sees a picture's class alone."""
     if any(record.label < 0 for record in dataset.examples):
         raise InputError(
-            f"--dataset={trainers.DATASET.value} gives no class a picture; train_detector reads it"
+            f"--dataset={training_flags.DATASET.value} gives no class a picture; train_detector reads it"
         )
     plain = {name: None for name in ("labels", "difficult", "truncated", "crowd", "area", "truth")}
     boxes = np.zeros((0, 4), np.float32)
@@ -117,7 +116,7 @@ def chosen_classes(dataset):
             )
         chosen = list(range(int(CLASSES.value)))
     else:
-        chosen = common.resolve_class(CLASSES.value, [("", name) for _, name in names])
+        chosen = cli.resolve_class(CLASSES.value, [("", name) for _, name in names])
     index = {old: new for new, old in enumerate(chosen)}
     examples = [dataclasses.replace(r, label=index[r.label]) for r in dataset.examples if r.label in index]
     kept = [dataset.classes[old] for old in chosen]
@@ -142,13 +141,13 @@ def make_batches(run, training, validation, size):
     """(training batches, the same for the first pictures alone, a call that gives the validation's once through)."""
     from tfcnn.datasets import augment, pipeline
 
-    name = trainers.AUGMENT.value or ("shift" if training.name in WRITING else "classification")
+    name = training_flags.AUGMENT.value or ("shift" if training.name in WRITING else "classification")
     if name in SMALL:
         how = augment.Augmentation(**SMALL[name])
     elif name in augment.PRESETS:
         how = augment.PRESETS[name]
     else:
-        raise common.unknown("--augment", name, [*SMALL, *augment.PRESETS])
+        raise cli.unknown("--augment", name, [*SMALL, *augment.PRESETS])
     same = {"size": size, "batch_size": run.flags.batch_size, "seed": run.flags.seed, "threads": run.threads}
     same["resize"] = run.flags.resize
     check = pipeline.batches(validation, augment=None, shuffle=False, repeat=False, **same)
@@ -164,12 +163,12 @@ def make_trainee(run, row, weights, classes, size, check):
     from tfcnn.training.classifier import Classifier
 
     model = backbones.classifier(run.flags.net, weights, classes=len(classes), size=size)
-    for name in trainers.FREEZE.value:
+    for name in training_flags.FREEZE.value:
         tapped = backbones.tap(model, [name], row.endpoints) if name in row.endpoints else model
         freezing.freeze(tapped, [name])
     if not model.trainable_variables:
         raise InputError(
-            f"--freeze={','.join(trainers.FREEZE.value)} freezes every layer: nothing is left to train"
+            f"--freeze={','.join(training_flags.FREEZE.value)} freezes every layer: nothing is left to train"
         )
     frozen = weights is not None if FREEZE_BATCH_NORM.value is None else FREEZE_BATCH_NORM.value
     if frozen:
@@ -237,7 +236,7 @@ def features_of(run, body, part, name, size, mirror):
                     raise Interrupted("Stopped by a signal; the same command computes the features anew.")
 
             features.write(folder, body, once, wanted, ids, flip=mirror, say=run.say, progress=progress)
-        trainers.refuse(run, once)
+        training_flags.refuse(run, once)
     cache = features.read(folder, wanted)
     missing = [r.file for r, there in zip(part.examples, cache.image_ids, strict=True) if not there]
     known = {entry["file"] for entry in run.refused.values()}
@@ -266,4 +265,4 @@ def table(result, card):
 
 
 if __name__ == "__main__":
-    common.start(main, pictures=False, trainer=True, net="tiny", batch_size=32, dataset="digits")
+    cli.start(main, pictures=False, trainer=True, net="tiny", batch_size=32, dataset="digits")

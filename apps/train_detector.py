@@ -7,10 +7,9 @@ import dataclasses
 import numpy as np
 from absl import flags
 
-from tfcnn import draw
+from tfcnn import cli, draw
+from tfcnn.cli import models, training_flags
 from tfcnn.errors import InputError
-
-from . import common, models, trainers
 
 GROUP, SUMMARY = "detection", "train a detector on VOC, COCO or your own boxes"
 
@@ -84,10 +83,12 @@ LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released
 DEFAULT_EPOCHS = 40.0
 
 
-def main(run: common.Run) -> None:
-    training, validation = trainers.read_data()
+def main(run: cli.Run) -> None:
+    training, validation = training_flags.read_data()
     if not any(len(record.boxes) for record in training.examples):
-        raise InputError(f"--dataset={trainers.DATASET.value} has no boxes; train_classifier reads classes")
+        raise InputError(
+            f"--dataset={training_flags.DATASET.value} has no boxes; train_classifier reads classes"
+        )
     if run.flags.resize == "crop":
         raise InputError("--resize=crop would cut objects off; take stretch or letterbox")
     size = run.flags.image_size or 320
@@ -95,14 +96,14 @@ def main(run: common.Run) -> None:
     if DETECTOR.value == "fast_rcnn":
         given, training, true_boxes = read_proposals(training, validation)
     batches = make_batches(run, training, size)
-    steps = trainers.steps_of(batches, DEFAULT_EPOCHS)
+    steps = training_flags.steps_of(batches, DEFAULT_EPOCHS)
     strategy = run.runtime.strategy  # starts TensorFlow, silently
     recipe = make_recipe()
     with strategy.scope():
         model, architecture = make_model(run, len(training.classes))
     run.say(
         f"{len(training)} pictures, {len(training.classes)} classes; {len(validation)} to validate, at {size} px; "
-        f"{steps} steps of {run.flags.batch_size * trainers.ACCUMULATE.value}; {model.count_params():,} weights"
+        f"{steps} steps of {run.flags.batch_size * training_flags.ACCUMULATE.value}; {model.count_params():,} weights"
     )
     if given is None:
         say_anchors(run, model, training, size)
@@ -114,14 +115,14 @@ def main(run: common.Run) -> None:
         result = train_joint(run, model, recipe, check, batches, steps, true_boxes)
     else:
         result = train_alternating(run, model, recipe, check, batches, steps)
-    trainers.refuse(run, check)
+    training_flags.refuse(run, check)
     if given is None:
         run.metrics["proposals"] = say_proposals(run, check)
-    card = trainers.release(
+    card = training_flags.release(
         run,
         model,
-        f"{training.name}, {trainers.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
-        f"{trainers.VAL_SPLIT.value}: {check.pictures} pictures",
+        f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
+        f"{training_flags.VAL_SPLIT.value}: {check.pictures} pictures",
         training.classes,
         LICENCE.value,
         image_size=TEST_SIZE.value or size,
@@ -134,7 +135,7 @@ def main(run: common.Run) -> None:
 
 def read_proposals(training, validation):
     """(the file's proposals, the training data with them, the greatest number of true boxes of a picture)."""
-    from tfcnn.detection.given import Proposals
+    from tfcnn.datasets.proposals import Proposals
 
     if RECIPE.value == "alternating":
         raise InputError(
@@ -152,9 +153,9 @@ def make_batches(run, training, size):
     """Batches of the training split."""
     from tfcnn.datasets import augment, pipeline
 
-    name = trainers.AUGMENT.value or "detection"
+    name = training_flags.AUGMENT.value or "detection"
     if name not in augment.PRESETS:
-        raise common.unknown("--augment", name, list(augment.PRESETS))
+        raise cli.unknown("--augment", name, list(augment.PRESETS))
     return pipeline.batches(
         training,
         size=size,
@@ -168,9 +169,9 @@ def make_batches(run, training, size):
 
 def make_recipe():
     """The constants of sampling that the flags name."""
-    from tfcnn.detection import trainee
+    from tfcnn.detection import faster_rcnn_training
 
-    recipe = trainee.PAPER if CONSTANTS.value == "paper" else trainee.Recipe()
+    recipe = faster_rcnn_training.PAPER if CONSTANTS.value == "paper" else faster_rcnn_training.Recipe()
     given = {"hardest": HARDEST.value}
     if REGIONS.value is not None:
         given["regions"] = REGIONS.value
@@ -187,15 +188,17 @@ def make_model(run, classes):
     from tfcnn import backbones, loading
     from tfcnn.detection.faster_rcnn import copy_weights, faster_rcnn
 
-    init = trainers.init_file()
+    init = training_flags.init_file()
     if init is None:
         weights = models.weights_of(run)
         architecture = {"net": run.flags.net, **architecture_of_flags()}
         body = backbones.backbone(run.flags.net, weights)
     else:
-        architecture = models.card_of(trainers.INIT.value).get("architecture")
+        architecture = models.card_of(training_flags.INIT.value).get("architecture")
         if architecture is None:
-            raise InputError(f"--init={trainers.INIT.value} has no card.json with its architecture beside it")
+            raise InputError(
+                f"--init={training_flags.INIT.value} has no card.json with its architecture beside it"
+            )
         body = backbones.backbone(architecture["net"], None)
     run.net = architecture["net"]
     freeze(body)
@@ -204,7 +207,7 @@ def make_model(run, classes):
     architecture |= sizes_of(model)
     if init is not None:
         fresh = copy_weights(loading.load_model(init), model)
-        run.say(f"starts from {trainers.INIT.value}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
+        run.say(f"starts from {training_flags.INIT.value}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
     return model, architecture
 
 
@@ -248,29 +251,29 @@ def freeze(body) -> None:
 
     freezing.freeze_batch_norm(body)
     early = [name for name, stride in strides(body).items() if stride <= FREEZE_STRIDE.value]
-    freezing.freeze(body, early[-1:] + list(trainers.FREEZE.value))
+    freezing.freeze(body, early[-1:] + list(training_flags.FREEZE.value))
 
 
 def train_joint(run, model, recipe, check, batches, steps, true_boxes):
     """Approximate joint training: the four losses at once; the two of the regions in Fast R-CNN."""
-    from tfcnn.detection.trainee import FasterRCNNTrainee
+    from tfcnn.detection.faster_rcnn_training import FasterRCNNTrainee
 
     with run.runtime.strategy.scope():
         trainee = FasterRCNNTrainee(model, recipe, check=check, true_boxes=true_boxes)
-    return trainers.train(run, trainee, batches, steps=steps, best="map_11", multiplier=rates(model))
+    return training_flags.train(run, trainee, batches, steps=steps, best="map_11", multiplier=rates(model))
 
 
 def train_alternating(run, model, recipe, check, batches, steps):
     """The paper's four steps, a quarter of the steps each; each has a folder of its own and resumes there."""
     from tfcnn.detection.faster_rcnn import copy_weights
-    from tfcnn.detection.trainee import alternation
+    from tfcnn.detection.faster_rcnn_training import alternation
 
     with run.runtime.strategy.scope():
         proposer, _ = make_model(run, check.classes)
         copy_weights(model, proposer)
     for number, trainee in enumerate(alternation(proposer, model, recipe, check), 1):
         run.say(f"step {number} of 4: {trainee.what}")
-        result = trainers.train(
+        result = training_flags.train(
             run,
             trainee,
             batches,
@@ -291,7 +294,7 @@ def rates(model):
 
 def make_check(run, model, validation, size, given):
     """What validation calls."""
-    from tfcnn.detection.trainee import Check
+    from tfcnn.detection.faster_rcnn_training import Check
 
     examples = validation.examples
     if VALIDATE_IMAGES.value:
@@ -302,8 +305,8 @@ def make_check(run, model, validation, size, given):
 
 def say_anchors(run, model, training, size) -> None:
     """Prints how many true boxes the anchors cover."""
-    from tfcnn.detection import coverage
     from tfcnn.detection.stages import Stages
+    from tfcnn.evaluation import proposals as coverage
 
     stages = Stages(model)
     anchors = stages.anchors_at(size)
@@ -315,7 +318,7 @@ def say_anchors(run, model, training, size) -> None:
 
 def say_given(run, given, training, size) -> None:
     """Prints how many true boxes the file's proposals cover."""
-    from tfcnn.detection import coverage
+    from tfcnn.evaluation import proposals as coverage
 
     classes = len(training.classes)
     true = [dataclasses.replace(r, difficult=r.difficult | (r.labels == classes)) for r in training.examples]
@@ -328,13 +331,15 @@ def say_given(run, given, training, size) -> None:
 
 def say_proposals(run, check) -> dict:
     """Prints how many of the validation's true boxes the proposals cover."""
-    from tfcnn.detection import coverage
+    from tfcnn.evaluation import proposals as coverage
 
     detector, records = check.detector, check.validation.examples
     truth = coverage.truth_at(records, detector.sizes[0])
     shares = coverage.table(coverage.best(detector.proposals(records, threads=run.threads), truth), truth)
     count = detector.proposal_count
-    run.say(f"true boxes of {trainers.VAL_SPLIT.value} with one of {count} proposals: {in_words(shares)}")
+    run.say(
+        f"true boxes of {training_flags.VAL_SPLIT.value} with one of {count} proposals: {in_words(shares)}"
+    )
     return {"count": count, **shares}
 
 
@@ -369,4 +374,4 @@ def table(result, card):
 
 
 if __name__ == "__main__":
-    common.start(main, pictures=False, trainer=True, batch_size=16)
+    cli.start(main, pictures=False, trainer=True, batch_size=16)

@@ -22,7 +22,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from tfcnn import backbones, load_model  # noqa: E402
-from tfcnn.detection import fast_rcnn, trainee  # noqa: E402
+from tfcnn.detection import fast_rcnn, faster_rcnn_training  # noqa: E402
 from tfcnn.detection.faster_rcnn import faster_rcnn  # noqa: E402
 from tfcnn.detection.stages import LiteStages, Stages  # noqa: E402
 from tfcnn.errors import InputError  # noqa: E402
@@ -181,7 +181,7 @@ def _learner(frozen=None):
     freezing.freeze_batch_norm(body)
     if frozen:
         freezing.freeze(body, [frozen])
-    return trainee.FasterRCNNTrainee(faster_rcnn(body, 20), trainee.Recipe())
+    return faster_rcnn_training.FasterRCNNTrainee(faster_rcnn(body, 20), faster_rcnn_training.Recipe())
 
 
 def _gradients(learner, batch):

@@ -15,7 +15,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from tfcnn.training import runtime  # noqa: E402
+from tfcnn import runtime  # noqa: E402
 
 STEPS = 5  # a round times so many steps of each program
 LAYER = "stage5"
@@ -62,7 +62,7 @@ def programs(net, picture):
     """Pairs of programs with the same work: {title: (plain, tfcnn)}, each STEPS steps."""
     import tensorflow as tf
 
-    from tfcnn.imageopt import Problem, constraints, objectives, steps, tapped
+    from tfcnn.imageopt import Problem, constraints, objectives, optimizers, tapped
 
     features = tapped(net, [LAYER])
     code = features(picture)[LAYER] * 0.5
@@ -75,9 +75,9 @@ def programs(net, picture):
         right, below = x[:, :-1, 1:] - x[:, :-1, :-1], x[:, 1:, :-1] - x[:, :-1, :-1]
         return match + 1e-4 * tf.reduce_mean(right**2 + below**2)
 
-    climb = Problem(net, objectives.logit(130), step=steps.Adam(1.0), constraint=constraints.in_range())
+    climb = Problem(net, objectives.logit(130), step=optimizers.Adam(1.0), constraint=constraints.in_range())
     matching = objectives.feature_match(LAYER, code) + 1e-4 * objectives.total_variation()
-    match = Problem(net, matching, step=steps.Adam(1.0), constraint=constraints.in_range())
+    match = Problem(net, matching, step=optimizers.Adam(1.0), constraint=constraints.in_range())
     return {
         "class score": (plain_step(class_loss, picture), loop_step(climb, picture, -1)),
         f"code of {LAYER}": (plain_step(code_loss, picture), loop_step(match, picture, 1)),

@@ -15,7 +15,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from tfcnn.training import runtime  # noqa: E402
+from tfcnn import runtime  # noqa: E402
 
 
 def programs(model, picture, index):

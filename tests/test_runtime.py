@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from tfcnn import runtime
 from tfcnn.errors import InputError
-from tfcnn.training import runtime
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -18,7 +18,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from tfcnn.errors import InputError
-from tfcnn.training import runtime
+from tfcnn import runtime
 begun = runtime.start(precision="mixed_bfloat16", threads=1, seed=7)
 import keras, tensorflow as tf
 assert tf.config.threading.get_intra_op_parallelism_threads() == 1

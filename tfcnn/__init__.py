@@ -6,7 +6,7 @@ The package is lazy: TensorFlow is imported by the first part that needs it, so 
 import importlib
 import importlib.util
 
-from .version import __version__
+from tfcnn.version import __version__
 
 __all__ = ["__version__", "load_model"]
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import h5py
 import keras
 
-from . import layers  # noqa: F401  (registers tfcnn's own)
-from .backbones.convert import flat
-from .backbones.factory import zero_rgb
-from .backbones.layers import Preprocess, preprocess
-from .backbones.rows import Preprocessing
-from .backbones.table import preprocessing as find_preprocessing
-from .errors import InputError
+from tfcnn import layers  # noqa: F401  (registers tfcnn's own)
+from tfcnn.backbones.convert import flat
+from tfcnn.backbones.factory import zero_rgb
+from tfcnn.backbones.layers import Preprocess, preprocess
+from tfcnn.backbones.rows import Preprocessing
+from tfcnn.backbones.table import preprocessing as find_preprocessing
+from tfcnn.errors import InputError
 
 # Where the parts of a model may come from; keras.utils, for one, has functions that fetch files.
 HOMES = ("layers", "models", "initializers", "regularizers", "constraints", "activations", "dtype_policies")

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
-from apps.models import Net
+from tfcnn.cli.models import Net
 from apps import {app}
 
 keras.utils.set_random_seed(0)

@@ -6,10 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-from apps import classify, models
+from apps import classify
 from tfcnn import images
 from tfcnn.backbones import classifier
 from tfcnn.backbones.imagenet import class_names
+from tfcnn.cli import models
 from tfcnn.errors import InputError
 
 PHOTOS = {"chelsea.png": 282, "coffee.png": 967, "rocket.jpg": 0}  # the last is no tench

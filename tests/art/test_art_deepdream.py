@@ -8,9 +8,9 @@ import tensorflow as tf
 from PIL import Image
 
 from tfcnn.art import deepdream
-from tfcnn.art.video import Film
 from tfcnn.errors import InputError
 from tfcnn.imageopt import tapped
+from tfcnn.video import Film
 
 PICTURE = np.random.default_rng(0).uniform(60, 200, (64, 80, 3)).astype(np.float32)
 

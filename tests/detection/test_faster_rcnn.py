@@ -10,13 +10,13 @@ import tensorflow as tf
 import tfcnn.layers  # noqa: F401  (registers the layers for keras.models.load_model)
 from tfcnn import backbones, datasets
 from tfcnn.datasets import pipeline
-from tfcnn.detection import trainee
+from tfcnn.detection import faster_rcnn_training
 from tfcnn.detection.faster_rcnn import copy_weights, faster_rcnn, strides
 from tfcnn.detection.stages import Stages
 from tfcnn.errors import InputError
 from tfcnn.training import freezing, loop, optimizers, schedules
 
-RECIPE = trainee.Recipe(anchors=64, proposals=40, before_nms=200, regions=16)
+RECIPE = faster_rcnn_training.Recipe(anchors=64, proposals=40, before_nms=200, regions=16)
 ALL = dataclasses.replace(RECIPE, anchors=2000, regions=80)  # draws all there are: nothing is left to chance
 PARTS = [
     {},
@@ -71,7 +71,7 @@ def test_any_size_in_detections_out_and_every_weight_learns(options, tmp_path):
             assert np.isfinite(boxes).all() and (labels[count[row] :] == -1).all()
             assert (boxes[:, 2] <= shape[2]).all() and (boxes[:, 3] <= shape[1]).all() and (boxes >= 0).all()
     with tf.GradientTape() as tape:
-        losses = trainee.FasterRCNNTrainee(model, RECIPE).losses(batch())
+        losses = faster_rcnn_training.FasterRCNNTrainee(model, RECIPE).losses(batch())
         total = sum(losses.values())
     assert set(losses) == {"objectness", "rpn_box", "class", "box"}
     for weight, gradient in zip(
@@ -103,18 +103,18 @@ def test_boxes_stay_float32_where_the_net_is_bfloat16(options):
     assert pooled.dtype == first["pool_maps"][0].dtype == tf.bfloat16
     shifted = stages.pool([regions + 0.05, *first["pool_maps"]])  # less than bfloat16 tells apart beyond 16
     assert (pooled.numpy() != shifted.numpy()).any()
-    losses = trainee.FasterRCNNTrainee(model, RECIPE).losses(batch())
+    losses = faster_rcnn_training.FasterRCNNTrainee(model, RECIPE).losses(batch())
     assert all(loss.dtype == tf.float32 and np.isfinite(float(loss)) for loss in losses.values())
 
 
 def test_a_batch_without_objects_has_box_losses_of_exactly_zero():
-    losses = trainee.FasterRCNNTrainee(build(), RECIPE).losses(batch(objects=0))
+    losses = faster_rcnn_training.FasterRCNNTrainee(build(), RECIPE).losses(batch(objects=0))
     assert float(losses["rpn_box"]) == 0.0 and float(losses["box"]) == 0.0
     assert float(losses["objectness"]) > 0 and float(losses["class"]) > 0
 
 
 def test_padding_and_objects_left_out_change_nothing():
-    model = trainee.FasterRCNNTrainee(build(), ALL)
+    model = faster_rcnn_training.FasterRCNNTrainee(build(), ALL)
     plain = batch()
     padded = {**plain, "boxes": tf.pad(plain["boxes"], [[0, 0], [0, 9], [0, 0]])}
     padded["labels"] = tf.pad(plain["labels"], [[0, 0], [0, 9]], constant_values=-1)
@@ -130,7 +130,7 @@ def test_padding_and_objects_left_out_change_nothing():
 
 
 def test_losses_of_a_batch_are_sums_of_those_of_its_pictures():
-    model = trainee.FasterRCNNTrainee(build(), ALL)
+    model = faster_rcnn_training.FasterRCNNTrainee(build(), ALL)
     both = model.losses(batch())
     single = [
         model.losses({k: v if k == "seed" else v[i : i + 1] for k, v in batch().items()}) for i in range(2)
@@ -156,7 +156,7 @@ def test_the_stages_are_the_model(tmp_path):
 def test_validation_goes_on_without_a_picture_that_cannot_be_read():
     data = datasets.open("shapes", None, "val")
     data.examples = [dataclasses.replace(data.examples[0], source=lambda: b"no picture"), data.examples[1]]
-    check = trainee.Check(build(), data, 96)
+    check = faster_rcnn_training.Check(build(), data, 96)
     assert 0 <= check()["map_11"] <= 1
     assert list(check.refused) == [data.examples[0].file] and check.refused[data.examples[0].file]
 
@@ -167,8 +167,10 @@ def test_eight_pictures_are_learnt_by_heart(tmp_path):
     keras.utils.set_random_seed(0)
     model = build(channels=32, units=64, proposals=50, nms_threshold=0.3)
     batches = pipeline.batches(data, size=128, batch_size=8, shuffle=False)
-    check = trainee.Check(model, data, 128)
-    learner = trainee.FasterRCNNTrainee(model, dataclasses.replace(RECIPE, regions=32), check=check)
+    check = faster_rcnn_training.Check(model, data, 128)
+    learner = faster_rcnn_training.FasterRCNNTrainee(
+        model, dataclasses.replace(RECIPE, regions=32), check=check
+    )
     lines = []
     result = loop.train(
         learner,
@@ -200,7 +202,7 @@ def test_the_four_steps_train_what_they_should_and_fix_the_rest():
     copy_weights(model, proposer)
     rpn_layers, region_layers = Stages(model).rpn_layers(), Stages(model).region_layers()
     steps = []
-    for learner in trainee.alternation(proposer, model, RECIPE):
+    for learner in faster_rcnn_training.alternation(proposer, model, RECIPE):
         net = learner.networks["detector"]
         with tf.GradientTape() as tape:
             total = sum(learner.losses(batch()).values())
@@ -229,7 +231,7 @@ def test_the_four_steps_train_what_they_should_and_fix_the_rest():
 
 def test_step_two_takes_the_proposals_of_step_one():
     model, proposer = build(), build()
-    learner = trainee.FasterRCNNTrainee(model, RECIPE, parts=("regions",), proposer=proposer)
+    learner = faster_rcnn_training.FasterRCNNTrainee(model, RECIPE, parts=("regions",), proposer=proposer)
     image = batch()["image"]
     own = Stages(proposer)
     expected, _ = own.propose(own.first(image), image, RECIPE.proposals, RECIPE.before_nms)
@@ -280,7 +282,9 @@ def test_every_backbone_of_the_factory_carries_a_detector(net):
     neck = "top_down" if {8, 16, 32} <= set(kept) else "none"
     model = faster_rcnn(body, 20, neck=neck, head="light", units=32, channels=16)
     with tf.GradientTape() as tape:
-        total = sum(trainee.FasterRCNNTrainee(model, RECIPE).losses(batch(count=1, size=160)).values())
+        total = sum(
+            faster_rcnn_training.FasterRCNNTrainee(model, RECIPE).losses(batch(count=1, size=160)).values()
+        )
     assert np.isfinite(float(total))
     assert all(np.isfinite(g).all() for g in tape.gradient(total, model.trainable_weights) if g is not None)
 
@@ -291,7 +295,7 @@ def test_resnet101_takes_a_training_step_and_comes_back_from_its_file(tmp_path):
     freezing.freeze_batch_norm(body)
     model = faster_rcnn(body, 20, neck="none", head="backbone", context=True, class_agnostic=False)
     before = model.get_layer("class_logits").get_weights()[0].copy()
-    learner = trainee.FasterRCNNTrainee(model, dataclasses.replace(RECIPE, regions=8))
+    learner = faster_rcnn_training.FasterRCNNTrainee(model, dataclasses.replace(RECIPE, regions=8))
     with tf.GradientTape() as tape:
         total = sum(learner.losses(batch(count=1, size=128)).values())
     keras.optimizers.SGD(0.01).apply_gradients(

@@ -14,8 +14,8 @@ from tfcnn.imageopt import (
     maximize,
     minimize,
     objectives,
+    optimizers,
     parameters,
-    steps,
     tapped,
     transforms,
 )
@@ -45,7 +45,7 @@ def test_any_layer_is_reached_and_wrong_names_are_answered(net):
 
 
 def test_up_and_down(net):
-    problem = Problem(net, objectives.logit([0, 1, 2]), step=steps.Adam(2.0))
+    problem = Problem(net, objectives.logit([0, 1, 2]), step=optimizers.Adam(2.0))
     up, down = maximize(problem, START, 15), minimize(problem, START, 15)
     assert (up.value[-1] > up.value[0]).all() and (down.value[-1] < down.value[0]).all()
     np.testing.assert_allclose(up.value[0], down.value[0], rtol=1e-6)
@@ -54,13 +54,13 @@ def test_up_and_down(net):
 
 
 RULES = {
-    "plain": dict(step=steps.Plain(300.0)),
-    "normalised": dict(step=steps.Normalized(1.5), transform=transforms.jitter(4)),
-    "sign": dict(step=steps.Sign(1.0), constraint=constraints.linf_ball(START, 3.0)),
-    "momentum": dict(step=steps.Momentum(50.0), constraint=constraints.in_range()),
-    "adam, fourier": dict(step=steps.Adam(0.05), parameters=parameters.Fourier(16, 16)),
+    "plain": dict(step=optimizers.Plain(300.0)),
+    "normalised": dict(step=optimizers.Normalized(1.5), transform=transforms.jitter(4)),
+    "sign": dict(step=optimizers.Sign(1.0), constraint=constraints.linf_ball(START, 3.0)),
+    "momentum": dict(step=optimizers.Momentum(50.0), constraint=constraints.in_range()),
+    "adam, fourier": dict(step=optimizers.Adam(0.05), parameters=parameters.Fourier(16, 16)),
     "adam, tanh": dict(
-        step=steps.Adam(0.05), parameters=parameters.TanhBox(), transform=transforms.rotate([-9, 9])
+        step=optimizers.Adam(0.05), parameters=parameters.TanhBox(), transform=transforms.rotate([-9, 9])
     ),
 }
 
@@ -82,14 +82,18 @@ def test_pictures_at_once_equal_runs_alone(net, rule):
 
 
 def test_same_seed_same_picture_other_seed_another(net):
-    problem = Problem(net, objectives.logit(0), step=steps.Normalized(1.0), transform=transforms.jitter(5))
+    problem = Problem(
+        net, objectives.logit(0), step=optimizers.Normalized(1.0), transform=transforms.jitter(5)
+    )
     first, again = (maximize(problem, START, 5, seed=1).image for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - maximize(problem, START, 5, seed=2).image).max() > 0.1
 
 
 def test_history_has_an_entry_a_step_and_its_terms_add_up(net):
-    problem = Problem(net, objectives.logit(1) - 1e-3 * objectives.total_variation(), step=steps.Adam(1.0))
+    problem = Problem(
+        net, objectives.logit(1) - 1e-3 * objectives.total_variation(), step=optimizers.Adam(1.0)
+    )
     moments = []
     result = maximize(problem, START, 6, callback=lambda m: moments.append((m.step, m.value, m.image())))
     entries = result.history(2)
@@ -123,7 +127,7 @@ def test_one_trace_a_signature_and_targets_by_variable(net):
 
     target = tf.Variable(tf.zeros([1, 8, 8, 12]))
     objective = objectives.of("counted", "logits", counted) + objectives.feature_match("block_conv", target)
-    problem = Problem(net, objective, step=steps.Adam(1.0), transform=transforms.jitter(2))
+    problem = Problem(net, objective, step=optimizers.Adam(1.0), transform=transforms.jitter(2))
     first = minimize(problem, START, 5)
     running, evaluating = 1, 1
     assert len(traces) == running + evaluating
@@ -160,7 +164,7 @@ def test_constraint_holds_whatever_is_optimised(net):
             net,
             objectives.logit(0),
             parameters=way,
-            step=steps.Adam(3.0),
+            step=optimizers.Adam(3.0),
             constraint=constraints.in_range(50, 210),
         )
         image = maximize(problem, START, 5).image
@@ -175,7 +179,7 @@ def test_lbfgs_solves_a_square_exactly(net):
 
 def test_lbfgs_beats_adam_and_keeps_its_bounds(net):
     target = tapped(net, ["block_conv"])(START)["block_conv"]
-    problem = Problem(net, objectives.feature_match("block_conv", target), step=steps.Adam(4.0))
+    problem = Problem(net, objectives.feature_match("block_conv", target), step=optimizers.Adam(4.0))
     grey = np.full_like(START, 127.5)
     by_lbfgs, by_adam = lbfgs(problem, grey, 40, bounds=(70.0, 190.0)), minimize(problem, grey, 40)
     assert len(by_lbfgs.history()) <= 40

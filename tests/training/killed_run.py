@@ -7,9 +7,9 @@ import numpy as np
 import small_training as small
 import tensorflow as tf
 
+from tfcnn.runtime import Interrupted
 from tfcnn.training.loop import train
 from tfcnn.training.optimizers import AdamW
-from tfcnn.training.runtime import Interrupted
 from tfcnn.training.schedules import cosine
 
 STEPS = 60

@@ -10,10 +10,10 @@ import small_training as small
 import tensorflow as tf
 
 from tfcnn.errors import InputError
+from tfcnn.runtime import Interrupted, Stop
 from tfcnn.training import checkpoints, freezing, memory
 from tfcnn.training.loop import train
 from tfcnn.training.optimizers import SGD
-from tfcnn.training.runtime import Interrupted, Stop
 from tfcnn.training.schedules import constant
 
 

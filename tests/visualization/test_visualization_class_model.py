@@ -6,7 +6,7 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
-from tfcnn.imageopt import Problem, Stage, objectives, parameters, steps, through
+from tfcnn.imageopt import Problem, Stage, objectives, optimizers, parameters, through
 from tfcnn.imageopt.statistics import natural_statistics
 from tfcnn.imageopt.taps import any_size
 from tfcnn.visualization import class_model
@@ -166,7 +166,7 @@ def test_any_size_keeps_the_weights(net):
 
 
 def test_stages_count_through_and_stop(net):
-    problem = Problem(any_size(net), objectives.logit(0), step=steps.Adam(1.0))
+    problem = Problem(any_size(net), objectives.logit(0), step=optimizers.Adam(1.0))
     seen = []
     stages = (Stage(problem, 2, 8), Stage(problem, 3, 12))
     start = np.full((1, 8, 8, 3), 90.0, np.float32)

@@ -16,9 +16,9 @@ import scipy.signal
 import soundfile
 import tensorflow as tf
 
-from ..errors import InputError
-from ..imageopt import Problem, Result, constraints, lbfgs, maximize, objectives, steps, transforms
-from .deepdream import guided_objective
+from tfcnn.art.deepdream import guided_objective
+from tfcnn.errors import InputError
+from tfcnn.imageopt import Problem, Result, constraints, lbfgs, maximize, objectives, optimizers, transforms
 
 RATE = 22050  # samples a second
 WINDOW, HOP = 2048, 512  # samples of a frame, and to the next
@@ -209,7 +209,7 @@ def dream(
     problem = Problem(
         net,
         what,
-        step=steps.Normalized(step_size),
+        step=optimizers.Normalized(step_size),
         transform=transforms.jitter(16),
         constraint=constraints.in_range(0.0, loudest),
     )

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..errors import InputError
-from ..imageopt import Objective, constraints, maximize, objectives, steps, transforms
-from .tiles import TiledProblem
+from tfcnn.errors import InputError
+from tfcnn.imageopt import Objective, constraints, maximize, objectives, optimizers, transforms
+from tfcnn.imageopt.tiles import TiledProblem
 
 SMALLEST = 16  # side of an octave, pixels
 
@@ -110,7 +110,7 @@ def problem(
     return TiledProblem(
         net,
         what,
-        step=steps.Normalized(step_size),
+        step=optimizers.Normalized(step_size),
         transform=transforms.jitter(jitter),
         constraint=constraints.in_range() if clip else None,
         tile=tile,

@@ -14,11 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import images
-from ..backbones import Endpoint
-from ..errors import InputError
-from ..imageopt import lbfgs, minimize
-from .style_problem import Layers, StyleProblem
+from tfcnn import images
+from tfcnn.art.style_problem import Layers, StyleProblem
+from tfcnn.backbones import Endpoint
+from tfcnn.errors import InputError
+from tfcnn.imageopt import lbfgs, minimize
 
 SMALLEST = 16  # side of a picture, pixels
 

@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..errors import InputError
-from ..imageopt import Objective, Problem, constraints, objectives, steps, tapped
-from ..imageopt.objectives import gram_matrix, squared_distance
-from .tiles import Window, windows
+from tfcnn.errors import InputError
+from tfcnn.imageopt import Objective, Problem, constraints, objectives, optimizers, tapped
+from tfcnn.imageopt.objectives import gram_matrix, squared_distance
+from tfcnn.imageopt.tiles import Window, windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class StyleProblem(Problem):
         terms = [self.weights[match.terms[0].name] * match for match in matches]
         smooth = [tv_weight * objectives.total_variation()] if tv_weight else []
         what = Objective([term for each in [*terms, *smooth] for term in each.terms])
-        step = steps.Adam(learning_rate)
+        step = optimizers.Adam(learning_rate)
         super().__init__(net, what, step=step, constraint=constraints.in_range())
         self._features = tf.function(tapped(net, what.layers), reduce_retracing=True)
         self._window_gradient = tf.function(self._window_gradient, reduce_retracing=True)

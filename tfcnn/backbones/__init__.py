@@ -8,14 +8,14 @@ functions that is asked for.
 import importlib
 from typing import TYPE_CHECKING
 
-from .download import locate, offline
-from .rows import Endpoint, Net, Preprocessing
-from .table import NETS, endpoint_names
+from tfcnn.backbones.download import locate, offline
+from tfcnn.backbones.rows import Endpoint, Net, Preprocessing
+from tfcnn.backbones.table import NETS, endpoint_names
 
 if TYPE_CHECKING:
-    from .convert import flat, folded, folded_in_training, fully_convolutional
-    from .factory import backbone, classifier, tap, zero_rgb
-    from .weights import load_weights
+    from tfcnn.backbones.convert import flat, folded, folded_in_training, fully_convolutional
+    from tfcnn.backbones.factory import backbone, classifier, tap, zero_rgb
+    from tfcnn.backbones.weights import load_weights
 
 __all__ = [
     "NETS",

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from ..errors import InputError
-from .factory import zero_rgb
-from .layers import preprocess
-from .rows import Preprocessing
+from tfcnn.backbones.factory import zero_rgb
+from tfcnn.backbones.layers import preprocess
+from tfcnn.backbones.rows import Preprocessing
+from tfcnn.errors import InputError
 
 ELEMENTWISE = (
     keras.layers.Dropout,

@@ -13,9 +13,9 @@ import threading
 import urllib.request
 from collections.abc import Callable
 
-from ..errors import InputError
-from .rows import Weights
-from .table import NETS, net
+from tfcnn.backbones.rows import Weights
+from tfcnn.backbones.table import NETS, net
+from tfcnn.errors import InputError
 
 TIMEOUT = 7  # seconds to the first answer, so that an app that has no network says so within 15
 

@@ -8,12 +8,12 @@ from types import MappingProxyType
 import keras
 import numpy as np
 
-from ..errors import InputError
-from .download import locate
-from .layers import Preprocess, preprocess
-from .rows import Endpoint, Net, nearest
-from .table import net as find
-from .weights import load_weights
+from tfcnn.backbones.download import locate
+from tfcnn.backbones.layers import Preprocess, preprocess
+from tfcnn.backbones.rows import Endpoint, Net, nearest
+from tfcnn.backbones.table import net as find
+from tfcnn.backbones.weights import load_weights
+from tfcnn.errors import InputError
 
 
 def backbone(

@@ -6,7 +6,7 @@ N pictures, K classes.
 import keras
 import numpy as np
 
-from ..errors import InputError
+from tfcnn.errors import InputError
 
 
 def with_logits(model: keras.Model, may_hide: bool = False) -> keras.Model:

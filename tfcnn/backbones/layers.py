@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from .rows import Preprocessing
+from tfcnn.backbones.rows import Preprocessing
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")

@@ -3,9 +3,18 @@
 Importing it imports no TensorFlow, so that a misspelt name is answered at once.
 """
 
-from ..errors import InputError
-from . import rows
-from .rows import PREPROCESSINGS, Endpoint, Net, Preprocessing, Weights, keras_files, keras_weights, nearest
+from tfcnn.backbones import rows
+from tfcnn.backbones.rows import (
+    PREPROCESSINGS,
+    Endpoint,
+    Net,
+    Preprocessing,
+    Weights,
+    keras_files,
+    keras_weights,
+    nearest,
+)
+from tfcnn.errors import InputError
 
 MOBILENET = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224"
 

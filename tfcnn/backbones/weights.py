@@ -15,9 +15,9 @@ import h5py
 import keras
 import numpy as np
 
-from ..errors import InputError
-from .download import existing
-from .importers import efficientnet_lite
+from tfcnn.backbones.download import existing
+from tfcnn.backbones.importers import efficientnet_lite
+from tfcnn.errors import InputError
 
 Arrays = Mapping[str, Sequence]  # layer -> its arrays, NumPy's or h5py's
 

@@ -4,8 +4,8 @@ import importlib
 import inspect
 import pathlib
 
-from ..errors import InputError
-from .example import Dataset, Record, Truth
+from tfcnn.datasets.example import Dataset, Record, Truth
+from tfcnn.errors import InputError
 
 __all__ = ["READERS", "Dataset", "Record", "Truth", "open"]
 
@@ -49,7 +49,7 @@ def open(
     """
     options = {} if split is None else {"split": split}
     if name.startswith("tfds:"):
-        from . import tfds
+        from tfcnn.datasets import tfds
 
         return tfds.read(path, name=name.removeprefix("tfds:"), **options)
     if name not in READERS:

@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from .sample import Sample, flip, through_window, visible_share
+from tfcnn.datasets.sample import Sample, flip, through_window, visible_share
 
 GREY = (127, 127, 127)  # what lies outside the picture: the middle of the range, as in images.resize
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .. import images
-from ..errors import InputError
-from .example import Dataset, Record
+from tfcnn import images
+from tfcnn.datasets.example import Dataset, Record
+from tfcnn.errors import InputError
 
 
 def in_memory(dataset: Dataset, side: int) -> Dataset:

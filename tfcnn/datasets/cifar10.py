@@ -7,10 +7,10 @@ import pathlib
 
 import numpy as np
 
-from ..errors import InputError
-from . import folder, mnist
-from .example import Dataset
-from .root import Root, find
+from tfcnn.datasets import folder, mnist
+from tfcnn.datasets.example import Dataset
+from tfcnn.datasets.root import Root, find
+from tfcnn.errors import InputError
 
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 ROW = 1 + 3 * 32 * 32

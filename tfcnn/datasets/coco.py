@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..errors import InputError
-from . import masks
-from .example import Dataset, Record, Truth, checked_boxes, report
-from .root import Root, find
+from tfcnn.datasets import masks
+from tfcnn.datasets.example import Dataset, Record, Truth, checked_boxes, report
+from tfcnn.datasets.root import Root, find
+from tfcnn.errors import InputError
 
 SKIPPED = "object skipped"
 

@@ -5,8 +5,8 @@ import io
 
 import numpy as np
 
-from .. import images
-from ..errors import InputError
+from tfcnn import images
+from tfcnn.errors import InputError
 
 
 def picture(data: bytes, file: str) -> np.ndarray:

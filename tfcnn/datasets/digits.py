@@ -5,9 +5,9 @@ Source: sklearn.datasets.load_digits; E. Alpaydin and C. Kaynak, UCI, 1998.
 
 import numpy as np
 
-from ..errors import InputError
-from .example import Dataset
-from .mnist import pictures
+from tfcnn.datasets.example import Dataset
+from tfcnn.datasets.mnist import pictures
+from tfcnn.errors import InputError
 
 TRAIN_PICTURES = 1437  # four fifths, in the library's order: other people wrote the rest
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import decode
+from tfcnn.datasets import decode
 
 NOTHING = np.zeros((0, 4), np.float32)
 

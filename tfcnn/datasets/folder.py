@@ -2,10 +2,10 @@
 
 import pathlib
 
-from ..errors import InputError
-from ..sources import SUFFIXES
-from .example import Dataset, Record
-from .root import Root
+from tfcnn.datasets.example import Dataset, Record
+from tfcnn.datasets.root import Root
+from tfcnn.errors import InputError
+from tfcnn.sources import SUFFIXES
 
 HELD_OUT = 10  # where there are no splits, each tenth picture of a class is for validation
 

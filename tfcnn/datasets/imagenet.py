@@ -12,10 +12,10 @@ import pathlib
 
 import numpy as np
 
-from ..errors import InputError
-from .example import Dataset, Record, Truth, checked_boxes, report
-from .root import Root, find
-from .voc import parse_annotation
+from tfcnn.datasets.example import Dataset, Record, Truth, checked_boxes, report
+from tfcnn.datasets.root import Root, find
+from tfcnn.datasets.voc import parse_annotation
+from tfcnn.errors import InputError
 
 # Where the development kit, Kaggle's copy and people of their own keep the list of synsets.
 SYNSET_FILES = (

@@ -11,9 +11,9 @@ import pathlib
 
 import numpy as np
 
-from ..errors import InputError
-from .example import NOTHING, Dataset, Record, Truth, report
-from .root import Root, find
+from tfcnn.datasets.example import NOTHING, Dataset, Record, Truth, report
+from tfcnn.datasets.root import Root, find
+from tfcnn.errors import InputError
 
 JOINTS = (
     "right_ankle right_knee right_hip left_hip left_knee left_ankle right_wrist right_elbow right_shoulder "

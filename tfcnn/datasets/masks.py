@@ -6,7 +6,7 @@ Source: cocodataset/cocoapi, common/maskApi.c, for the run lengths; a polygon's 
 
 import numpy as np
 
-from ..errors import InputError
+from tfcnn.errors import InputError
 
 
 def from_polygons(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:

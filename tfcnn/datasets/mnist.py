@@ -9,9 +9,9 @@ import struct
 
 import numpy as np
 
-from ..errors import InputError
-from .example import Dataset, Record
-from .root import Root, find
+from tfcnn.datasets.example import Dataset, Record
+from tfcnn.datasets.root import Root, find
+from tfcnn.errors import InputError
 
 PARTS = {"train": "train", "test": "t10k", "val": "t10k"}
 

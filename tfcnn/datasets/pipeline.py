@@ -11,11 +11,11 @@ import os
 
 import numpy as np
 
-from .. import images
-from ..errors import InputError
-from .augment import PRESETS, Augmentation, augment, mosaic
-from .example import Dataset, Record
-from .sample import Sample, mirrored_joints, move_joints
+from tfcnn import images
+from tfcnn.datasets.augment import PRESETS, Augmentation, augment, mosaic
+from tfcnn.datasets.example import Dataset, Record
+from tfcnn.datasets.sample import Sample, mirrored_joints, move_joints
+from tfcnn.errors import InputError
 
 COLUMNS = ("labels", "difficult", "crowd", "area")
 

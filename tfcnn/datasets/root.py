@@ -5,7 +5,7 @@ import posixpath
 import zipfile
 from collections.abc import Callable
 
-from ..errors import InputError
+from tfcnn.errors import InputError
 
 
 class Root:

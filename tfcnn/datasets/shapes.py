@@ -7,8 +7,8 @@ import dataclasses
 
 import numpy as np
 
-from ..errors import InputError
-from .example import Dataset, Record, Truth
+from tfcnn.datasets.example import Dataset, Record, Truth
+from tfcnn.errors import InputError
 
 CLASSES = ["circle", "triangle", "square", "star", "ring"]
 SPLITS = {"train": 0, "val": 1, "test": 2}

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .. import draw, images
-from ..errors import InputError
-from . import decode
-from .example import Dataset, report
-from .pipeline import whole_sample
+from tfcnn import draw, images
+from tfcnn.datasets import decode
+from tfcnn.datasets.example import Dataset, report
+from tfcnn.datasets.pipeline import whole_sample
+from tfcnn.errors import InputError
 
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}  # COCO's areas, in pixels
 

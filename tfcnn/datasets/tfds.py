@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import InputError
-from .example import Dataset, Record, Truth, checked_boxes
+from tfcnn.datasets.example import Dataset, Record, Truth, checked_boxes
+from tfcnn.errors import InputError
 
 
 def read(path: str | None, split: str = "train", name: str = "") -> Dataset:

@@ -8,9 +8,9 @@ import pathlib
 
 import numpy as np
 
-from ..errors import InputError
-from .example import Dataset, Record, Truth, checked_boxes, report
-from .root import Root, find
+from tfcnn.datasets.example import Dataset, Record, Truth, checked_boxes, report
+from tfcnn.datasets.root import Root, find
+from tfcnn.errors import InputError
 
 SIDE = 64
 

@@ -12,10 +12,10 @@ import posixpath
 import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
 
-from ..errors import InputError
-from . import decode
-from .example import Dataset, Record, Truth, checked_boxes, report
-from .root import Root, find
+from tfcnn.datasets import decode
+from tfcnn.datasets.example import Dataset, Record, Truth, checked_boxes, report
+from tfcnn.datasets.root import Root, find
+from tfcnn.errors import InputError
 
 CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "

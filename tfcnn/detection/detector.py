@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcnn import images
-from tfcnn.detection import refine as refinement
+from tfcnn.detection import test_time
 from tfcnn.detection.stages import LiteStages, Stages
 from tfcnn.detections import Detections
 from tfcnn.errors import InputError
@@ -65,9 +65,9 @@ class Detector:
         for stages, (index, size) in itertools.product(all_stages, enumerate(self.sizes)):
             if runtime == "litert":
                 stages = LiteStages(stages, size, threads)
-            views += [refinement.View(stages, index, False)] + [refinement.View(stages, index, True)] * flip
+            views += [test_time.View(stages, index, False)] + [test_time.View(stages, index, True)] * flip
         self._find = tf.function(
-            lambda pictures, given: refinement.find(views, pictures, given, **options), reduce_retracing=True
+            lambda pictures, given: test_time.find(views, pictures, given, **options), reduce_retracing=True
         )
         first, self.proposal_count = views[0].stages, options["proposals"]
         self._propose = tf.function(

@@ -6,9 +6,9 @@ Letters: N images, A anchors, R regions of an image, K classes.
 import keras
 import tensorflow as tf
 
-from tfcnn import litert
 from tfcnn.detection import rpn
 from tfcnn.errors import InputError
+from tfcnn.export import litert
 
 
 class Stages:

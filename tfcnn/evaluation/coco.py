@@ -11,10 +11,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..datasets.example import Record
-from ..detections import Detections
-from . import matching
-from .tables import ResultTable, TruthTable, tables
+from tfcnn.datasets.example import Record
+from tfcnn.detections import Detections
+from tfcnn.evaluation import matching
+from tfcnn.evaluation.tables import ResultTable, TruthTable, tables
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import InputError
-from . import coco, voc
+from tfcnn.errors import InputError
+from tfcnn.evaluation import coco, voc
 
 A_PAGE = 20  # panels
 COLUMNS = 5

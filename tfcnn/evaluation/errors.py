@@ -11,10 +11,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..datasets.example import Record
-from ..detections import Detections
-from . import matching
-from .tables import ResultTable, TruthTable, tables
+from tfcnn.datasets.example import Record
+from tfcnn.detections import Detections
+from tfcnn.evaluation import matching
+from tfcnn.evaluation.tables import ResultTable, TruthTable, tables
 
 KINDS = ("correct", "localisation", "similar", "other", "background")
 RIGHT, SOME = 0.5, 0.1  # IoU of a right detection; least IoU with something at all

@@ -9,10 +9,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..datasets.example import Record
-from ..detections import Detections
-from . import matching, voc
-from .tables import ResultTable, TruthTable, tables
+from tfcnn.datasets.example import Record
+from tfcnn.detections import Detections
+from tfcnn.evaluation import matching, voc
+from tfcnn.evaluation.tables import ResultTable, TruthTable, tables
 
 GUESSES = 5
 IOU_THRESHOLD = 0.5

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from .tables import ResultTable, TruthTable
+from tfcnn.evaluation.tables import ResultTable, TruthTable
 
 PAIRS_AT_ONCE = 1 << 16  # bounds memory, and stays in the processor's cache
 

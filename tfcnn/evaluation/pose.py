@@ -8,7 +8,7 @@ Source: DeepPose (Toshev and Szegedy, CVPR 2014), section 4; PCP of Ferrari et a
 
 import numpy as np
 
-from ..datasets.lsp import JOINTS
+from tfcnn.datasets.lsp import JOINTS
 
 # Each end is the middle of the joints named.
 LIMBS = {

@@ -12,9 +12,9 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-from ..datasets.example import Record
-from ..errors import InputError
-from .tables import ResultTable
+from tfcnn.datasets.example import Record
+from tfcnn.errors import InputError
+from tfcnn.evaluation.tables import ResultTable
 
 
 def image_index(records: Iterable[Record]) -> dict[Hashable, int]:

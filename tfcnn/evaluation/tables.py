@@ -8,8 +8,8 @@ from collections.abc import Hashable, Iterable, Mapping
 
 import numpy as np
 
-from ..datasets.example import Record, Truth
-from ..detections import Detections
+from tfcnn.datasets.example import Record, Truth
+from tfcnn.detections import Detections
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

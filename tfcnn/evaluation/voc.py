@@ -12,10 +12,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..datasets.example import Record
-from ..detections import Detections
-from . import matching
-from .tables import ResultTable, TruthTable, tables
+from tfcnn.datasets.example import Record
+from tfcnn.detections import Detections
+from tfcnn.evaluation import matching
+from tfcnn.evaluation.tables import ResultTable, TruthTable, tables
 
 RIGHT, WRONG, IGNORED = 1, 0, -1
 

@@ -1,11 +1,11 @@
 """Optimising an image: one loop for class models, inversion, dreams, style and attacks."""
 
-from . import constraints, objectives, parameters, steps, transforms
-from .lbfgs import lbfgs
-from .objectives import IMAGE, Objective
-from .optimize import Moment, Problem, Result, maximize, minimize
-from .stages import Stage, through
-from .taps import any_size, layer_names, tapped
+from tfcnn.imageopt import constraints, objectives, optimizers, parameters, transforms
+from tfcnn.imageopt.lbfgs import lbfgs
+from tfcnn.imageopt.objectives import IMAGE, Objective
+from tfcnn.imageopt.optimize import Moment, Problem, Result, maximize, minimize
+from tfcnn.imageopt.stages import Stage, through
+from tfcnn.imageopt.taps import any_size, layer_names, tapped
 
 __all__ = [
     "IMAGE",
@@ -22,7 +22,7 @@ __all__ = [
     "minimize",
     "objectives",
     "parameters",
-    "steps",
+    "optimizers",
     "tapped",
     "through",
     "transforms",

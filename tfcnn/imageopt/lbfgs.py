@@ -7,7 +7,7 @@ import numpy as np
 import scipy.optimize
 import tensorflow as tf
 
-from .optimize import Callback, Moment, Problem, Result, collect
+from tfcnn.imageopt.optimize import Callback, Moment, Problem, Result, collect
 
 
 class _Stop(Exception):

@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .constraints import Constraint
-from .objectives import IMAGE, Objective
-from .parameters import Parameterization, Pixels
-from .steps import Adam, Step
-from .taps import tapped
-from .transforms import Transform
+from tfcnn.imageopt.constraints import Constraint
+from tfcnn.imageopt.objectives import IMAGE, Objective
+from tfcnn.imageopt.optimizers import Adam, Step
+from tfcnn.imageopt.parameters import Parameterization, Pixels
+from tfcnn.imageopt.taps import tapped
+from tfcnn.imageopt.transforms import Transform
 
 Callback = Callable[["Moment"], bool | None]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from .optimize import Callback, Problem, Result, advance, collect
+from tfcnn.imageopt.optimize import Callback, Problem, Result, advance, collect
 
 
 @dataclasses.dataclass(frozen=True)

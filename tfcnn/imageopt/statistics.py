@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from .objectives import Objective, of
+from tfcnn.imageopt.objectives import Objective, of
 
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D)
 

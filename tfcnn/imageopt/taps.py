@@ -4,8 +4,8 @@ import difflib
 
 import keras
 
-from ..backbones.table import NETS
-from ..errors import InputError
+from tfcnn.backbones.table import NETS
+from tfcnn.errors import InputError
 
 
 def layer_names(model: keras.Model) -> list[str]:

@@ -8,7 +8,7 @@ scores through the gathers only.
 
 import tensorflow as tf
 
-from .boxes import iou
+from tfcnn.ops.boxes import iou
 
 
 def nms(boxes, scores, iou_threshold, max_outputs, score_threshold=float("-inf")):

@@ -15,7 +15,7 @@ import zlib
 
 import numpy as np
 
-from ..errors import InputError
+from tfcnn.errors import InputError
 
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 

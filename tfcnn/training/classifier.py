@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import draw
-from ..errors import InputError
+from tfcnn import draw
+from tfcnn.errors import InputError
 
 SHOWN = 32  # pictures on a sheet
 

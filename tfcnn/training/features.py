@@ -23,8 +23,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..errors import InputError
-from .releases import clean_config
+from tfcnn.errors import InputError
+from tfcnn.training.releases import clean_config
 
 FORMAT = 1
 CHUNK = 2**24  # bytes hashed at once

@@ -5,7 +5,7 @@ import fnmatch
 
 import keras
 
-from ..errors import InputError
+from tfcnn.errors import InputError
 
 
 def freeze(model: keras.Model, names: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from ..errors import InputError
+from tfcnn.errors import InputError
 
 
 class Journal:

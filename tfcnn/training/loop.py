@@ -21,14 +21,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..errors import InputError
-from . import checkpoints, memory
-from .journal import Clock, Journal, Timer
-from .optimizers import SGD, AdamW
-from .runtime import Stop
-from .schedules import Schedule
-from .signals import Signals
-from .step import Step
+from tfcnn.errors import InputError
+from tfcnn.runtime import Stop
+from tfcnn.training import checkpoints, memory
+from tfcnn.training.journal import Clock, Journal, Timer
+from tfcnn.training.optimizers import SGD, AdamW
+from tfcnn.training.schedules import Schedule
+from tfcnn.training.signals import Signals
+from tfcnn.training.step import Step
 
 REFUSED_IN_A_ROW = 3  # so many refused steps one after the other end the run
 LOG_LINES = 500  # of a run, at most

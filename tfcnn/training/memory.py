@@ -6,7 +6,7 @@ import pathlib
 
 import tensorflow as tf
 
-from ..errors import InputError
+from tfcnn.errors import InputError
 
 ADVICE = "lower --batch_size or --image_size, or keep the batch in parts with --accumulate"
 

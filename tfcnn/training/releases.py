@@ -19,8 +19,8 @@ import h5py
 import keras
 import numpy as np
 
-from ..errors import InputError
-from ..version import __version__
+from tfcnn.errors import InputError
+from tfcnn.version import __version__
 
 REQUIRED = ("data", "classes", "command", "seed", "metrics", "licence")
 # What later Keras writes and 3.9 refuses, each with the value that means what 3.9 does.

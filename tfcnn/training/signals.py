@@ -3,7 +3,7 @@
 import signal
 import threading
 
-from .runtime import Interrupted, Stop
+from tfcnn.runtime import Interrupted, Stop
 
 
 class Signals:

@@ -13,22 +13,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..imageopt import (
+from tfcnn.imageopt import (
     Objective,
     Problem,
     Result,
     Stage,
     constraints,
     objectives,
-    steps,
+    optimizers,
     through,
     transforms,
 )
-from ..imageopt.optimize import Callback
-from ..imageopt.parameters import Enlarged, Fourier, normal_noise
-from ..imageopt.statistics import natural_statistics
-from ..imageopt.taps import any_size
-from ..imageopt.transforms import gaussian_blur
+from tfcnn.imageopt.optimize import Callback
+from tfcnn.imageopt.parameters import Enlarged, Fourier, normal_noise
+from tfcnn.imageopt.statistics import natural_statistics
+from tfcnn.imageopt.taps import any_size
+from tfcnn.imageopt.transforms import gaussian_blur
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def simonyan(
         net,
         objective - l2 * objectives.l2(zero_rgb),
         constraint=constraints.in_range(),
-        step=steps.Normalized(rate),
+        step=optimizers.Normalized(rate),
     )
 
     def start(seeds):
@@ -282,7 +282,7 @@ def fourier(
             objective - smooth * variation * objectives.total_variation(),
             parameters=waves,
             transform=transforms.compose(*changes),
-            step=steps.Adam(rate),
+            step=optimizers.Adam(rate),
         )
         stages.append(Stage(problem, max(1, round(share * iterations)), shown))
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from ..backbones.heads import with_logits
-from ..imageopt.taps import tapped
+from tfcnn.backbones.heads import with_logits
+from tfcnn.imageopt.taps import tapped
 
 BEST = -1  # stands for the class or channel that answers most
 

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..errors import InputError
-from ..imageopt import (
+from tfcnn.errors import InputError
+from tfcnn.imageopt import (
     Objective,
     Problem,
     Result,
@@ -22,14 +22,14 @@ from ..imageopt import (
     constraints,
     lbfgs,
     objectives,
-    steps,
+    optimizers,
     tapped,
     through,
     transforms,
 )
-from ..imageopt.optimize import Callback
-from ..imageopt.parameters import Fourier, normal_noise
-from ..imageopt.statistics import natural_statistics
+from tfcnn.imageopt.optimize import Callback
+from tfcnn.imageopt.parameters import Fourier, normal_noise
+from tfcnn.imageopt.statistics import natural_statistics
 
 # r: the root mean square of a value about the mean. The program's sigma_x is 27098 for 227 x 227 x 3 values.
 ORDINARY = 68.9
@@ -161,7 +161,9 @@ class Inversion:
             # The program's rates of an objective times sigma_x^2, for a quarter, a half and a quarter of the steps.
             lengths = [total // 4, total // 2, total - total // 4 - total // 2]
             rates = [factor * 3 * self.size**2 * ORDINARY**2 for factor in (0.004, 0.0004, 0.00004)]
-            step = steps.Momentum(steps.piecewise(rates, lengths), 0.9, (lengths[0], lengths[0] + lengths[1]))
+            step = optimizers.Momentum(
+                optimizers.piecewise(rates, lengths), 0.9, (lengths[0], lengths[0] + lengths[1])
+            )
             moves = transforms.jitter(prior.jitter) if prior.jitter and self.method == "momentum" else None
             problem = Problem(net, objective, step=step, transform=moves, constraint=constraints.in_range())
             return [Stage(problem, total, self.size)]
@@ -170,7 +172,7 @@ class Inversion:
         moves = None
         if prior.jitter or prior.noise:
             moves = transforms.compose(transforms.jitter(prior.jitter), transforms.noise(prior.noise))
-        rough = steps.Adam(steps.piecewise([0.05, 0.025], [third, third]))
+        rough = optimizers.Adam(optimizers.piecewise([0.05, 0.025], [third, third]))
         first = Problem(
             net,
             objective,
@@ -179,10 +181,10 @@ class Inversion:
             transform=moves,
         )
         if self.stride <= 4:  # the code holds single pixels, and these are reached by pixels
-            ending = steps.Adam(steps.piecewise([2.0, 0.7], [third // 2, third]))
+            ending = optimizers.Adam(optimizers.piecewise([2.0, 0.7], [third // 2, third]))
             last = Problem(net, objective, step=ending, constraint=constraints.in_range())
         else:
-            last = Problem(net, objective, parameters=waves, step=steps.Adam(0.0125))
+            last = Problem(net, objective, parameters=waves, step=optimizers.Adam(0.0125))
         return [Stage(first, 2 * third, self.size), Stage(last, total - 2 * third, self.size)]
 
     def _central(self, features: tf.Tensor) -> tf.Tensor:

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from . import torch_legacy
+from tfcnn.backbones.importers import torch_legacy
 
 LAYERS = {
     "_conv_stem": "stem_conv",

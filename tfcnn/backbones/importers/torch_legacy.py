@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ...errors import InputError
+from tfcnn.errors import InputError
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001

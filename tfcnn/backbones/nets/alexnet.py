@@ -5,7 +5,7 @@ Source: Krizhevsky, Sutskever, Hinton (2012); BVLC/caffe models/bvlc_alexnet.
 
 from keras import layers
 
-from ..layers import CeilMaxPooling2D, GroupedConv2D, LocalResponseNormalization
+from tfcnn.backbones.layers import CeilMaxPooling2D, GroupedConv2D, LocalResponseNormalization
 
 
 def alexnet(x, classes=None, hidden=4096):

@@ -5,7 +5,7 @@ Source: Szegedy et al. (1409.4842); BVLC/caffe models/bvlc_googlenet.
 
 from keras import layers
 
-from ..layers import CeilMaxPooling2D, LocalResponseNormalization
+from tfcnn.backbones.layers import CeilMaxPooling2D, LocalResponseNormalization
 
 # block: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
 BLOCKS = {

@@ -5,7 +5,7 @@ Source: Sermanet et al. (1312.6229), tables 1 and 3.
 
 from keras import layers
 
-from .alexnet import dense_head
+from tfcnn.backbones.nets.alexnet import dense_head
 
 
 def fast(x, classes=None, hidden=(3072, 4096)):

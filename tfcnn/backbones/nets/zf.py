@@ -7,8 +7,8 @@ Source: Zeiler and Fergus (1311.2901) figure 3; rbgirshick/py-faster-rcnn models
 
 from keras import layers
 
-from ..layers import CeilMaxPooling2D, LocalResponseNormalization
-from .alexnet import dense_head
+from tfcnn.backbones.layers import CeilMaxPooling2D, LocalResponseNormalization
+from tfcnn.backbones.nets.alexnet import dense_head
 
 
 def zf(x, classes=None, hidden=4096):

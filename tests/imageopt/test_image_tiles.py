@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfcnn.art.style_problem import Layers, StyleProblem
-from tfcnn.art.tiles import MULTIPLE, TiledProblem, windows
 from tfcnn.errors import InputError
 from tfcnn.imageopt import lbfgs, minimize, objectives
+from tfcnn.imageopt.tiles import MULTIPLE, TiledProblem, windows
 
 PICTURE = np.random.default_rng(0).uniform(0, 255, (1, 320, 352, 3)).astype(np.float32)
 STYLE = np.random.default_rng(1).uniform(0, 255, (1, 256, 288, 3)).astype(np.float32)

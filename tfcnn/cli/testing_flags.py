@@ -6,9 +6,8 @@ import pathlib
 
 from absl import flags
 
+from tfcnn.cli import models
 from tfcnn.errors import InputError
-
-from . import models
 
 SCORE = flags.DEFINE_float(
     "score_threshold", 0.05, "Least score of a detection, 0..1", lower_bound=0.0, upper_bound=1.0
@@ -81,7 +80,7 @@ def open_detector(run, sources: list[str]):
     )
     given = None
     if PROPOSALS.value:
-        from tfcnn.detection.given import Proposals
+        from tfcnn.datasets.proposals import Proposals
 
         given = Proposals(PROPOSALS.value)
     if (given is None) == (detector.proposal_count == 0):

@@ -15,15 +15,13 @@ from collections.abc import Callable, Iterator
 
 from absl import flags
 
-from tfcnn import images, report
+from tfcnn import images, report, runtime
+from tfcnn.cli import models, usage
+from tfcnn.cli.items import Item, Picture, Single, load, unique_stems
+from tfcnn.cli.output import OutputError, finite, guarded, plain
+from tfcnn.cli.progress import Progress
 from tfcnn.errors import InputError
-from tfcnn.training import runtime
 from tfcnn.version import __version__
-
-from . import models, usage
-from .items import Item, Picture, Single, load, unique_stems
-from .output import OutputError, finite, guarded, plain
-from .progress import Progress
 
 RESULTS, FLAGS_FILE, PAGE = "results.json", "flags.txt", "index.html"
 

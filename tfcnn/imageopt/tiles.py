@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from ..imageopt import Problem
+from tfcnn.imageopt import Problem
 
 MULTIPLE = 32  # of a core's corners, so that strides fall alike in a window and in the whole picture
 MARGIN = 96  # of a window, pixels

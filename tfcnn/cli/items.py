@@ -9,12 +9,11 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from tfcnn import images
+from tfcnn.cli.output import finite, plain
 from tfcnn.errors import InputError
 
-from .output import finite, plain
-
 if TYPE_CHECKING:
-    from .run import Run
+    from tfcnn.cli.run import Run
 
 
 class Item:

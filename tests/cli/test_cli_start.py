@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apps import common, models
-from tfcnn import images
+from tfcnn import cli, images
+from tfcnn.cli import models
 from tfcnn.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ PROBE = '''
 """An app for tests: turns pictures into negatives, or fails as it is told."""
 import pathlib, shutil, sys, time
 from absl import flags
-from apps import common
+from tfcnn import cli
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "start", "negatives"
@@ -64,16 +64,16 @@ def main(run):
     assert "tensorflow" not in sys.modules
 
 if __name__ == "__main__":
-    common.start(main)
+    cli.start(main)
 '''
 
 TRAINER = '''
 """A trainer for tests: counts, and remembers how far it is."""
 import pathlib, sys, time
 from absl import flags
-from apps import common
+from tfcnn import cli
 from tfcnn import images
-from tfcnn.training.runtime import Interrupted
+from tfcnn.runtime import Interrupted
 
 GROUP, SUMMARY = "start", "counts"
 STEPS = flags.DEFINE_integer("steps", 3, "Steps, e.g. --steps=9")
@@ -93,7 +93,7 @@ def main(run):
     run.metrics["step"] = step
 
 if __name__ == "__main__":
-    common.start(main, trainer=True, pictures=False)
+    cli.start(main, trainer=True, pictures=False)
 '''
 
 
@@ -386,24 +386,22 @@ def test_a_trainer_resumes_refuses_and_finishes(probe, tmp_path):
 
 def test_classes_are_given_by_index_synset_or_name():
     classes = models._imagenet()
-    assert common.resolve_class("281, n02123159,Egyptian_cat", classes) == [281, 282, 285]
-    assert common.resolve_class("goldfish", classes) == [1]
+    assert cli.resolve_class("281, n02123159,Egyptian_cat", classes) == [281, 282, 285]
+    assert cli.resolve_class("goldfish", classes) == [1]
     with pytest.raises(InputError, match=r"134.*517"):
-        common.resolve_class("crane", classes)
+        cli.resolve_class("crane", classes)
     with pytest.raises(InputError, match=r"goldfish.*list_classes"):
-        common.resolve_class("goldfisch", classes)
+        cli.resolve_class("goldfisch", classes)
     with pytest.raises(InputError, match="0 to 999"):
-        common.resolve_class("1000", classes)
+        cli.resolve_class("1000", classes)
     with pytest.raises(InputError, match="several"):
-        common.resolve_class("bear", classes)
+        cli.resolve_class("bear", classes)
 
 
 def test_nearest_names_are_three_and_ignore_case():
-    assert common.nearest("RESNET5", ["resnet50", "vgg16", "resnet101", "alexnet"])[0] == "resnet50"
-    assert len(common.nearest("x", ["aa", "bb", "cc", "dd"])) == 3
-    assert (
-        common.nearest("relu", ["block1_relu_long_name_indeed", "rule"])[0] == "block1_relu_long_name_indeed"
-    )
+    assert cli.nearest("RESNET5", ["resnet50", "vgg16", "resnet101", "alexnet"])[0] == "resnet50"
+    assert len(cli.nearest("x", ["aa", "bb", "cc", "dd"])) == 3
+    assert cli.nearest("relu", ["block1_relu_long_name_indeed", "rule"])[0] == "block1_relu_long_name_indeed"
 
 
 def test_a_broken_pipe_is_no_traceback(probe, photos, tmp_path):

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcnn import backbones, images, litert, load_model
-from tfcnn.detection import refine
+from tfcnn import backbones, images, load_model
+from tfcnn.detection import test_time
 from tfcnn.detection.detector import Detector
 from tfcnn.detection.faster_rcnn import faster_rcnn
 from tfcnn.detection.stages import Stages
 from tfcnn.errors import InputError
+from tfcnn.export import litert
 
 
 def build(seed=1, classes=3, **options):
@@ -42,7 +43,7 @@ def test_voting_by_hand(shared):
         boxes = np.concatenate([boxes + 500, boxes], axis=2)  # of class 0 all lie elsewhere
     scores = tf.constant([[[0.9, 0.6], [0.9, 0.2], [0.9, 0.9]]])
     kept = tf.constant([[candidates[0], [0, 0, 0, 0]]], tf.float32)
-    voted = refine.vote(kept, tf.constant([[1, -1]]), tf.constant(boxes), scores).numpy()[0]
+    voted = test_time.vote(kept, tf.constant([[1, -1]]), tf.constant(boxes), scores).numpy()[0]
     np.testing.assert_allclose(voted[0], [0, 0, 10, (0.6 * 10 + 0.2 * 12) / 0.8], rtol=1e-5)
     assert not voted[1].any()
 
@@ -76,9 +77,9 @@ def test_scores_are_the_mean_over_the_views(model, image):
     stages = [Stages(model), Stages(build(seed=5))]
     picture = tf.constant(image[None, :64, :96], tf.float32)
     regions = tf.constant([[[5.0, 5, 60, 50], [0, 0, 0, 0]]])
-    looks = [(refine.View(s, 0, False), picture, s.first(picture)) for s in stages]
-    both, _ = refine._named(looks, regions, picture)
-    single = [refine._named([look], regions, picture)[0] for look in looks]
+    looks = [(test_time.View(s, 0, False), picture, s.first(picture)) for s in stages]
+    both, _ = test_time._named(looks, regions, picture)
+    single = [test_time._named([look], regions, picture)[0] for look in looks]
     np.testing.assert_allclose(both, (single[0] + single[1]) / 2, atol=1e-6)
     assert not both[0, 1].numpy().any()  # padding has no score
 

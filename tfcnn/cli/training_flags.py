@@ -7,9 +7,8 @@ import shlex
 
 from absl import flags
 
+from tfcnn.cli import usage
 from tfcnn.errors import InputError
-
-from . import usage
 
 DATASET = flags.DEFINE_string(
     "dataset", None, "Kind of data: voc, coco, folder, ... or tfds:NAME, e.g. --dataset=folder"
@@ -140,7 +139,7 @@ def refuse(run, *sources) -> None:
 
     Args:
         run: the app's run.
-        sources: what has {file: why} under the name `refused`: pipeline.Batches, detection.trainee.Check.
+        sources: what has {file: why} under the name `refused`: pipeline.Batches, detection.faster_rcnn_training.Check.
     """
     known = {entry["file"] for entry in run.refused.values()}
     for file, why in [found for source in sources for found in list(source.refused.items())]:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
+from tfcnn.errors import InputError
 
 GIF_SIDE = 320  # of an animated GIF, pixels
 

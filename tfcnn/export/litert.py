@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .errors import InputError
-from .training.runtime import quiet
+from tfcnn.errors import InputError
+from tfcnn.runtime import quiet
 
 
 class Program:

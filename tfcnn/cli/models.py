@@ -6,9 +6,8 @@ import dataclasses
 import json
 import pathlib
 
+from tfcnn.cli import usage
 from tfcnn.errors import InputError
-
-from . import usage
 
 
 @dataclasses.dataclass

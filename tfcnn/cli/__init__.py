@@ -1,0 +1,17 @@
+"""What every app promises: its flags, its exit status, and the files that a run leaves.
+
+An app is
+    GROUP, SUMMARY = "detection", "find objects in pictures"
+    TOP = flags.DEFINE_integer("top", 5, "How many objects to name", lower_bound=1)
+    def main(run: cli.Run) -> None: ...
+    if __name__ == "__main__":
+        cli.start(main, batch_size=32)
+"""
+
+from tfcnn.cli.items import Item, Picture
+from tfcnn.cli.models import Net, resolve_class
+from tfcnn.cli.run import Run
+from tfcnn.cli.start import start
+from tfcnn.cli.usage import nearest, unknown
+
+__all__ = ["Item", "Net", "Picture", "Run", "nearest", "resolve_class", "start", "unknown"]

@@ -1,0 +1,88 @@
+"""The flags of every app, of every app that takes a picture, and of every trainer."""
+
+from __future__ import annotations
+
+import re
+
+from absl import flags
+from absl import logging as _absl_logging  # noqa: F401  (defines --verbosity before TensorFlow would)
+
+from tfcnn import images, runtime
+
+FLAGS = flags.FLAGS
+
+EVERY_APP = "Flags of every app"
+PICTURES = "Flags of every app that takes a picture"
+TRAINERS = "Flags of every trainer"
+GROUPS: dict[str, str] = {}
+
+
+def _flag(group, define, name, *definition, **options):
+    define(name, *definition, **options)
+    GROUPS[name] = group
+
+
+def _define():
+    integer, string, boolean, enum = (
+        flags.DEFINE_integer,
+        flags.DEFINE_string,
+        flags.DEFINE_bool,
+        flags.DEFINE_enum,
+    )
+    group = TRAINERS
+    _flag(group, boolean, "resume", True, "Go on where the same command stopped; false starts anew")
+    text = "Minutes between two checkpoints"
+    _flag(group, flags.DEFINE_float, "checkpoint_minutes", 1.0, text, lower_bound=0.0)
+    group = PICTURES
+    text = "Side in pixels of the square that the net sees; none takes the net's own, e.g. --image_size=224"
+    _flag(group, integer, "image_size", None, text, lower_bound=1)
+    text = "How a picture becomes that square: all of it, ImageNet's middle 87.5 %, or all of it with bars"
+    _flag(group, enum, "resize", "stretch", ["stretch", "crop", "letterbox"], text)
+    text = "Pixels of a picture above which it is refused before decoding"
+    _flag(group, integer, "max_pixels", images.MAX_PIXELS, text, lower_bound=1)
+    _flag(group, enum, "image_format", "png", ["png", "jpg"], "Format of the pictures written")
+    group = EVERY_APP
+    text = "Pictures: files, folders, globs, .zip, by commas or repeated, or as plain arguments; none takes "
+    text += "packaged photographs, e.g. --images=photos,cat.jpg"
+    _flag(group, flags.DEFINE_multi_string, "images", [], text)
+    _flag(group, string, "output_dir", None, "Folder of everything the run writes; made if missing")
+    _flag(group, string, "net", "efficientnet_lite0", "Net of the factory, e.g. --net=resnet50")
+    text = "imagenet, none, or a file of weights (.weights.h5, .keras, .h5), e.g. --weights=my.weights.h5"
+    _flag(group, string, "weights", "imagenet", text)
+    text = (
+        "Instead of --net: a .keras, .h5 or SavedModel, or a release by name or folder, e.g. --model=my.keras"
+    )
+    _flag(group, string, "model", None, text)
+    text = "A factory net's preprocessing for a --model that has none inside, e.g. --preprocessing=resnet50"
+    _flag(group, string, "preprocessing", None, text)
+    _flag(group, boolean, "allow_custom_objects", False, "Let a --model's file run the code that it names")
+    text = "Text file of class names, a line each; none takes the net's own, e.g. --labels=names.txt"
+    _flag(group, string, "labels", None, text)
+    _flag(group, integer, "batch_size", 1, "Pictures computed at once", lower_bound=1)
+    _flag(group, integer, "limit", None, "Take only so many inputs, e.g. --limit=10", lower_bound=1)
+    _flag(group, string, "device", "auto", "auto, cpu, gpu, or one GPU of several, e.g. --device=gpu:1")
+    _flag(group, enum, "precision", "float32", list(runtime.PRECISIONS), "Number format of the net")
+    text = "Threads for reading and for TensorFlow; 0 takes all"
+    _flag(group, integer, "threads", 0, text, lower_bound=0)
+    text = "Seed of all randomness: the same command and seed give the same files"
+    _flag(group, integer, "seed", 0, text, lower_bound=0, upper_bound=2**32 - 1)
+    text = "Write over an output_dir that holds results; false refuses it"
+    _flag(group, boolean, "overwrite", True, text)
+    _flag(group, boolean, "save_images", True, "Write pictures; false gives results only")
+    _flag(group, boolean, "quiet", False, "No progress")
+    GROUPS["verbosity"] = group
+    flags.FLAGS["verbosity"].help = "Above -1 TensorFlow's own messages are shown, e.g. --verbosity=1"
+    _flag(group, boolean, "debug", False, "Show a traceback with an error")
+    text = "File with flags, a line each, e.g. --flagfile=out/classify/flags.txt"
+    _flag(group, string, "flagfile", None, text)
+    _flag(group, boolean, "list_nets", False, "List the nets of --net, and end")
+    _flag(group, boolean, "list_layers", False, "List the layers of the net or model, and end")
+    _flag(group, boolean, "list_classes", False, "List the classes of the net or model, and end")
+    _flag(group, boolean, "help", False, "Show this, and end")
+    _flag(group, boolean, "version", False, "Show the version, and end")
+
+
+_define()
+flags.register_validator(
+    "device", lambda value: re.fullmatch(r"auto|cpu|gpu(:\d+)?", value), "is none of auto, cpu, gpu, gpu:N"
+)
