@@ -200,6 +200,35 @@ def test_the_ways_of_resizing_by_hand():
         images.resize(image, 35, "squash")
 
 
+def test_fit_keeps_the_ratio_between_a_shorter_and_a_longest_side_by_hand():
+    image = np.zeros((80, 160, 3), np.uint8)
+    image[:, 80:] = 200
+    fitted, place = images.resize(image, 40, "fit")  # 80 x 160, halved
+    assert fitted.shape == (40, 80, 3) and place == images.Placement(0.5, 0.5)
+    assert (fitted[:, :38] == 0).all() and (fitted[:, 42:] == 200).all()
+    assert images.resize(image, 40, "fit", longest=80)[0].shape == (40, 80, 3)
+    fitted, place = images.resize(image, 40, "fit", longest=60)  # the longer side's limit wins: 3/8
+    assert fitted.shape == (30, 60, 3) and place == images.Placement(0.375, 0.375)
+    voc = np.zeros((375, 500, 3), np.float32)
+    fitted, place = images.resize(voc, 600, "fit", longest=1000)  # the papers' sizes
+    assert fitted.shape == (600, 800, 3) and fitted.dtype == np.float32
+    assert images.resize(voc.transpose(1, 0, 2), 600, "fit", longest=1000)[0].shape == (800, 600, 3)
+    fitted, place = images.resize(np.zeros((3, 1000, 3), np.uint8), 600, "fit", longest=100)
+    assert fitted.shape == (1, 100, 3) and place == images.Placement(0.1, 1 / 3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 50), st.one_of(st.none(), st.integers(1, 80)))
+def test_fit_fills_its_size_with_the_whole_picture(height, width, size, longest):
+    resized, place = images.resize(np.zeros((height, width, 3), np.uint8), size, "fit", longest=longest)
+    out_h, out_w = resized.shape[:2]
+    np.testing.assert_allclose(
+        place.from_file([[0, 0, width, height]]), [[0, 0, out_w, out_h]], rtol=1e-6, atol=1e-4
+    )
+    assert min(out_h, out_w) == size or (longest is not None and max(out_h, out_w) == longest)
+    assert longest is None or max(out_h, out_w) <= longest
+
+
 def test_shrinking_averages_instead_of_skipping():
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
@@ -233,12 +262,12 @@ def test_boxes_go_there_and_home(height, width, out_h, out_w, mode):
 
 
 def test_a_marked_pixel_lands_where_the_placement_says():
-    for mode in ("stretch", "crop", "letterbox"):
+    for mode in ("stretch", "crop", "letterbox", "fit"):
         image = np.zeros((200, 300, 3), np.float32)
         image[96:104, 166:174] = 255
-        resized, place = images.resize(image, (128, 128), mode, fill=(0, 0, 0))
+        resized, place = images.resize(image, 128, mode, fill=(0, 0, 0))
         weight = resized[..., 0]
-        ys, xs = np.mgrid[0:128, 0:128] + 0.5
+        ys, xs = np.mgrid[0 : weight.shape[0], 0 : weight.shape[1]] + 0.5
         middle = place.from_file([[170, 100, 170, 100]])[0]
         found = np.array([(xs * weight).sum(), (ys * weight).sum()]) / weight.sum()
         assert np.abs(found - middle[:2]).max() < 0.1, mode

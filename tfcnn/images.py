@@ -166,20 +166,30 @@ class Placement:
         return np.array([self.offset_x, self.offset_y] * 2)
 
 
-def resize(image, size, mode: str = "stretch", fill=(127, 127, 127)) -> tuple[np.ndarray, Placement]:
+def resize(
+    image, size, mode: str = "stretch", fill=(127, 127, 127), longest: int | None = None
+) -> tuple[np.ndarray, Placement]:
     """A picture at another size, bicubic with anti-aliasing, and the way back to the file's pixels.
 
     Args:
         image: uint8 or float32 [H, W, 3].
         size: side of a square, or (height, width), in pixels.
         mode: "stretch" the whole picture; "crop", ImageNet's evaluation, the middle 87.5 % of the shorter
-            side in the ratio of `size`; "letterbox", the whole picture in its own ratio, centred, the rest filled.
+            side in the ratio of `size`; "letterbox", the whole picture in its own ratio, centred, the rest filled;
+            "fit", the whole picture in its own ratio, its shorter side `size` pixels, nothing filled.
         fill: RGB of the letterbox's rest.
+        longest: of "fit", pixels that the longer side has at most, whatever becomes of the shorter one (the 600 and
+            1000 of Fast and Faster R-CNN); None: no limit.
 
     Returns:
         The picture [height, width, 3] in the input's dtype, and its Placement.
     """
     height, width = image.shape[:2]
+    if mode == "fit":
+        scale = size / min(height, width)
+        scale = scale if longest is None else min(scale, longest / max(height, width))
+        out_h, out_w = max(1, round(height * scale)), max(1, round(width * scale))
+        return _resample(image, out_h, out_w), Placement(out_w / width, out_h / height)
     out_h, out_w = (size, size) if np.ndim(size) == 0 else size
     if mode == "stretch":
         return _resample(image, out_h, out_w), Placement(out_w / width, out_h / height)
@@ -197,7 +207,7 @@ def resize(image, size, mode: str = "stretch", fill=(127, 127, 127)) -> tuple[np
         resized[:] = np.asarray(fill, image.dtype)
         resized[top : top + inner_h, left : left + inner_w] = _resample(image, inner_h, inner_w)
         return resized, Placement(inner_w / width, inner_h / height, left, top)
-    raise ValueError(f"mode {mode!r} is none of stretch, crop, letterbox")
+    raise ValueError(f"mode {mode!r} is none of stretch, crop, letterbox, fit")
 
 
 def _resample(image, height, width, box=None):

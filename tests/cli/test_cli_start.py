@@ -198,6 +198,7 @@ def test_pictures_are_left_out_with_save_images_false(probe, photos, tmp_path):
         (["--output_dir=/proc/out"], ["output_dir", "/proc/out"]),
         (["--flagfile=none.txt"], ["none.txt"]),
         (["--limit=0"], ["limit"]),
+        (["--resize=fit"], ["resize", "letterbox"]),  # the probe takes squares
         (["--seed=-1"], ["seed"]),
     ],
 )

@@ -37,7 +37,11 @@ def _define():
     text = "Side in pixels of the square that the net sees; none takes the net's own, e.g. --image_size=224"
     _flag(group, integer, "image_size", None, text, lower_bound=1)
     text = "How a picture becomes that square: all of it, ImageNet's middle 87.5 %, or all of it with bars"
-    _flag(group, enum, "resize", "stretch", ["stretch", "crop", "letterbox"], text)
+    _flag(group, enum, "resize", "stretch", ["stretch", "crop", "letterbox", "fit"], text)
+    text = (
+        "--resize=fit keeps a picture's shape: its shorter side is --image_size, its longer one at most this"
+    )
+    _flag(group, integer, "longest", 1000, text, lower_bound=1)
     text = "Pixels of a picture above which it is refused before decoding"
     _flag(group, integer, "max_pixels", images.MAX_PIXELS, text, lower_bound=1)
     _flag(group, enum, "image_format", "png", ["png", "jpg"], "Format of the pictures written")

@@ -32,7 +32,8 @@ def start(main, *, pictures: bool = True, trainer: bool = False, **defaults) -> 
         pictures: whether it takes pictures by --images.
         trainer: whether it trains: --resume, and signals stop it with a checkpoint.
         defaults: the app's own defaults of common flags, e.g. batch_size=32; an app that takes no pictures keeps
-            those of the picture flags that it names here.
+            those of the picture flags that it names here. An app whose pictures need not be squares names longest:
+            only there --resize may be fit.
     """
     names = main.__globals__
     spec = names.get("__spec__")
@@ -57,6 +58,10 @@ def _run(main, name, summary, pictures, trainer, defaults):
     if not pictures and not trainer:
         absent += [f for f, group in GROUPS.items() if group == PICTURES and f not in defaults]
     absent += ["max_pixels", "image_format"] if trainer else []
+    if "longest" not in defaults:
+        absent.append("longest")
+        if "resize" in FLAGS and "fit" in FLAGS["resize"].parser.enum_values:
+            FLAGS["resize"].parser.enum_values.remove("fit")
     for flag in absent:
         if flag in FLAGS:
             delattr(FLAGS, flag)
