@@ -5,6 +5,8 @@ Shape letters: B pictures, H and W places of the feature map, R regions of a pic
 
 import tensorflow as tf
 
+from tfcnn.ops.roi import bin_means
+
 
 def ps_roi_align(features, boxes, stride, size=7, samples=2):
     """The mean of bilinear samples in each of size x size bins, each from the bin's own group of channels.
@@ -47,10 +49,7 @@ def ps_roi_align(features, boxes, stride, size=7, samples=2):
     corners = tf.gather(corners, [1, 0, 3, 2], axis=-1)
     group = tf.range(batch)[:, None, None] * bins + tf.range(bins)  # [B, 1, bins]
     group = tf.broadcast_to(group, [batch, regions, bins])
-    crops = tf.image.crop_and_resize(
-        groups, tf.reshape(corners, [-1, 4]), tf.reshape(group, [-1]), [samples, samples]
-    )
-    pooled = tf.reshape(tf.reduce_mean(crops, axis=[1, 2]), [batch, regions, size, size, depth])
-    pooled = tf.cast(pooled, features.dtype)
+    pooled = bin_means(groups, tf.reshape(corners, [-1, 4]), tf.reshape(group, [-1]), 1, samples)
+    pooled = tf.cast(tf.reshape(pooled, [batch, regions, size, size, depth]), features.dtype)
     pooled.set_shape([features.shape[0], boxes.shape[1], size, size, depth])
     return pooled

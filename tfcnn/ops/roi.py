@@ -3,9 +3,11 @@
 Shape letters: B pictures, H and W places of the feature map, C channels, R regions of a picture, S = size.
 """
 
+import contextlib
 import math
 
 import tensorflow as tf
+from tensorflow.python.framework.config import is_op_determinism_enabled  # public only for switching it on
 
 
 def roi_align(features, boxes, stride, size=7, samples=2):
@@ -43,28 +45,58 @@ def roi_align(features, boxes, stride, size=7, samples=2):
     x2, y2 = tf.unstack((high - margin + 0.5) / span, axis=-1)
     corners = tf.reshape(tf.stack([y1, x1, y2, x2], axis=-1), [batch * regions, 4])
     picture = tf.repeat(tf.range(batch), regions)
+    pooled = bin_means(padded, corners, picture, size, samples)
+    return _per_region(tf.cast(pooled, features.dtype), features, boxes, size)
+
+
+def bin_means(
+    image: tf.Tensor, corners: tf.Tensor, picture: tf.Tensor, size: int, samples: int
+) -> tf.Tensor:
+    """The mean of samples x samples bilinear points in each of size x size bins of each region.
+
+    Args:
+        image: float32 [B, H, W, C].
+        corners: float32 [N, 4], (y1, x1, y2, x2) of the first and the last point of each region, as shares of
+            H - 1 and W - 1; no gradient flows to them.
+        picture: int32 [N], the picture of each region.
+        size: S, bins on a side.
+        samples: points on a side of a bin.
+
+    Returns:
+        float32 [N, S, S, C], with a gradient to the image.
+    """
+    points = size * samples
 
     @tf.custom_gradient
-    def sample(padded):
-        crops = tf.image.crop_and_resize(padded, corners, picture, [points, points])
-        pooled = tf.nn.avg_pool2d(crops, samples, samples, "VALID")  # [B * R, S, S, C]
+    def means(image):
+        crops = tf.image.crop_and_resize(image, corners, picture, [points, points])
+        pooled = tf.nn.avg_pool2d(crops, samples, samples, "VALID")  # [N, S, S, C]
 
         def backward(gradient):
             # Each point gets its share; spreading by hand takes half the time of average pooling's own
             # gradient.
             share = gradient[:, :, None, :, None] / samples**2
-            spread = tf.tile(share, [1, 1, samples, 1, samples, 1])  # [B * R, S, samples, S, samples, C]
-            return tf.raw_ops.CropAndResizeGradImage(
-                grads=tf.reshape(spread, tf.shape(crops)),
-                boxes=corners,
-                box_ind=picture,
-                image_size=tf.shape(padded),
-                T=tf.float32,
-            )
+            spread = tf.tile(share, [1, 1, samples, 1, samples, 1])  # [N, S, samples, S, samples, C]
+            with _ordered_sums():
+                return tf.raw_ops.CropAndResizeGradImage(
+                    grads=tf.reshape(spread, tf.shape(crops)),
+                    boxes=corners,
+                    box_ind=picture,
+                    image_size=tf.shape(image),
+                    T=tf.float32,
+                )
 
         return pooled, backward
 
-    return _per_region(tf.cast(sample(padded), features.dtype), features, boxes, size)
+    return means(image)
+
+
+def _ordered_sums() -> contextlib.AbstractContextManager:
+    """Where sums are taken whose kernels for GPUs add in any order, and refuse to under op determinism.
+
+    Then these few run on the CPU, whose order is fixed, as TensorFlow's own scatter_nd does.
+    """
+    return tf.device("CPU:0") if is_op_determinism_enabled() else contextlib.nullcontext()
 
 
 def roi_max_pool(features, boxes, scale, size=7):
@@ -138,7 +170,8 @@ def roi_max_pool(features, boxes, scale, size=7):
             # picture it adds in the order of the regions, so the sums are the same in every run.
             place, weight = (tf.reshape(x, [batch, -1]) for x in (place, gradient))
             bins = nowhere + 1  # the last takes what is for empty bins
-            total = tf.math.bincount(place, weight, minlength=bins, maxlength=bins, axis=-1)
+            with _ordered_sums():
+                total = tf.math.bincount(place, weight, minlength=bins, maxlength=bins, axis=-1)
             return tf.reshape(total[:, :-1], tf.shape(features))
 
         return pooled, backward

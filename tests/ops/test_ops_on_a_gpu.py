@@ -1,0 +1,188 @@
+"""Every gradient that is taken here, traced: no op in it refuses to run on a GPU under op determinism.
+
+No GPU is needed: the graph names its ops, and where each was put.
+"""
+
+import contextlib
+
+import keras
+import pytest
+import tensorflow as tf
+from tensorflow.python.framework import config
+
+from tfcnn import backbones
+from tfcnn.detection import faster_rcnn_training
+from tfcnn.detection.faster_rcnn import faster_rcnn
+from tfcnn.imageopt import Problem, objectives, transforms
+from tfcnn.ops import position_sensitive, roi
+from tfcnn.training import classifier, freezing
+from tfcnn.visualization import gradients
+
+# Ops whose kernels for GPUs answer Unimplemented once tf.config.experimental.enable_op_determinism was called: those
+# that name themselves so in TensorFlow 2.21 (`strings libtensorflow_cc.so.2 | grep -i determinis`, and the sources of
+# these messages in tensorflow/core/kernels). Sums by segments, scatters into resource variables, bilinear resizing,
+# depthwise convolution and softmax with cross-entropy have kernels, or forms in Python, that are deterministic since
+# TensorFlow 2.7 to 2.10: github.com/NVIDIA/framework-reproducibility, doc/d9m/tensorflow_status.md.
+REFUSED = {
+    "AdjustContrast",
+    "AdjustContrastv2",
+    "Bincount",
+    "CropAndResizeGradBoxes",
+    "CropAndResizeGradImage",
+    "DebugNumericSummaryV2",
+    "DenseBincount",
+    "Dilation2DBackpropFilter",
+    "Dilation2DBackpropInput",
+    "FakeQuantWithMinMaxVarsGradient",
+    "FakeQuantWithMinMaxVarsPerChannelGradient",
+    "MaxPoolGradWithArgmax",
+    "RaggedBincount",
+    "ResizeNearestNeighborGrad",
+    "ScatterAdd",
+    "ScatterNdAdd",
+    "ScatterNdSub",
+    "ScatterNdUpdate",
+    "ScatterSub",
+    "ScatterUpdate",
+    "SoftmaxCrossEntropyWithLogits",
+    "SparseBincount",
+    "SparseSoftmaxCrossEntropyWithLogits",
+    "SparseTensorDenseMatMul",
+    "Timestamp",
+}
+FROZEN = {"FusedBatchNormGrad", "FusedBatchNormGradV2", "FusedBatchNormGradV3"}  # refused with is_training=False
+
+
+@contextlib.contextmanager
+def deterministic():
+    before = config.is_op_determinism_enabled()
+    config.enable_op_determinism()
+    try:
+        yield
+    finally:
+        if not before:
+            config.disable_op_determinism()
+
+
+def refused(function, *arguments):
+    """The refused ops of a function's graph and of the functions that it calls, those put on the CPU left out."""
+    with deterministic():
+        graph = tf.function(function).get_concrete_function(*arguments).graph.as_graph_def()
+    nodes = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
+    assert len(nodes) > 5
+    return {
+        node.op
+        for node in nodes
+        if "CPU" not in node.device
+        and (node.op in REFUSED or node.op in FROZEN and not node.attr["is_training"].b)
+    }
+
+
+def gradient(function):
+    """A function of tensors that gives the gradient of the function's sum at the first."""
+
+    def run(x, *others):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = tf.reduce_sum(function(x, *others))
+        return tape.gradient(value, x)
+
+    return run
+
+
+def step(trainee):
+    """A trainee's losses and the gradients of all its weights, as a training step takes them."""
+
+    def run(batch):
+        weights = [v.value for net in trainee.networks.values() for v in net.trainable_variables]
+        with tf.GradientTape() as tape:
+            total = tf.add_n(list(trainee.losses(batch).values()))
+        return tape.gradient(total, weights)
+
+    return run
+
+
+MAPS, BOXES = tf.TensorSpec([None, None, None, 98]), tf.TensorSpec([None, None, 4])
+
+
+def test_the_list_and_the_walk_find_what_is_refused():
+    def nearest(x):
+        return tf.raw_ops.ResizeNearestNeighbor(images=x, size=[8, 8])
+
+    def frozen(x):
+        return tf.compat.v1.nn.fused_batch_norm(x, *[tf.ones([98])] * 4, is_training=False)[0]
+
+    def inner(x):
+        return tf.map_fn(lambda row: nearest(row[None])[0], x)
+
+    assert refused(gradient(nearest), MAPS) == refused(gradient(inner), MAPS) == {"ResizeNearestNeighborGrad"}
+    assert refused(gradient(frozen), MAPS) == {"FusedBatchNormGradV3"}
+    assert refused(lambda x: tf.math.bincount(x, axis=-1), tf.TensorSpec([2, 3], tf.int32)) == {"DenseBincount"}
+
+
+@pytest.mark.parametrize("pool", ["roi_align", "roi_max_pool", "ps_roi_align"])
+def test_features_of_regions(pool):
+    function = getattr(position_sensitive if pool == "ps_roi_align" else roi, pool)
+    assert refused(gradient(lambda maps, boxes: function(maps, boxes, 0.5)), MAPS, BOXES) == set()
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_classifiers_step(frozen, precision):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        net = backbones.classifier("tiny", None)
+    finally:
+        keras.config.set_dtype_policy(before)
+    if frozen:
+        freezing.freeze_batch_norm(net)
+    trainee = classifier.Classifier(net, None, ["a"] * net.output["logits"].shape[-1])
+    batch = {"image": tf.TensorSpec([None, 64, 64, 3]), "label": tf.TensorSpec([None], tf.int32)}
+    assert refused(step(trainee), batch | {"seed": tf.TensorSpec([2], tf.int32)}) == set()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {},
+        {"context": True, "class_agnostic": False},
+        {"head": "light", "neck": "pyramid"},
+        {"head": "dense", "neck": "none", "pooling": "max"},
+        {"head": "backbone", "neck": "none"},
+    ],
+)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_detectors_step(parts, frozen):
+    body = backbones.backbone("tiny", None)
+    if frozen:
+        freezing.freeze_batch_norm(body)
+    small = {"sizes": None, "channels": 16, "units": 32, "proposals": 20, "score_threshold": 0.01}
+    trainee = faster_rcnn_training.FasterRCNNTrainee(
+        faster_rcnn(body, 5, **small | parts), faster_rcnn_training.Recipe()
+    )
+    batch = {
+        "image": tf.TensorSpec([None, 96, 96, 3]),
+        "boxes": tf.TensorSpec([None, None, 4]),
+        "labels": tf.TensorSpec([None, None], tf.int32),
+        "difficult": tf.TensorSpec([None, None], tf.bool),
+        "crowd": tf.TensorSpec([None, None], tf.bool),
+        "seed": tf.TensorSpec([2], tf.int32),
+    }
+    assert refused(step(trainee), batch) == set()
+
+
+def test_a_pictures_step():
+    net = backbones.backbone("tiny", None)
+    layer = next(iter(net.output))
+    what = objectives.mean_square(layer) + 0.1 * objectives.total_variation()
+    moved = transforms.jitter(8)
+    problem = Problem(net, what, transform=moved)
+    x, seed = tf.TensorSpec([1, 96, 96, 3]), tf.TensorSpec([2], tf.int32)
+    assert refused(problem.value_and_gradient, x, seed) == set()
+
+
+def test_a_saliency_maps_step():
+    net = backbones.classifier("tiny", None)
+    maps = gradients.class_gradients(net)
+    assert refused(maps, tf.TensorSpec([None, 64, 64, 3]), tf.TensorSpec([None], tf.int32)) == set()
