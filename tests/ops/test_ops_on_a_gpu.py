@@ -50,7 +50,11 @@ REFUSED = {
     "SparseTensorDenseMatMul",
     "Timestamp",
 }
-FROZEN = {"FusedBatchNormGrad", "FusedBatchNormGradV2", "FusedBatchNormGradV3"}  # refused with is_training=False
+FROZEN = {
+    "FusedBatchNormGrad",
+    "FusedBatchNormGradV2",
+    "FusedBatchNormGradV3",
+}  # refused with is_training=False
 
 
 @contextlib.contextmanager
@@ -117,7 +121,9 @@ def test_the_list_and_the_walk_find_what_is_refused():
 
     assert refused(gradient(nearest), MAPS) == refused(gradient(inner), MAPS) == {"ResizeNearestNeighborGrad"}
     assert refused(gradient(frozen), MAPS) == {"FusedBatchNormGradV3"}
-    assert refused(lambda x: tf.math.bincount(x, axis=-1), tf.TensorSpec([2, 3], tf.int32)) == {"DenseBincount"}
+    assert refused(lambda x: tf.math.bincount(x, axis=-1), tf.TensorSpec([2, 3], tf.int32)) == {
+        "DenseBincount"
+    }
 
 
 @pytest.mark.parametrize("pool", ["roi_align", "roi_max_pool", "ps_roi_align"])

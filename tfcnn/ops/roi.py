@@ -49,9 +49,7 @@ def roi_align(features, boxes, stride, size=7, samples=2):
     return _per_region(tf.cast(pooled, features.dtype), features, boxes, size)
 
 
-def bin_means(
-    image: tf.Tensor, corners: tf.Tensor, picture: tf.Tensor, size: int, samples: int
-) -> tf.Tensor:
+def bin_means(image: tf.Tensor, corners: tf.Tensor, picture: tf.Tensor, size: int, samples: int) -> tf.Tensor:
     """The mean of samples x samples bilinear points in each of size x size bins of each region.
 
     Args:
