@@ -46,7 +46,7 @@ def main() -> None:
         print(f"tfcnn {__version__}")
         return
     if name not in apps():
-        from tfcnn.cli.usage import nearest
+        from tfcnn.errors import nearest
 
         near = ", ".join(nearest(sys.argv[1], apps()))
         print(f"tfcnn: no app {sys.argv[1]!r}; the nearest are {near} (tfcnn lists all)", file=sys.stderr)

@@ -15,7 +15,7 @@ from absl import flags
 
 from tfcnn import cli, report
 from tfcnn.cli.run import PAGE
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, unknown
 
 from . import cli as listing
 
@@ -84,7 +84,7 @@ def chosen(names: list[str]) -> dict[str, str]:
         found[f"{app}_{same + 1}" if same else app] = command
     for name in names:
         if name not in listing.apps():
-            raise cli.unknown("app", name, listing.apps())
+            raise unknown("app", name, listing.apps())
     wanted = {folder for folder, command in found.items() if not names or command.split()[0] in names}
     for folder in reversed(found):
         if folder in wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import time
 
@@ -71,61 +72,43 @@ def of_pictures(run, detector, names, ids, found, given) -> list[list]:
 
 def of_video(run, detector, names, ids, found, source) -> list[list]:
     """Detect in a video's frames and write it with the boxes drawn; a table's rows."""
-    import cv2
+    from tfcnn.video import Film
 
-    capture, name, rate, size = source
-    stem = pathlib.PurePath(name).stem
-    target = run.place(f"{stem}_detected.mp4") if run.flags.save_images else None
-    part = target.with_name(f".{target.name}.part.mp4") if target else None
-    writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"vp09"), rate, size) if target else None
-    entry = {"file": name, "width": size[0], "height": size[1], "frames": 0, "detections": []}
-    expected = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    total = min(expected, run.flags.limit or expected) if expected > 0 else run.flags.limit
+    stem = pathlib.PurePath(source.name).stem
+    film = Film(run.place(f"{stem}_detected.mp4"), source.rate) if run.flags.save_images else None
+    width, height = source.size
+    entry = {"file": source.name, "width": width, "height": height, "frames": 0, "detections": []}
+    total = min(filter(None, (source.count, run.flags.limit)), default=None)
     began, frames = time.perf_counter(), 0
     try:
-        with run.progress(total, "detect", "frames") as progress:
-            while run.flags.limit is None or frames < run.flags.limit:
-                ok, frame = capture.read()
-                if not ok:
-                    break
-                image = frame[..., ::-1]
+        with source, run.progress(total, "detect", "frames") as progress:
+            for image in itertools.islice(source, run.flags.limit):
                 (detections,) = detector.detect([detector.prepare(image)], [image.shape[:2]])
                 found += detections.to_coco(f"{stem}_{frames:06d}", ids)
                 entry["detections"].append(testing_flags.entries(detections, names))
-                if writer:
-                    writer.write(drawn(image, detections, names)[..., ::-1])
+                if film:
+                    film.add(drawn(image, detections, names))
                 frames += 1
                 progress.advance()
     finally:  # what was written stays playable, whatever ended the loop
-        capture.release()
-        if writer:
-            writer.release()
-            if frames:
-                part.replace(target)
-                entry["picture"], entry["files"] = target.name, [target.name]
-            part.unlink(missing_ok=True)
+        if film:
+            film.close()
+            if film.frames:
+                entry["picture"], entry["files"] = film.path.name, [film.path.name]
         entry |= {"frames": frames, "frames_per_second": round(frames / (time.perf_counter() - began), 2)}
         if frames:
             run.add(entry)
     if not frames:
-        run.refuse(name, "not one frame of it could be read")
-    elif expected > frames and run.flags.limit is None:
-        run.say(f"{name} breaks off after {frames} of {expected} frames; these are written")
-    return [[name, f"{frames} frames", f"{entry['frames_per_second']} frames/s"]]
+        run.refuse(source.name, "not one frame of it could be read")
+    elif source.count and source.count > frames and run.flags.limit is None:
+        run.say(f"{source.name} breaks off after {frames} of {source.count} frames; these are written")
+    return [[source.name, f"{frames} frames", f"{entry['frames_per_second']} frames/s"]]
 
 
 def _open_video():
-    import cv2
+    from tfcnn.video import open_video
 
-    if VIDEO.value is not None and not pathlib.Path(VIDEO.value).is_file():
-        raise InputError(f"--video={VIDEO.value} is not there")
-    name = VIDEO.value if VIDEO.value is not None else f"camera{CAMERA.value}"
-    capture = cv2.VideoCapture(VIDEO.value if VIDEO.value is not None else CAMERA.value)
-    if not capture.isOpened():
-        raise InputError(f"{name} cannot be opened as a video")
-    rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
-    size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    return capture, name, rate, size
+    return open_video(CAMERA.value if VIDEO.value is None else VIDEO.value)
 
 
 def drawn(image, detections, names):

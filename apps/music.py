@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from tfcnn import cli, draw, images
+from tfcnn import cli, draw, files, images
 from tfcnn.cli.output import guarded
 from tfcnn.errors import InputError
 
@@ -115,7 +115,7 @@ def seen(spectrogram) -> np.ndarray:
 def keep(run, item, name, data) -> str:
     """Write a sound of this item; its name relative to output_dir."""
     with guarded(run.output_dir):
-        images.write_bytes(run.place(name), data)
+        files.write_bytes(run.place(name), data)
     item.entry.setdefault("files", []).append(name)
     return name
 

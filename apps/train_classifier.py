@@ -9,7 +9,7 @@ from absl import flags
 
 from tfcnn import cli, draw
 from tfcnn.cli import models, training_flags
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, unknown
 from tfcnn.runtime import Interrupted
 
 GROUP, SUMMARY = "start", "train a net to name what is in pictures"
@@ -147,7 +147,7 @@ def make_batches(run, training, validation, size):
     elif name in augment.PRESETS:
         how = augment.PRESETS[name]
     else:
-        raise cli.unknown("--augment", name, [*SMALL, *augment.PRESETS])
+        raise unknown("--augment", name, [*SMALL, *augment.PRESETS])
     same = {"size": size, "batch_size": run.flags.batch_size, "seed": run.flags.seed, "threads": run.threads}
     same["resize"] = run.flags.resize
     check = pipeline.batches(validation, augment=None, shuffle=False, repeat=False, **same)

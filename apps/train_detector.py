@@ -9,7 +9,7 @@ from absl import flags
 
 from tfcnn import cli, draw
 from tfcnn.cli import models, training_flags
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, unknown
 
 GROUP, SUMMARY = "detection", "train a detector on VOC, COCO or your own boxes"
 
@@ -155,7 +155,7 @@ def make_batches(run, training, size):
 
     name = training_flags.AUGMENT.value or "detection"
     if name not in augment.PRESETS:
-        raise cli.unknown("--augment", name, list(augment.PRESETS))
+        raise unknown("--augment", name, list(augment.PRESETS))
     return pipeline.batches(
         training,
         size=size,

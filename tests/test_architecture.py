@@ -38,7 +38,7 @@ def test_importing_tfcnn_costs_nothing():
 
 
 @pytest.mark.parametrize(
-    "module", ["images", "draw", "report", "detections", "errors", "backbones", "sources"]
+    "module", ["images", "draw", "report", "detections", "errors", "backbones", "sources", "files", "runtime"]
 )
 def test_the_ground_imports_no_tensorflow(module):
     done = python(f"import tfcnn.{module}")

@@ -175,7 +175,7 @@ def test_preprocessing_for_a_model_without(tmp_path, folder):
     )
     with pytest.raises(InputError, match="has its preprocessing inside"):
         tfcnn.load_model(folder / "model.keras", preprocessing="tf")
-    with pytest.raises(InputError, match="no preprocessing 'vgg_16'"):
+    with pytest.raises(InputError, match="unknown preprocessing 'vgg_16'"):
         tfcnn.load_model(tmp_path / "bare.keras", preprocessing="vgg_16")
 
 

@@ -15,6 +15,7 @@ import threading
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from tfcnn import files
 from tfcnn.errors import InputError
 from tfcnn.sources import Source, find, packaged
 
@@ -28,8 +29,6 @@ __all__ = [
     "read_with_notes",
     "resize",
     "write",
-    "write_bytes",
-    "write_text",
 ]
 
 MAX_PIXELS = 100_000_000
@@ -238,7 +237,7 @@ def write(path, image, quality: int = 95) -> None:
         InputError: a value that is not finite, or a suffix without a format.
         OSError: the disk is full, or the folder is gone.
     """
-    write_bytes(path, encode(image, os.path.splitext(path)[1], quality))
+    files.write_bytes(path, encode(image, os.path.splitext(path)[1], quality))
 
 
 def encode(image, suffix: str = ".png", quality: int = 95) -> bytes:
@@ -259,22 +258,3 @@ def encode(image, suffix: str = ".png", quality: int = 95) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def write_text(path, text: str) -> None:
-    """Write a text file (UTF-8), whole or not at all."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path, data: bytes) -> None:
-    """Write a file, whole or not at all: beside its place, then renamed."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

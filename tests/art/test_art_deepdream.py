@@ -1,16 +1,13 @@
 """The dream's steps by hand, its octaves, its guide, its film."""
 
-import cv2
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from tfcnn.art import deepdream
 from tfcnn.errors import InputError
 from tfcnn.imageopt import tapped
-from tfcnn.video import Film
 
 PICTURE = np.random.default_rng(0).uniform(60, 200, (64, 80, 3)).astype(np.float32)
 
@@ -118,33 +115,6 @@ def test_the_zoom_goes_into_the_last_dream(net):
 
 def test_unclipped_dreams_are_shown_below_white():
     assert np.percentile(deepdream.shown(PICTURE * 7), 99.98) == pytest.approx(255)
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
-def test_films_play(tmp_path, suffix):
-    colours = np.array([(200, 40, 60), (40, 190, 90), (50, 70, 220)], np.uint8)
-    film = Film(tmp_path / f"zoom{suffix}")
-    for colour in colours:
-        film.add(np.broadcast_to(colour, (66, 90, 3)))
-    film.close()
-    film.discard()
-    assert [path.name for path in tmp_path.iterdir()] == [f"zoom{suffix}"]
-    if suffix == ".mp4":
-        capture, frames = cv2.VideoCapture(str(film.path)), []
-        while (answer := capture.read())[0]:
-            frames.append(answer[1][..., ::-1])
-        assert int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little") in (b"vp09", b"VP90")
-    else:
-        with Image.open(film.path) as picture:
-            frames = [np.asarray(picture.convert("RGB")) for i in range(3) if picture.seek(i) is None]
-    np.testing.assert_allclose([frame.mean((0, 1)) for frame in frames], colours, atol=12)
-
-
-def test_a_broken_film_leaves_nothing(tmp_path):
-    film = Film(tmp_path / "zoom.mp4")
-    film.add(np.zeros((64, 64, 3), np.uint8))
-    film.discard()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_layers_of_the_recipe_exist():

@@ -40,7 +40,9 @@ def test_any_layer_is_reached_and_wrong_names_are_answered(net):
     assert out["block_conv"].shape == (3, 8, 8, 12) and out["logits"].shape == (3, 5)
     np.testing.assert_array_equal(out["low_stem"], net(START)["low/stem"])
     assert layer_names(net)[:2] == ["logits", "low/stem"] and "block_conv" in layer_names(net)
-    with pytest.raises(InputError, match="'blok_conv' in small; the nearest: block_conv, .*--list_layers"):
+    with pytest.raises(
+        InputError, match="unknown layer of small 'blok_conv'; the nearest are block_conv, .*--list_layers"
+    ):
         tapped(net, ["blok_conv"])
 
 

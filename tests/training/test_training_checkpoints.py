@@ -65,7 +65,7 @@ def test_only_the_newest_are_kept_and_the_best_stays(tmp_path):
     for step in (5, 50, 500):
         checkpoints.write(checkpoints.path_of(tmp_path, step), ARRAYS, {"step": step})
     checkpoints.write(tmp_path / "best.npz", ARRAYS, {"step": 5})
-    (tmp_path / "step-000000051.npz.part").write_bytes(b"half")
+    (tmp_path / ".step-000000051.7-7.part.npz").write_bytes(b"half")
     checkpoints.keep_newest(tmp_path, 2)
     kept = sorted(p.name for p in tmp_path.iterdir())
     assert kept == ["best.npz", "step-000000050.npz", "step-000000500.npz"]

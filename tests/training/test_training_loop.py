@@ -259,7 +259,7 @@ def test_freezing_by_endpoint_layer_and_pattern():
         layer.trainable = True
     freezing.freeze(net, ["*_norm", "block3_conv"])
     assert trainable() == {"block1_conv", "block2_conv"}
-    with pytest.raises(InputError, match="'midle'.*nearest names are middle"):
+    with pytest.raises(InputError, match="'midle'; the nearest are middle"):
         freezing.freeze(net, ["midle"])
 
 

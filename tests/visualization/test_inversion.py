@@ -128,7 +128,7 @@ def test_the_prior_goes_by_the_stride():
 
 
 def test_a_layer_that_is_not_there(net):
-    with pytest.raises(InputError, match="'deap' in small; the nearest: deep"):
+    with pytest.raises(InputError, match="'deap'; the nearest are deep"):
         Inversion(net, "deap", SIZE, ZERO)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from tfcnn.backbones.download import locate
 from tfcnn.backbones.layers import Preprocess, preprocess
-from tfcnn.backbones.rows import Endpoint, Net, nearest
+from tfcnn.backbones.rows import Endpoint, Net
 from tfcnn.backbones.table import net as find
 from tfcnn.backbones.weights import load_weights
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, unknown
 
 
 def backbone(
@@ -81,6 +81,8 @@ def classifier(
         outputs = _construct(row, image, classes=classes or row.classes, **options)
         if any(0 in layer.output.shape for layer in keras.Model(image, outputs).layers):  # Keras 3.9 goes on
             raise ValueError("no place is left of a map")
+    except InputError:
+        raise
     except ValueError as error:
         if (height, width) == (row.size, row.size):
             raise
@@ -118,8 +120,7 @@ def tap(
         place = declared.get(endpoint)
         layer = layers.get(place.layer if place and place.layer else endpoint.replace("/", "_"))
         if layer is None:
-            near = ", ".join(nearest(endpoint, [*declared, *layers]))
-            raise InputError(f"{model.name} has no layer {endpoint!r}; the nearest are {near}")
+            raise unknown(f"layer of {model.name}", endpoint, [*declared, *layers])
         outputs[endpoint] = layer.output
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
     tapped = keras.Model(inputs, outputs, name=model.name)

@@ -1,8 +1,7 @@
 """What a row of the factory's table is made of. Imports no TensorFlow."""
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +91,3 @@ def keras_weights(folder: str, name: str, md5: str, bare_md5: str) -> Weights:
     """Gives a net's two files of keras-team's release, with and without classes, from its name and sums."""
     stem = f"{name}_weights_tf_dim_ordering_tf_kernels"
     return keras_files(folder, f"{stem}.h5", md5, f"{stem}_notop.h5", bare_md5)
-
-
-def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Gives the three names that are most like a misspelt one."""
-    return difflib.get_close_matches(name, list(dict.fromkeys(known)), 3, cutoff=0.0)

@@ -12,9 +12,8 @@ from tfcnn.backbones.rows import (
     Weights,
     keras_files,
     keras_weights,
-    nearest,
 )
-from tfcnn.errors import InputError
+from tfcnn.errors import unknown
 
 MOBILENET = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224"
 
@@ -387,8 +386,7 @@ NETS: dict[str, Net] = {
 def net(name: str) -> Net:
     """Gives the row of a net, or says which names are near."""
     if name not in NETS:
-        near = ", ".join(nearest(name, NETS))
-        raise InputError(f"There is no net {name!r}; the nearest are {near} (the app `nets` lists all)")
+        raise unknown("net", name, NETS, "the app `nets` lists all")
     return NETS[name]
 
 
@@ -398,8 +396,7 @@ def preprocessing(name: str) -> Preprocessing:
         return PREPROCESSINGS[name]
     if name in NETS:
         return NETS[name].preprocessing
-    near = ", ".join(nearest(name, [*PREPROCESSINGS, *NETS]))
-    raise InputError(f"There is no preprocessing {name!r}; the nearest are {near}")
+    raise unknown("preprocessing", name, [*PREPROCESSINGS, *NETS])
 
 
 def endpoint_names(name: str) -> list[str]:

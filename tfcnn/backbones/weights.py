@@ -76,6 +76,8 @@ def opened(path: str | os.PathLike, model: keras.Model, skip: Collection[str] = 
                     arrays = _in_order(_legacy(legacy), model, skip)
                 else:
                     arrays = _by_class(file, [(type(layer).__name__, layer.name) for layer in model.layers])
+        except InputError:
+            raise
         except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"{path} holds no weights that can be read: "

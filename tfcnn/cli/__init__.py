@@ -12,6 +12,5 @@ from tfcnn.cli.items import Item, Picture
 from tfcnn.cli.models import Net, resolve_class
 from tfcnn.cli.run import Run
 from tfcnn.cli.start import start
-from tfcnn.cli.usage import nearest, unknown
 
-__all__ = ["Item", "Net", "Picture", "Run", "nearest", "resolve_class", "start", "unknown"]
+__all__ = ["Item", "Net", "Picture", "Run", "resolve_class", "start"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import collections
 import functools
+import json
 import os
 import pathlib
 from typing import TYPE_CHECKING
 
-from tfcnn import images
-from tfcnn.cli.output import finite, plain
+from tfcnn import files, images
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,8 +81,10 @@ class Item:
         """Take the entry into the results; iterating on does this by itself."""
         if not self.finished:
             self.finished = True
-            self.entry = plain(self.entry)
-            if finite(self.entry) is not self.entry:
+            self.entry = files.plain(self.entry)
+            try:
+                json.dumps(self.entry, allow_nan=False)
+            except ValueError:
                 self.refuse("non-finite")
             else:
                 self._run.entries[self._index] = self

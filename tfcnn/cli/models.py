@@ -6,8 +6,8 @@ import dataclasses
 import json
 import pathlib
 
-from tfcnn.cli import usage
-from tfcnn.errors import InputError
+from tfcnn import files
+from tfcnn.errors import InputError, unknown
 
 
 @dataclasses.dataclass
@@ -53,7 +53,7 @@ def _of_factory(run, kind, size, endpoints):
     if flags.preprocessing:
         raise InputError("--preprocessing belongs to a --model; a net of the factory has its own")
     if flags.net not in backbones.NETS:
-        raise usage.unknown("net", flags.net, backbones.NETS, "--list_nets")
+        raise unknown("net", flags.net, backbones.NETS, "--list_nets lists all")
     own_size = backbones.NETS[flags.net].size
     weights = weights_of(run)
     backbones.locate(flags.net, weights, bare=kind == "backbone")  # weights that cannot be had are said first
@@ -137,14 +137,11 @@ def card_of(source: str) -> dict:
         return {}
 
 
-def _labels(path, count):
+def _labels(path: str, count: int | None = None) -> list[tuple[str, str]]:
     try:
-        names = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--labels={path} cannot be read ({error})") from error
-    if len(names) != count:
-        raise InputError(f"--labels={path} has {len(names)} lines, and the net has {count} classes")
-    return [("", name.strip()) for name in names]
+        return [("", name) for name in files.read_labels(path, count)]
+    except InputError as error:
+        raise InputError(f"--labels={error}") from error
 
 
 def resolve_class(spec: str, classes: list[tuple[str, str]]) -> list[int]:
@@ -177,7 +174,7 @@ def resolve_class(spec: str, classes: list[tuple[str, str]]) -> list[int]:
                 several = ", ".join(f"{i} {classes[i][1]}" for i in words)
                 raise InputError(f"class {part!r} is several: {several}; give the index or the whole name")
             else:
-                raise usage.unknown("class", part, [label for _, label in classes], "--list_classes")
+                raise unknown("class", part, [label for _, label in classes], "--list_classes lists all")
         found += exact
     return found
 

@@ -6,7 +6,6 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
-import json
 import os
 import pathlib
 import sys
@@ -15,10 +14,10 @@ from collections.abc import Callable, Iterator
 
 from absl import flags
 
-from tfcnn import images, report, runtime
+from tfcnn import files, images, report, runtime
 from tfcnn.cli import models, usage
 from tfcnn.cli.items import Item, Picture, Single, load, unique_stems
-from tfcnn.cli.output import OutputError, finite, guarded, plain
+from tfcnn.cli.output import OutputError, guarded
 from tfcnn.cli.progress import Progress
 from tfcnn.errors import InputError
 from tfcnn.version import __version__
@@ -207,7 +206,7 @@ class Run:
         if not self.flags.save_images:
             return ""
         with guarded(self.output_dir):
-            images.write_bytes(self.place(relative), data)
+            files.write_bytes(self.place(relative), data)
         return relative
 
     def sheet(self, image, relative: str, title: str) -> str:
@@ -221,7 +220,7 @@ class Run:
     def save_json(self, obj, relative: str) -> str:
         """Write JSON to output_dir: numbers that are not finite become null, NumPy's become plain."""
         with guarded(self.output_dir):
-            images.write_text(self.place(relative), json.dumps(finite(plain(obj)), indent=1) + "\n")
+            files.write_text(self.place(relative), files.to_json(obj) + "\n")
         return relative
 
     def reduced(self, image, caption: str) -> list[tuple[str, bytes]]:
@@ -252,7 +251,7 @@ class Run:
         lines = [f"# tfcnn {self.app} {__version__}", *usage.as_lines(self.flags, self.flag_names)]
         with guarded(self.output_dir):
             data = ("\n".join(lines) + "\n").encode(errors="surrogateescape")
-            images.write_bytes(self.place(FLAGS_FILE), data)
+            files.write_bytes(self.place(FLAGS_FILE), data)
 
     def finish(self, finished: bool = True) -> None:
         """Write flags.txt, results.json and index.html, print the table and where the files lie."""
@@ -285,7 +284,7 @@ class Run:
             more=self._shown - sum(len(item.shown) for item in entries) if self.flags.save_images else 0,
         )
         with guarded(self.output_dir):
-            images.write_bytes(self.place(PAGE), page)
+            files.write_bytes(self.place(PAGE), page)
         for line in self._table_lines():
             print(line)
         done = f"{len(entries)} done, {len(self.refused)} refused; " if entries or self.refused else ""

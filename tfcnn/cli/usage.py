@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 
 from absl import flags
-
-from tfcnn.errors import InputError
 
 # Flags of one call only: they are no part of the command that flags.txt repeats.
 _OF_ONE_CALL = {"flagfile", "undefok", "help", "version", "list_nets", "list_layers", "list_classes"}
 # Flags that change how a run is made, not what it makes: a trainer resumes whatever they say.
 OF_THE_MACHINE = {"output_dir", "device", "threads", "quiet", "verbosity", "debug", "overwrite", "resume"}
 OF_THE_MACHINE |= {"checkpoint_minutes", "save_images"}
-
-
-def nearest(name: str, names) -> list[str]:
-    """The three of `names` that are most like `name`, best first."""
-    lowered = {}
-    for each in names:
-        lowered.setdefault(each.lower(), each)
-    found = difflib.get_close_matches(name.lower(), lowered, len(lowered) or 1, cutoff=0.0)
-    found.sort(key=lambda low: name.lower() not in low)  # a part of a name is a better hint than a likeness
-    return [lowered[low] for low in found[:3]]
-
-
-def unknown(kind: str, name: str, names, listing: str = "") -> InputError:
-    """The error for a name that is none of `names`: the three nearest, and the flag that lists all."""
-    near = ", ".join(nearest(name, names))
-    how = f" ({listing} lists all)" if listing else ""
-    return InputError(f"unknown {kind} {name!r}; the nearest are {near}{how}")
 
 
 def names(values: flags.FlagValues) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tfcnn import images
+from tfcnn import files, images
 from tfcnn.datasets.example import Dataset, Record
 from tfcnn.errors import InputError
 
@@ -72,10 +72,7 @@ def on_disk(dataset: Dataset, folder: str | pathlib.Path, side: int) -> Dataset:
                 image = _reduced(record, kept, side)
             buffer = io.BytesIO()
             np.savez(buffer, image=image, size=[kept.height, kept.width])
-            try:
-                images.write_bytes(file, buffer.getvalue())
-            except FileExistsError:
-                pass  # another thread is writing the same picture
+            files.write_bytes(file, buffer.getvalue())
             return image
 
         return source

@@ -1,11 +1,9 @@
 """Any layer of a net by its name."""
 
-import difflib
-
 import keras
 
 from tfcnn.backbones.table import NETS
-from tfcnn.errors import InputError
+from tfcnn.errors import unknown
 
 
 def layer_names(model: keras.Model) -> list[str]:
@@ -40,10 +38,7 @@ def tapped(model: keras.Model, layers: list[str]) -> keras.Model:
     found = {}
     for name in layers:
         if name not in tensors and name.replace("/", "_") not in spelled:
-            near = ", ".join(difflib.get_close_matches(name, tensors, n=3, cutoff=0.0))
-            raise InputError(
-                f"no layer {name!r} in {model.name}; the nearest: {near} (--list_layers shows all)"
-            )
+            raise unknown(f"layer of {model.name}", name, tensors, "--list_layers lists all")
         found[name] = tensors.get(name, spelled.get(name.replace("/", "_")))
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
     return keras.Model(inputs, found, name=f"{model.name}_tapped")

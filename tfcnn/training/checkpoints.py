@@ -15,6 +15,7 @@ import zlib
 
 import numpy as np
 
+from tfcnn import files
 from tfcnn.errors import InputError
 
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -31,16 +32,13 @@ def write(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict) -> No
     Raises:
       InputError: the disk is full or the folder cannot be written to; what lay at `path` is still there.
     """
-    beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "wb") as file:
+        with files.written(path) as beside, open(beside, "wb") as file:
             np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise InputError(
             f"Could not write the checkpoint {path} ({error.strerror}): the last good one is kept; "
             "make room and start the same command again."
@@ -81,7 +79,7 @@ def newest(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict] | None:
 
 def keep_newest(folder: pathlib.Path, count: int) -> None:
     """Deletes all but the newest checkpoints of a folder, and what a kill left half written."""
-    for path in [*sorted(folder.glob("step-*.npz"))[:-count], *folder.glob("step-*.npz.part")]:
+    for path in [*sorted(folder.glob("step-*.npz"))[:-count], *folder.glob(".step-*.part.npz")]:
         path.unlink(missing_ok=True)
 
 

@@ -1,11 +1,10 @@
 """What stays as it is in training. Freeze before the loop is called: it collects what is trainable once."""
 
-import difflib
 import fnmatch
 
 import keras
 
-from tfcnn.errors import InputError
+from tfcnn.errors import unknown
 
 
 def freeze(model: keras.Model, names: list[str]) -> list[str]:
@@ -31,8 +30,7 @@ def freeze(model: keras.Model, names: list[str]) -> list[str]:
             layers = [layer for layer in model.layers if fnmatch.fnmatchcase(layer.name, name)]
         if not layers:
             known = [*endpoints, *(layer.name for layer in model.layers)]
-            near = ", ".join(difflib.get_close_matches(name, known, 3, cutoff=0.0))
-            raise InputError(f"No layer or endpoint {name!r} to freeze; the nearest names are {near}.")
+            raise unknown("layer or endpoint to freeze", name, known)
         for layer in layers:
             layer.trainable = False
             if layer.weights:

@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import time
 
 import numpy as np
 import tensorflow as tf
 
+from tfcnn import files
 from tfcnn.errors import InputError
 
 
@@ -132,15 +132,13 @@ class Timer:
 
 def _append(file, fields):
     with open(file, "a") as opened:
-        opened.write(json.dumps(_plain(fields)) + "\n")
+        opened.write(files.to_json(fields, indent=None) + "\n")
 
 
 def _drop_later(file, step):
     if file.exists():
         kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
-        beside = file.with_name(file.name + ".part")
-        beside.write_text("".join(line + "\n" for line in kept))
-        os.replace(beside, file)
+        files.write_text(file, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line):
@@ -149,18 +147,6 @@ def _step_of(line):
         return json.loads(line)["step"]
     except ValueError:
         return float("inf")
-
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    return value
 
 
 def _scalars(fields, prefix=""):

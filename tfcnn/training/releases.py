@@ -9,7 +9,6 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import os
 import pathlib
 import platform
 import tempfile
@@ -19,6 +18,7 @@ import h5py
 import keras
 import numpy as np
 
+from tfcnn import files
 from tfcnn.errors import InputError
 from tfcnn.version import __version__
 
@@ -76,18 +76,16 @@ def save(
         "sha256": hashlib.sha256(content).hexdigest(),
         "versions": versions(),
     }
-    files = {
+    contents = {
         "model.keras": content,
         "card.json": (json.dumps(card, indent=1, allow_nan=False) + "\n").encode(),
     }
     if flags is not None:
-        files["flags.txt"] = flags.encode()
+        contents["flags.txt"] = flags.encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            beside = folder / f"{name}.part"
-            beside.write_bytes(data)
-            os.replace(beside, folder / name)
+        for name, data in contents.items():
+            files.write_bytes(folder / name, data)
     except OSError as error:
         raise InputError(f"Could not write the release {folder}: {error.strerror}.") from error
     return card
