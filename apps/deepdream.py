@@ -66,7 +66,7 @@ def main(run: cli.Run) -> None:
         "steps": STEPS.value,
         "octave_n": OCTAVES.value,
         "octave_scale": SCALE.value,
-        "seed": run.flags.seed % 2**31,
+        "seed": run.flags.seed,
     }
     rows = []
     for picture in run.pictures():

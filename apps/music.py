@@ -99,7 +99,7 @@ def work(run, net, content, style, callback):
             style_weight=STYLE_WEIGHT.value,
             callback=callback,
         )
-    seed = run.flags.seed % 2**31
+    seed = run.flags.seed
     return audio.dream(
         net, content, style, STEPS.value, step_size=STEP_SIZE.value, seed=seed, callback=callback
     )

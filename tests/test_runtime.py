@@ -52,7 +52,7 @@ def test_a_machine_whose_gpu_tensorflow_does_not_see(tmp_path):
     assert device.startswith("cpu|") and device.endswith("|1") and " cores" in device
     assert note.startswith("on the CPU") and "nvidia-smi" in note
     assert any(word in note for word in ("lacks lib", "CUDA_VISIBLE_DEVICES", "without CUDA"))
-    assert "--device=cpu works" in refused
+    assert refused.startswith("device gpu: ") and "device cpu works" in refused
 
 
 def test_names_that_are_no_device_or_precision_are_refused():
@@ -61,6 +61,34 @@ def test_names_that_are_no_device_or_precision_are_refused():
             runtime.start(device=device)
     with pytest.raises(InputError, match="float16"):
         runtime.start(precision="float16")
+
+
+@pytest.mark.parametrize("seed", [-1, runtime.LARGEST_SEED + 1])
+def test_a_seed_outside_the_range_of_all_random_ops_is_refused(seed):
+    with pytest.raises(InputError, match=r"seed .* is not in 0\.\.2147483647"):
+        runtime.start(seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "expected"), [(0, True, True), (0, False, True), (1, True, True), (1, False, False)]
+)
+def test_a_cpu_is_deterministic_always_and_a_gpu_where_asked(monkeypatch, gpus, asked, expected):
+    import tensorflow as tf
+    from tensorflow.python.framework import config
+
+    before = config.is_op_determinism_enabled()
+    config.disable_op_determinism()
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"] * gpus)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda: [])
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *_: None)
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda *_: None)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda _: {"device_name": "Thing"})
+    try:
+        begun = runtime.start(deterministic=asked)
+        assert config.is_op_determinism_enabled() == expected
+        assert ("last bits" in begun.note) == (not expected)
+    finally:
+        (config.enable_op_determinism if before else config.disable_op_determinism)()
 
 
 def test_file_descriptor_2_is_silent_inside_and_speaks_if_there_is_a_bug(capfd):

@@ -1,4 +1,4 @@
-"""What a run computes on: device, threads, precision, seed, strategy, and the signals that stop it.
+"""What a run computes on: device, threads, precision, seed, determinism, strategy, and the signals that stop it.
 
 TensorFlow is imported by `start`, not by this module: flags are read before, and its chatter is silenced.
 """
@@ -16,9 +16,16 @@ import shutil
 import signal
 import sys
 import tempfile
+import types
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from tfcnn.errors import InputError
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+LARGEST_SEED = 2**31 - 1  # seeds are the int32 of TensorFlow's stateless random ops
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 
@@ -39,7 +46,7 @@ class Runtime:
     note: str
 
     @functools.cached_property
-    def strategy(self):
+    def strategy(self) -> tf.distribute.Strategy:
         """tf.distribute's default strategy on one device; MirroredStrategy on several (also logical CPUs)."""
         import tensorflow as tf
 
@@ -49,24 +56,35 @@ class Runtime:
         return tf.distribute.get_strategy()
 
 
-def start(device="auto", precision="float32", threads=0, seed=0, verbosity=-1) -> Runtime:
+def start(
+    device: str = "auto",
+    precision: str = "float32",
+    threads: int = 0,
+    seed: int = 0,
+    verbosity: int = -1,
+    deterministic: bool = True,
+) -> Runtime:
     """Import TensorFlow and set it up.
 
     Args:
         device: "auto" takes the GPUs that TensorFlow sees, else the CPU; "cpu"; "gpu"; "gpu:1", one of them.
         precision: one of PRECISIONS; set as Keras' global policy.
         threads: for TensorFlow's CPU work; 0 takes all.
-        seed: of Python, NumPy, TensorFlow and Keras; ops are made deterministic.
+        seed: of Python, NumPy, TensorFlow and Keras, 0..LARGEST_SEED.
         verbosity: above -1 TensorFlow's own start-up messages are shown.
+        deterministic: every op gives the same bits in every run. A CPU always computes so; on a GPU False allows
+            faster kernels whose sums differ in their last bits from run to run.
 
     Raises:
-        InputError: the device is not there, or its name is not of the kinds above.
+        InputError: the device is not there, or a value is not of the kinds above.
     """
     kind, _, index = device.partition(":")
     if kind not in ("auto", "cpu", "gpu") or (index and (kind != "gpu" or not index.isdigit())):
-        raise InputError(f"--device={device} is none of auto, cpu, gpu, gpu:N")
+        raise InputError(f"device {device} is none of auto, cpu, gpu, gpu:N")
     if precision not in PRECISIONS:
-        raise InputError(f"--precision={precision} is none of {', '.join(PRECISIONS)}")
+        raise InputError(f"precision {precision} is none of {', '.join(PRECISIONS)}")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"seed {seed} is not in 0..{LARGEST_SEED}")
     if verbosity < 0:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet() if verbosity < 0 else contextlib.nullcontext():
@@ -78,19 +96,22 @@ def start(device="auto", precision="float32", threads=0, seed=0, verbosity=-1) -
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         gpus = tf.config.list_physical_devices("GPU")
         if kind == "gpu" and not gpus:
-            raise InputError(f"--device={device}: {_why_no_gpu(tf)}; --device=cpu works without one")
+            raise InputError(f"device {device}: {_why_no_gpu(tf)}; device cpu works without one")
         if index and int(index) >= len(gpus):
-            raise InputError(f"--device={device}: TensorFlow sees {len(gpus)} GPU(s), counted from gpu:0")
+            raise InputError(f"device {device}: TensorFlow sees {len(gpus)} GPU(s), counted from gpu:0")
         used = [] if kind == "cpu" else [gpus[int(index)]] if index else gpus
         _show_only(tf, gpus, used)
         keras.config.set_dtype_policy(precision)
         keras.utils.set_random_seed(seed)
-        tf.config.experimental.enable_op_determinism()
+        if deterministic or not used:
+            tf.config.experimental.enable_op_determinism()
         tf.config.list_logical_devices()  # initialises the devices while their messages are silenced
         if used:
             names = [tf.config.experimental.get_device_details(g).get("device_name", "GPU") for g in used]
             description = " + ".join(names)
             note = f"on {len(used)} GPU(s): {description}"
+            if not deterministic:
+                note += "; results may differ in their last bits from run to run"
         else:
             description = _cpu()
             note = f"on the CPU: {description}"
@@ -99,7 +120,7 @@ def start(device="auto", precision="float32", threads=0, seed=0, verbosity=-1) -
     return Runtime(device if index else "gpu" if used else "cpu", description, precision, note)
 
 
-def _show_only(tf, gpus, used):
+def _show_only(tf: types.ModuleType, gpus: list, used: list) -> None:
     try:
         if len(used) < len(gpus):
             tf.config.set_visible_devices(used, "GPU")
@@ -109,7 +130,7 @@ def _show_only(tf, gpus, used):
         raise InputError(f"the device must be chosen before TensorFlow computes ({error})") from error
 
 
-def _cpu():
+def _cpu() -> str:
     name = "CPU"
     with contextlib.suppress(OSError):
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
@@ -122,7 +143,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _why_no_gpu(tf):
+def _why_no_gpu(tf: types.ModuleType) -> str:
     """Why TensorFlow sees no GPU, in a clause."""
     if not shutil.which("nvidia-smi"):
         return "TensorFlow sees no GPU, and there is no nvidia-smi: no driver is installed"
@@ -142,7 +163,7 @@ def _why_no_gpu(tf):
     return "there is an nvidia-smi, but TensorFlow sees no GPU (CUDA_VISIBLE_DEVICES may hide it)"
 
 
-def _loads(library):
+def _loads(library: str) -> bool:
     wheels = [path for folder in sys.path for path in glob.glob(f"{folder}/nvidia/*/lib/{library}")]
     for name in [library, *wheels]:
         with contextlib.suppress(OSError):
@@ -152,7 +173,7 @@ def _loads(library):
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Keep what libraries write to file descriptor 2 off the screen, unless the block fails with a bug."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as hidden:
@@ -179,10 +200,10 @@ class Interrupted(Exception):
 class Stop:
     """Whether the run was asked to stop; a training loop looks at `requested` between two steps."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.requested = False
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return self.requested
 
     def listen(self) -> Stop:
@@ -191,5 +212,5 @@ class Stop:
             signal.signal(number, self._request)
         return self
 
-    def _request(self, number, frame):
+    def _request(self, number: int, frame: types.FrameType | None) -> None:
         self.requested = True

@@ -200,6 +200,7 @@ def test_pictures_are_left_out_with_save_images_false(probe, photos, tmp_path):
         (["--limit=0"], ["limit"]),
         (["--resize=fit"], ["resize", "letterbox"]),  # the probe takes squares
         (["--seed=-1"], ["seed"]),
+        (["--seed=2147483648"], ["seed", "2147483647"]),
     ],
 )
 def test_a_wrong_command_is_one_line_status_2_and_nothing_written(probe, photos, tmp_path, arguments, words):
@@ -221,7 +222,7 @@ def test_help_shows_own_flags_first_and_every_common_flag_with_its_default(probe
     assert own < done.out.index("--image_size") < every
     promised = (
         "images output_dir net weights model preprocessing labels batch_size limit device precision threads seed "
-        "overwrite save_images quiet verbosity debug flagfile help version image_size resize max_pixels"
+        "deterministic overwrite save_images quiet verbosity debug flagfile help version image_size resize max_pixels"
     )
     for name in promised.split():
         assert re.search(rf"^  --{name}  \[default: .+\]$", done.out, re.M), name

@@ -193,7 +193,7 @@ def dream(
             if callback is not None:
                 callback(history[-1])
 
-        result = maximize(problem, start, steps, seed=(seed + 7919 * octave) % 2**31, callback=report)
+        result = maximize(problem, start, steps, seed=seed + 7919 * octave, callback=report)
         final = result.final_entry()
         octaves.append(
             {"height": size[0], "width": size[1], "before": float(before[0]), "after": final["value"]}

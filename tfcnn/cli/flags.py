@@ -66,10 +66,13 @@ def _define():
     _flag(group, integer, "limit", None, "Take only so many inputs, e.g. --limit=10", lower_bound=1)
     _flag(group, string, "device", "auto", "auto, cpu, gpu, or one GPU of several, e.g. --device=gpu:1")
     _flag(group, enum, "precision", "float32", list(runtime.PRECISIONS), "Number format of the net")
+    text = "The same command gives the same bits, as it always does on a CPU; on a GPU false allows faster kernels, "
+    text += "whose sums differ in their last bits from run to run"
+    _flag(group, boolean, "deterministic", True, text)
     text = "Threads for reading and for TensorFlow; 0 takes all"
     _flag(group, integer, "threads", 0, text, lower_bound=0)
     text = "Seed of all randomness: the same command and seed give the same files"
-    _flag(group, integer, "seed", 0, text, lower_bound=0, upper_bound=2**32 - 1)
+    _flag(group, integer, "seed", 0, text, lower_bound=0, upper_bound=runtime.LARGEST_SEED)
     text = "Write over an output_dir that holds results; false refuses it"
     _flag(group, boolean, "overwrite", True, text)
     _flag(group, boolean, "save_images", True, "Write pictures; false gives results only")

@@ -62,7 +62,14 @@ class Run:
     def runtime(self) -> runtime.Runtime:
         """TensorFlow, set up as the flags say; the first use starts it."""
         values = self.flags
-        begun = runtime.start(values.device, values.precision, values.threads, values.seed, values.verbosity)
+        begun = runtime.start(
+            values.device,
+            values.precision,
+            values.threads,
+            values.seed,
+            values.verbosity,
+            values.deterministic,
+        )
         self.say(begun.note)
         return begun
 

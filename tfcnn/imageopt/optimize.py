@@ -190,8 +190,9 @@ def advance(
     """
     x = problem.parameters.from_image(tf.cast(start, tf.float32))
     state, history = problem.step.init(x), []
+    seed = tf.constant(seed % 2**31)  # int32; a seed counted up from the largest begins again at 0
     for t in range(steps):
-        x, state, terms = problem.advance(x, state, tf.constant(t), tf.constant(seed), sign)
+        x, state, terms = problem.advance(x, state, tf.constant(t), seed, sign)
         history.append(terms)
         moment = Moment(t + 1, terms, lambda x=x: problem.parameters.to_image(x).numpy())
         if callback is not None and callback(moment):
