@@ -29,7 +29,7 @@ from tfcnn import cli
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "start", "negatives"
-WAYS = ["no", "early", "nan", "entry", "bug", "late", "full", "gone", "slow"]
+WAYS = ["no", "early", "nan", "entry", "bug", "late", "full", "gone", "slow", "kernel"]
 FAIL = flags.DEFINE_enum("fail", "no", WAYS, "How to fail")
 AMOUNT = flags.DEFINE_float("amount", 1.0, "How much, in parts of one, e.g. --amount=0.5", lower_bound=0.0)
 
@@ -47,6 +47,8 @@ def main(run):
                 picture.entry["deep"] = [{"value": float("inf")}]
         if n == 1 and FAIL.value == "bug":
             raise KeyError("a bug")
+        if n == 1 and FAIL.value == "kernel":
+            raise type("UnimplementedError", (Exception,), {})("Determinism is not yet supported for this op")
         if n == 1 and FAIL.value == "late":
             raise InputError("it will not do")
         if n == 1 and FAIL.value == "full":
@@ -230,6 +232,13 @@ def test_help_shows_own_flags_first_and_every_common_flag_with_its_default(probe
     assert "log_dir" not in done.out and list(tmp_path.iterdir()) == []
     version = probe("--version")
     assert version.returncode == 0 and re.fullmatch(r"tfcnn \d+\.\d+\.\d+\n", version.out)
+
+
+def test_an_op_without_a_deterministic_kernel_names_the_flag_that_does_without(probe, photos, tmp_path):
+    done = probe(photos, f"--output_dir={tmp_path}", "--fail=kernel")
+    assert done.returncode == 1
+    assert "Determinism is not yet supported" in one_line(done.err)
+    assert "--deterministic=false" in done.err
 
 
 def test_a_failure_during_the_work_keeps_what_is_finished(probe, photos, tmp_path):

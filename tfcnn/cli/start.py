@@ -117,6 +117,8 @@ def _guard(run, main, pictures, trainer):
     except Exception as error:
         if type(error).__name__ == "ResourceExhaustedError":
             status = _say(run.app, "out of memory: take a smaller --batch_size or --image_size", 1)
+        elif type(error).__name__ == "UnimplementedError" and "determinis" in str(error).lower():
+            status = _say(run.app, f"{error}: --deterministic=false does without", 1)
         else:
             traceback.print_exc()
             status = 1
