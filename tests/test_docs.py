@@ -1,0 +1,212 @@
+"""README and docs from their own text: commands are run or parsed, Python blocks executed, links and tables checked."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import skimage.data
+from PIL import Image
+
+from apps import cli
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+README, LECTURE = PAGES["README.md"], PAGES["docs/lecture.md"]
+QUICK = {"classify", "saliency", "nets", "download"}  # run by `make test`; the others by `make test-all`
+LONG = re.compile(r"^train_|^demo$")  # train for more than a minute, or run by a test of their own
+COMMAND = re.compile(r"python (-m apps\.|benchmarks/|docs/|tests/)|\btfcnn [a-z]|\bmake [a-z]|\bpytest ")
+ROWS = [
+    f"{letter}{i}"
+    for letter, last in zip("ABCDEFG", (4, 5, 10, 9, 9, 4, 1), strict=True)
+    for i in range(1, last + 1)
+]
+
+# Parses many commands of an app as the app would, without its work: a line of JSON on standard input each.
+PARSE = """
+import importlib, json, sys
+name, commands = sys.argv[1], [json.loads(line) for line in sys.stdin]
+app = importlib.import_module(f"apps.{name}")
+from absl import flags
+from absl.testing import flagsaver
+for arguments in commands:
+    with flagsaver.flagsaver():
+        try:
+            rest = flags.FLAGS(["app", *arguments])
+            assert not [each for each in rest[1:] if each.startswith("-")], rest
+        except Exception as error:
+            print(" ".join(arguments), "->", error)
+"""
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], re.M | re.S)
+
+
+def inline_commands(page):
+    """Commands in running text and tables: `python -m apps.NAME ...`."""
+    text = re.sub(r"^```.*?^```", "", PAGES[page], flags=re.M | re.S).replace("\n", " ")
+    return re.findall(r"`((?:[A-Z_]+=\S+ )?(?:python|tfcnn) [^`]+)`", text)
+
+
+def commands(page):
+    """Every command of a page's shell blocks and sentences, without comments and variables."""
+    lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
+    for line in lines + inline_commands(page):
+        words = shlex.split(line, comments=True)
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            words = words[1:]
+        if words:
+            yield words
+
+
+def app_commands():
+    """{app: the arguments of each of its commands, each once}."""
+    found = {}
+    for page in PAGES:
+        for words in commands(page):
+            if words[0] == "tfcnn" and len(words) > 1 and re.fullmatch("[a-z_]+", words[1]):
+                app, arguments = words[1], words[2:]
+            elif words[:2] == ["python", "-m"] and words[2].startswith("apps.") and words[2] != "apps.NAME":
+                app, arguments = words[2].removeprefix("apps."), words[3:]
+            else:
+                continue
+            if arguments not in found.setdefault(app, []):
+                found[app].append(arguments)
+    return found
+
+
+def needs_the_readers_own(arguments):
+    """Whether an argument names a file, folder, video, model or data that the repository does not have."""
+    values = [value for each in arguments for value in each.rpartition("=")[2].split(",")]
+    positional = [each for each in arguments if not each.startswith("-")]
+    return bool(positional) or any(
+        re.search(r"[/*]|\.\w{2,5}$", value) and not (ROOT / value).exists() for value in values
+    )
+
+
+APPS = app_commands()
+RUNNABLE = [
+    (a, args) for a in APPS for args in APPS[a] if not LONG.search(a) and not needs_the_readers_own(args)
+]
+QUICKLY = [(a, []) for a, args in RUNNABLE if a in QUICK and not args]
+SLOWLY = [pair for pair in RUNNABLE if pair not in QUICKLY]
+
+
+def test_readme_is_short():
+    assert len(README.splitlines()) <= 250
+
+
+def test_shell_blocks_name_targets_and_files_that_exist():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for page in PAGES:
+        for words in commands(page):
+            if words[0] == "make":
+                assert set(words[1:]) <= targets, words
+            if words[0] == "python" and words[1] != "-m":
+                assert (ROOT / words[1]).exists(), words
+
+
+def test_readme_lists_every_app_and_no_other():
+    named = re.findall(r"^\| `(\w+)` \|", README, re.M)
+    assert sorted(named) == sorted(cli.apps())
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_apps_flags_and_values_are_known(app):
+    assert app in cli.apps()
+    lines = "".join(json.dumps(arguments) + "\n" for arguments in APPS[app])
+    command = [sys.executable, "-c", PARSE, app]
+    done = subprocess.run(command, cwd=ROOT, input=lines, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr[-2000:]
+
+
+def run(app, arguments, folder):
+    command = [sys.executable, "-m", f"apps.{app}", *arguments, f"--output_dir={folder}"]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (folder / "index.html").exists() and (folder / "results.json").exists()
+
+
+@pytest.mark.parametrize(("app", "arguments"), QUICKLY, ids=[a for a, _ in QUICKLY])
+def test_quick_commands_run(app, arguments, tmp_path):
+    run(app, arguments, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("app", "arguments"), SLOWLY, ids=[a for a, _ in SLOWLY])
+def test_the_other_commands_run(app, arguments, tmp_path):
+    run(app, arguments, tmp_path)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    """The blocks of a page one after the other, as a reader would type them, in a folder with a photograph."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat.jpg", "street.jpg"):
+        Image.fromarray(skimage.data.chelsea()).save(name)
+    names = {"__name__": "page"}
+    for number, block in enumerate(blocks(page, "python")):
+        exec(compile(block, f"{page}, block {number}", "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_pictures_are_there(page):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", PAGES[page]):
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+            assert anchor[1:] in {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}, (
+                anchor
+            )
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
+def test_a_page_begins_with_the_method_its_picture_and_a_command(page):
+    before_command = PAGES[page].split("```sh")[0]
+    words = re.sub(r"!?\[[^]]*\]\([^)]*\)", "", before_command).split()
+    assert "![" in before_command and len(words) > 40, "no method, no picture, or no command"
+    assert PAGES[page].startswith("# ") and "](../README.md)" in PAGES[page].splitlines()[2]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_of_figures_have_a_command_in_their_section(page):
+    for section in re.split(r"^(?=#+ )", PAGES[page], flags=re.M):
+        rows = [line for line in section.splitlines() if line.startswith("|")]
+        if any(
+            re.search(r"\| [^|]*\d\.\d[^|]* \|", re.sub(r"`[^`]*`|\[[^]]*\]\([^)]*\)", "", row))
+            for row in rows
+        ):
+            assert COMMAND.search(section), section.splitlines()[0]
+
+
+def lecture_rows():
+    """{row: its cells} of the tables of docs/lecture.md."""
+    lines = re.findall(r"^\| ([A-G]\d+) \| (.*) \|$", LECTURE, re.M)
+    return {row: [cell.strip() for cell in f"{cells} ".split(" |")] for row, cells in lines}
+
+
+def test_the_lecture_has_every_row_in_order_and_says_its_state():
+    rows = lecture_rows()
+    assert list(rows) == ROWS
+    for row, cells in rows.items():
+        assert len(cells) == 6 and re.match("done|part|not yet", cells[5]), (row, cells)
+        missing = cells[5] == "not yet"
+        assert missing == (not cells[2]), f"{row}: a file stands there unless nothing exists"
+
+
+def test_the_lecture_names_every_app_and_files_that_exist():
+    named = {word for cells in lecture_rows().values() for word in re.findall(r"`(\w+)`", cells[1])}
+    assert named == set(cli.apps())
+    for cells in lecture_rows().values():
+        for target in re.findall(r"\]\(([^)#]+)\)", cells[2]):
+            assert (ROOT / "docs" / target).exists(), target
