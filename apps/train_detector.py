@@ -92,10 +92,8 @@ def main(run: cli.Run) -> None:
     if run.flags.resize == "crop":
         raise InputError("--resize=crop would cut objects off; take stretch or letterbox")
     size = run.flags.image_size or 320
-    given, true_boxes = None, None
-    if DETECTOR.value == "fast_rcnn":
-        given, training, true_boxes = read_proposals(training, validation)
-    batches = make_batches(run, training, size)
+    given = read_proposals(validation) if DETECTOR.value == "fast_rcnn" else None
+    batches = make_batches(run, training, size, given)
     steps = training_flags.steps_of(batches, DEFAULT_EPOCHS)
     strategy = run.runtime.strategy  # starts TensorFlow, silently
     recipe = make_recipe()
@@ -112,7 +110,7 @@ def main(run: cli.Run) -> None:
     show_batch(run, batches, training.classes)
     check = make_check(run, model, validation, TEST_SIZE.value or size, given)
     if RECIPE.value == "joint":
-        result = train_joint(run, model, recipe, check, batches, steps, true_boxes)
+        result = train_joint(run, model, recipe, check, batches, steps)
     else:
         result = train_alternating(run, model, recipe, check, batches, steps)
     training_flags.refuse(run, check)
@@ -133,8 +131,8 @@ def main(run: cli.Run) -> None:
     run.table(*table(result, card))
 
 
-def read_proposals(training, validation):
-    """(the file's proposals, the training data with them, the greatest number of true boxes of a picture)."""
+def read_proposals(validation):
+    """The proposals of --proposals."""
     from tfcnn.datasets.proposals import Proposals
 
     if RECIPE.value == "alternating":
@@ -146,10 +144,10 @@ def read_proposals(training, validation):
     given = Proposals(PROPOSALS.value)
     for record in validation.examples:
         given.of(record.file)
-    return given, *given.join(training)
+    return given
 
 
-def make_batches(run, training, size):
+def make_batches(run, training, size, proposals):
     """Batches of the training split."""
     from tfcnn.datasets import augment, pipeline
 
@@ -163,6 +161,7 @@ def make_batches(run, training, size):
         augment=name,
         seed=run.flags.seed,
         resize=run.flags.resize,
+        proposals=proposals,
         threads=run.threads,
     )
 
@@ -254,12 +253,12 @@ def freeze(body) -> None:
     freezing.freeze(body, early[-1:] + list(training_flags.FREEZE.value))
 
 
-def train_joint(run, model, recipe, check, batches, steps, true_boxes):
+def train_joint(run, model, recipe, check, batches, steps):
     """Approximate joint training: the four losses at once; the two of the regions in Fast R-CNN."""
     from tfcnn.detection.faster_rcnn_training import FasterRCNNTrainee
 
     with run.runtime.strategy.scope():
-        trainee = FasterRCNNTrainee(model, recipe, check=check, true_boxes=true_boxes)
+        trainee = FasterRCNNTrainee(model, recipe, check=check)
     return training_flags.train(run, trainee, batches, steps=steps, best="map_11", multiplier=rates(model))
 
 
@@ -320,9 +319,7 @@ def say_given(run, given, training, size) -> None:
     """Prints how many true boxes the file's proposals cover."""
     from tfcnn.evaluation import proposals as coverage
 
-    classes = len(training.classes)
-    true = [dataclasses.replace(r, difficult=r.difficult | (r.labels == classes)) for r in training.examples]
-    truth = coverage.truth_at(true, size)
+    truth = coverage.truth_at(training.examples, size)
     reached = [given.of(r.file) * coverage.scale(r, size) for r in training.examples]
     shares = coverage.table(coverage.best(reached, truth), truth)
     run.say(f"true boxes with a proposal of IoU 0.5 (0.7): {in_words(shares)}")
@@ -357,7 +354,7 @@ def show_batch(run, batches, classes) -> None:
     batch = batches.batch(0)
     pictures = []
     for image, boxes, labels in zip(batch["image"], batch["boxes"], batch["labels"], strict=True):
-        real = (labels >= 0) & (labels < len(classes))
+        real = labels >= 0
         picture = np.clip(image, 0, 255).astype(np.uint8)
         pictures.append(draw.boxes(picture, boxes[real], labels[real], names=classes))
     run.sheet(draw.grid(pictures[:16], columns=4), "first_batch", "The first batch as it enters the net")

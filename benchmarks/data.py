@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from tfcnn import datasets, images  # noqa: E402
-from tfcnn.datasets import cache, pipeline  # noqa: E402
+from tfcnn.datasets import pipeline  # noqa: E402
 from tfcnn.datasets.example import Dataset, Record  # noqa: E402
 
 SIDE, BATCH, WARM, STEPS, ROUNDS = 320, 16, 4, 25, 4
@@ -82,9 +82,6 @@ def main() -> None:
         data = made()
         print(f"{len(data)} JPEGs made of photographs")
     options = {"size": SIDE, "batch_size": BATCH}
-    kept = cache.in_memory(
-        datasets.Dataset("kept", data.classes, data.category_ids, data.examples[:320]), SIDE
-    )
     rows = {
         "plain tf.data (no boxes, no windows)": lambda: plain(data),
         "stretch, no augmentation": lambda: pipeline.batches(data, **options)(0),
@@ -95,9 +92,6 @@ def main() -> None:
         )(0),
         "stretch, detection, half mosaics": lambda: pipeline.batches(
             data, augment="detection_mosaic", **options
-        )(0),
-        "stretch, detection, pictures in memory": lambda: pipeline.batches(
-            kept, augment="detection", **options
         )(0),
     }
     speeds = {name: [] for name in rows}

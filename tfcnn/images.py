@@ -143,26 +143,53 @@ def _from_deep(grey, is_16_bit):
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where a picture lies in its resized copy: x_there = x * scale_x + offset_x, in continuous pixels."""
+    """Where one frame of a picture lies in another, in continuous pixels: x_there = x * scale_x + offset_x.
+
+    Attributes:
+        scale_x, scale_y: below 0 where the axis is mirrored.
+        offset_x, offset_y: pixels there.
+        swapped: x and y change places first: with a mirrored axis a quarter turn.
+    """
 
     scale_x: float
     scale_y: float
     offset_x: float = 0.0
     offset_y: float = 0.0
+    swapped: bool = False
 
     def from_file(self, boxes) -> np.ndarray:
         """Boxes [..., 4] (x1, y1, x2, y2) of the file -> of the resized picture."""
-        return (np.asarray(boxes, np.float32) * self._scales() + self._offsets()).astype(np.float32)
+        boxes = np.asarray(boxes, np.float32)[..., [1, 0, 3, 2] if self.swapped else slice(None)]
+        return (boxes * self._scales() + self._offsets()).astype(np.float32)[..., self._corners()]
 
     def to_file(self, boxes) -> np.ndarray:
         """Boxes [..., 4] of the resized picture -> of the file (not clipped)."""
-        return ((np.asarray(boxes, np.float32) - self._offsets()) / self._scales()).astype(np.float32)
+        boxes = (np.asarray(boxes, np.float32) - self._offsets()) / self._scales()
+        boxes = boxes.astype(np.float32)[..., self._corners()]
+        return boxes[..., [1, 0, 3, 2]] if self.swapped else boxes
+
+    def affine(self) -> np.ndarray:
+        """float64 [2, 3], the map of points (x, y, 1) of the file to those of the resized picture."""
+        scales = np.diag([float(self.scale_x), float(self.scale_y)])
+        return np.column_stack([scales[:, ::-1] if self.swapped else scales, [self.offset_x, self.offset_y]])
 
     def _scales(self):
         return np.array([self.scale_x, self.scale_y] * 2)
 
     def _offsets(self):
         return np.array([self.offset_x, self.offset_y] * 2)
+
+    def _corners(self):
+        """A mirrored axis makes a box's last edge its first."""
+        left, top = (2 if self.scale_x < 0 else 0), (3 if self.scale_y < 0 else 1)
+        return [left, top, 2 - left, 4 - top]
+
+
+def fit_size(height: int, width: int, size: int, longest: int | None = None) -> tuple[int, int]:
+    """Height and width of a picture whose shorter side becomes `size`, its longer one at most `longest`."""
+    scale = size / min(height, width)
+    scale = scale if longest is None else min(scale, longest / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def resize(
@@ -185,9 +212,7 @@ def resize(
     """
     height, width = image.shape[:2]
     if mode == "fit":
-        scale = size / min(height, width)
-        scale = scale if longest is None else min(scale, longest / max(height, width))
-        out_h, out_w = max(1, round(height * scale)), max(1, round(width * scale))
+        out_h, out_w = fit_size(height, width, size, longest)
         return _resample(image, out_h, out_w), Placement(out_w / width, out_h / height)
     out_h, out_w = (size, size) if np.ndim(size) == 0 else size
     if mode == "stretch":

@@ -1,5 +1,6 @@
 """Rules for broken boxes."""
 
+import dataset_layouts as layouts
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,3 +69,41 @@ def test_record_fills_in():
     assert record.difficult.tolist() == record.crowd.tolist() == record.truncated.tolist() == [False, False]
     assert record.image().shape == (9, 9, 3)
     assert Record(1, "f", 9, 9, bytes).boxes.shape == (0, 4)
+
+
+def read(folder):
+    from tfcnn import datasets
+
+    return datasets.open("voc", folder, "trainval")
+
+
+def test_a_fingerprint_says_what_differs(tmp_path):
+    folder = layouts.voc(tmp_path / "set")
+    first = read(folder).fingerprint()
+    assert first.startswith("3 pictures, classes ") and read(folder).fingerprint() == first
+    assert read(layouts.zipped(folder, tmp_path / "set.zip")).fingerprint() == first
+
+    def changed(**files):
+        before = {name: (folder / name).read_bytes() for name in files}
+        layouts.write(folder, files)
+        after = read(folder).fingerprint()
+        layouts.write(folder, before)
+        return [a.split()[0] for a, b in zip(first.split(", "), after.split(", "), strict=True) if a != b]
+
+    moved = layouts.voc_xml([("cat", 5, 5, 9, 9, 0)])
+    assert changed(**{"Annotations/two.xml": moved}) == ["objects"]
+    bytes_more = (folder / "JPEGImages/one.jpg").read_bytes() + b"0"
+    assert changed(**{"JPEGImages/one.jpg": bytes_more}) == ["files"]
+    assert changed(**{"ImageSets/Main/trainval.txt": "one\ntwo\n"}) == ["3", "objects", "files"]
+    layouts.write(folder, {"categories.json": '[{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]'})
+    assert read(folder).fingerprint().split(", ")[1] != first.split(", ")[1]
+
+
+def test_a_fingerprint_of_renamed_classes(tmp_path):
+    from tfcnn import datasets
+
+    folder = layouts.classes(tmp_path / "set")
+    first = datasets.open("folder", folder, "train").fingerprint()
+    (folder / "train/ants").rename(folder / "train/wasps")
+    assert datasets.open("folder", folder, "train").fingerprint() != first
+    assert datasets.open("digits").fingerprint() == datasets.open("digits").fingerprint()

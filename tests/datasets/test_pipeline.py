@@ -1,17 +1,17 @@
 """Batches: a function of seed and step, of static shapes, with a way home to the file's pixels."""
 
 import dataclasses
-import os
-import threading
+import json
 
 import dataset_layouts as layouts
 import numpy as np
 import pytest
 
-from tfcnn import datasets
-from tfcnn.datasets import cache, pipeline, shapes
+from tfcnn import datasets, images
+from tfcnn.datasets import pipeline, shapes
 from tfcnn.datasets.augment import Augmentation
 from tfcnn.datasets.example import Dataset, Record
+from tfcnn.datasets.proposals import Proposals
 from tfcnn.errors import InputError
 
 
@@ -45,14 +45,14 @@ def made(*records, joints=()):
 
 def test_every_epoch_is_another_permutation(data):
     stream = batches(data)
-    places = [place for step in range(11) for place in stream.places(step)]
+    places = [place for step in range(11) for place in stream.picks(step)]
     assert [epoch for epoch, _ in places] == [0] * 11 + [1] * 11 + [2] * 11 + [3] * 11
     orders = [[index for epoch, index in places if epoch == wanted] for wanted in range(4)]
     assert all(sorted(order) == list(range(11)) for order in orders)
     assert len(set(map(tuple, orders))) == 4
     assert stream.steps_per_epoch == 3
     other = batches(data, seed=1)
-    assert [other.places(step) for step in range(3)] != [stream.places(step) for step in range(3)]
+    assert [other.picks(step) for step in range(3)] != [stream.picks(step) for step in range(3)]
 
 
 def test_a_step_depends_on_seed_and_step_alone(data):
@@ -124,7 +124,7 @@ def test_pictures_without_objects_and_more_than_fit():
 def test_classification(tmp_path):
     folder = layouts.classes(tmp_path / "set")
     batch = batches(datasets.open("folder", folder, "train"), augment="classification", size=16).batch(0)
-    assert set(batch) == {"image", "image_id", "original_size", "scale", "offset", "label"}
+    assert set(batch) == {"image", "image_id", "original_size", "size", "scale", "offset", "label"}
     assert batch["original_size"].tolist() == [[10, 12]] * 4 and set(batch["label"]) <= {0, 1}
 
 
@@ -164,6 +164,129 @@ def test_mosaic_takes_four_pictures():
     assert batch["boxes"].shape == (4, 4, 4) and (batch["labels"] >= 0).all()
 
 
+# ------------------------------------------------------------------------------- shards
+
+
+@pytest.mark.parametrize("of", [2, 3, 4])
+def test_shards_together_are_the_batch(data, of):
+    stream = batches(data, augment="detection_mosaic", masks=True)
+    for step in (0, 2):
+        whole, parts = stream.batch(step), [stream.batch(step, shard, of) for shard in range(of)]
+        for name in whole:
+            np.testing.assert_array_equal(
+                np.concatenate([part[name] for part in parts]), whole[name], err_msg=name
+            )
+
+
+def test_a_shard_reads_its_own_pictures_alone():
+    read = []
+
+    def counted(k):
+        record = plain(image_id=str(k))
+        return dataclasses.replace(record, source=lambda: read.append(k) or layouts.picture(40, 30))
+
+    stream = batches(made(*map(counted, range(8))), shuffle=False, threads=1)
+    stream.batch(1, shard=1, of=2)
+    assert read == [6, 7]
+
+
+def test_shards_of_a_single_passs_last_batch(data):
+    stream = batches(data, shuffle=False, repeat=False)
+    assert [stream.batch(2, shard, 2)["image_id"].tolist() for shard in (0, 1)] == [
+        ["train-00008", "train-00009"],
+        ["train-00010", ""],
+    ]
+
+
+def test_a_shard_without_rows(data):
+    with pytest.raises(InputError, match="Shard 4 of 5 has no rows of a batch of 4"):
+        batches(data)(0, 4, 5)
+
+
+# ------------------------------------------------------------------------------- fit
+
+
+def test_fit_keeps_the_ratio_and_pads_at_the_right_and_below():
+    wide = plain([[4, 6, 20, 24]], 80, 40, "wide")
+    high = plain([[4, 6, 20, 24]], 30, 90, "high")
+    batch = batches(made(wide, high), resize="fit", size=60, longest=100, batch_size=2, shuffle=False).batch(
+        0
+    )
+    assert batch["size"].tolist() == [[50, 100], [100, 33]]  # the longer side of both would pass 100
+    assert batch["image"].shape == (2, 128, 128, 3)
+    assert (batch["image"][0, 50:] == 127).all() and (batch["image"][0, :, 100:] == 127).all()
+    assert (batch["image"][0, :50, :100] == images.resize(wide.image(), 60, "fit", longest=100)[0]).all()
+    np.testing.assert_allclose(batch["boxes"][0, 0], [5, 7.5, 25, 30])
+    np.testing.assert_allclose(
+        batch["boxes"][1, 0] / np.tile(batch["scale"][1], 2), [4, 6, 20, 24], rtol=1e-6
+    )
+    one = batches(made(wide), resize="fit", size=40, batch_size=1).batch(0)
+    assert one["image"].shape == (1, 64, 96, 3) and one["size"].tolist() == [[40, 80]]
+
+
+def test_an_augmented_picture_keeps_its_fitted_size():
+    record = plain([[4, 6, 20, 24]], 80, 40)
+    for augment in (Augmentation(flip=1.0), "detection", Augmentation(mosaic=1.0)):
+        stream = batches(made(record), resize="fit", size=60, augment=augment, batch_size=1)
+        batch = stream.batch(0)
+        assert batch["size"].tolist() == [[60, 120]] and batch["image"].shape == (1, 64, 128, 3)
+    flipped = batches(made(record), resize="fit", size=60, augment=Augmentation(flip=1.0), batch_size=1)
+    np.testing.assert_allclose(flipped.batch(0)["boxes"][0, 0], [90, 9, 114, 36], rtol=1e-6)
+
+
+def test_fit_as_tensors_has_unknown_sides(data):
+    stream = batches(data, resize="fit", size=20, masks=True)
+    spec = stream(0).element_spec
+    assert spec["image"].shape.as_list() == [4, None, None, 3]
+    (batch,) = stream(1, shard=1, of=2).take(1)
+    assert batch["image"].shape == (2, 32, 32, 3) and batch["masks"].shape[2:] == (32, 32)
+    with pytest.raises(InputError, match="takes one number, the shorter side"):
+        batches(data, resize="fit", size=(20, 30))
+
+
+# ------------------------------------------------------------------------------- proposals
+
+
+def proposals(folder, boxes_of):
+    entries = [{"file": file, "proposals": rows} for file, rows in boxes_of.items()]
+    path = folder / "results.json"
+    path.write_text(json.dumps({"images": entries}))
+    return Proposals(path)
+
+
+def test_proposals_are_a_column_that_moves_with_the_picture(tmp_path):
+    found = proposals(tmp_path, {"x/a.jpg": [[0, 0, 10, 10, 0.1], [4, 6, 20, 24, 0.9]], "b.png": []})
+    records = made(plain([[4, 6, 20, 24]]), plain(image_id="b"))
+    options = {"proposals": found, "batch_size": 2, "shuffle": False, "size": (60, 80)}
+    batch = batches(records, **options).batch(0)
+    assert batch["proposals"].shape == (2, 2, 4) and not batch["proposals"][1].any()
+    np.testing.assert_allclose(batch["proposals"][0], [[8, 12, 40, 48], [0, 0, 20, 20]])  # best first
+    assert batch["labels"].tolist() == [[0], [-1]]
+    for augment in ("detection", Augmentation(flip=1.0), Augmentation(mosaic=1.0)):
+        batch = batches(records, augment=augment, **options).batch(0)
+        width = 8 if getattr(augment, "mosaic", 0) else 2
+        assert batch["proposals"].shape == (2, width, 4)
+        if batch["labels"][0, 0] == 0:
+            nearest = np.abs(batch["proposals"][0] - batch["boxes"][0, 0]).max(1)
+            assert nearest.min() < 1e-3
+
+
+def test_proposals_of_the_same_name_in_two_folders(tmp_path):
+    found = proposals(tmp_path, {f"set/{part}/1.jpg": [[k, 0, 9, 9, 1]] for k, part in enumerate("ab")})
+    assert found.of("b/1.jpg").tolist() == [[1, 0, 9, 9]]
+    for file, message in (
+        ("1.jpg", "several pictures of the name 1.jpg"),
+        ("c.jpg", "no proposals for c.jpg"),
+    ):
+        with pytest.raises(InputError, match=message):
+            found.of(file)
+    with pytest.raises(InputError, match="no proposals for a.jpg"):
+        batches(made(plain()), proposals=found)
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(InputError, match="is no results.json of the app propose"):
+        Proposals(tmp_path / "results.json")
+
+
 # ------------------------------------------------------------------------------- broken pictures
 
 
@@ -181,56 +304,28 @@ def test_a_picture_that_cannot_be_read():
         batches(made(bad)).batch(0)
 
 
+def test_a_mosaics_partner_that_cannot_be_read_is_refused_not_the_picture():
+    def fails():
+        raise InputError("truncated")
+
+    bad = [dataclasses.replace(plain(image_id=f"bad{k}"), source=fails) for k in range(7)]
+    good = plain([[0, 0, 40, 30]], image_id="good", labels=np.int32([1]))
+    how = Augmentation(mosaic=1.0)
+    stream = batches(made(good, *bad), augment=how, shuffle=False, batch_size=1)
+    batch = stream.batch(0)
+    assert batch["image_id"].tolist() == ["good"] and batch["labels"].tolist() == [[1, 1, 1, 1]]
+    assert stream.refused and "good.jpg" not in stream.refused
+
+
 def test_bad_arguments(data):
     for options, message in (
         ({"augment": "strong"}, "No augmentation 'strong': one of none, detection"),
-        ({"resize": "crop"}, "stretch or letterbox"),
+        ({"resize": "crop"}, "one of stretch, letterbox, fit"),
     ):
         with pytest.raises(InputError, match=message):
             batches(data, **options)
     with pytest.raises(InputError, match="has no pictures"):
         batches(made())
-
-
-# ------------------------------------------------------------------------------- caches
-
-
-@pytest.mark.parametrize("kind", ["memory", "disk"])
-def test_cache(kind, tmp_path):
-    reads = []
-    pixels = layouts.picture(80, 60)
-
-    def source():
-        reads.append(threading.get_ident())
-        return pixels
-
-    known = Record("a", "a", 80, 60, source, np.float32([[8, 6, 40, 30]]))
-    unknown = Record("b", "b", 0, 0, source, np.float32([[8, 6, 40, 30]]))
-    small = Record("c", "c", 20, 15, lambda: layouts.picture(20, 15), np.float32([[2, 1, 9, 9]]))
-    data = made(known, unknown, small)
-    expected = batches(data, shuffle=False, batch_size=3).batch(0)
-
-    def cached():
-        return cache.in_memory(data, 30) if kind == "memory" else cache.on_disk(data, tmp_path / "cache", 30)
-
-    kept = cached()
-    for step in (0, 1):
-        batch = batches(kept, shuffle=False, batch_size=3).batch(step)
-        for name in ("boxes", "scale", "offset", "area", "original_size"):
-            np.testing.assert_allclose(batch[name], expected[name], rtol=1e-5, err_msg=name)
-        assert np.abs(batch["image"] - expected["image"]).mean() < 3
-    assert len(reads) == 2 + 2  # once for what is expected, once for the cache
-    assert kept.examples[0].image().shape == (30, 40, 3)
-    if kind == "disk":
-        again = batches(cached(), shuffle=False, batch_size=3).batch(0)
-        equal(again, batch)
-        assert len(reads) == 4 and len(os.listdir(tmp_path / "cache")) == 3
-        for index, file in enumerate((tmp_path / "cache").iterdir()):
-            file.write_bytes(b"damaged" if index else file.read_bytes()[:90])
-        equal(batches(cached(), shuffle=False, batch_size=3).batch(0), batch)
-        (tmp_path / "file").write_text("")
-        with pytest.raises(InputError, match="cannot hold the cache"):
-            cache.on_disk(data, tmp_path / "file" / "in", 30)
 
 
 # ------------------------------------------------------------------------------- tf.data

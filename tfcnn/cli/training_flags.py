@@ -149,7 +149,9 @@ def refuse(run, *sources) -> None:
 
 
 def say_broken(run, dataset) -> None:
-    """Says what of a data set its reader left out or clipped."""
+    """Says what of a data set its reader left out or clipped, and where pictures do not fit their annotations."""
+    for note in dataset.notes():
+        run.say(f"{dataset.name}: {note}")
     if dataset.broken:
         first = dataset.broken[0]
         run.say(

@@ -195,10 +195,15 @@ def mosaic(
         part = augment(sample, (y2 - y1, x2 - x1), how, rng, letterbox)
         image[y1:y2, x1:x2] = part.image
         part.boxes += np.float32([x1, y1, x1, y1])
+        if part.proposals is not None:
+            part.proposals += np.float32([x1, y1, x1, y1])
         if part.masks is not None:
             part.masks = np.pad(part.masks, ((0, 0), (y1, h - y2), (x1, w - x2)))
         parts.append(part)
-    masks = None if samples[0].masks is None else np.concatenate([part.masks for part in parts])
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("boxes", "masks", "proposals")
+        if getattr(parts[0], name) is not None
+    }
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in samples[0].columns}
-    boxes = np.concatenate([part.boxes for part in parts])
-    return dataclasses.replace(parts[0], image=image, boxes=boxes, columns=columns, masks=masks)
+    return dataclasses.replace(parts[0], image=image, columns=columns, **joined)

@@ -61,7 +61,7 @@ def read(
         if found is None:
             report(broken, file, "the picture is missing", "picture skipped")
             continue
-        source = root.reader(found) if root is not None else _no_pictures(name)
+        source = root.file(found) if root is not None else _no_pictures(name)
         examples.append(_record(image, found, source, objects, index_of, len(joints), broken))
     names, ids = [category["name"] for category in categories], [category["id"] for category in categories]
     return Dataset("coco", names, ids, examples, broken, joints)

@@ -90,3 +90,14 @@ def size(data: bytes, file: str) -> tuple[int, int]:
         return jpeg_header(data)[:2]
     height, width = picture(data, file).shape[:2]
     return width, height
+
+
+def orientation(data: bytes) -> int:
+    """EXIF's orientation of an encoded picture, 1 (upright) to 8; 1 where it says none."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.getexif().get(0x0112, 1)
+    except Exception:  # damaged EXIF turns nothing, as in images.read
+        return 1

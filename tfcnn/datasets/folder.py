@@ -64,6 +64,6 @@ def _dataset(name: str, root: Root, part: str | None) -> Dataset:
     classes = _classes(root)
     files = [(label, f"{c}/{f}") for label, c in enumerate(classes) for f in _part(_pictures(root, c), part)]
     examples = [
-        Record(file.rpartition(".")[0], file, 0, 0, root.reader(file), label=label) for label, file in files
+        Record(file.rpartition(".")[0], file, 0, 0, root.file(file), label=label) for label, file in files
     ]
     return Dataset(name, classes, list(range(1, len(classes) + 1)), examples)

@@ -148,7 +148,7 @@ def _record(root, image_id, file, picture, annotation, index_of, is_loc: bool, b
         file=picture,
         width=width,
         height=height,
-        source=root.reader(picture),
+        source=root.file(picture),
         boxes=boxes,
         labels=labels[kept],
         label=label,

@@ -1,9 +1,8 @@
-"""Proposals that another method made, read from a file: what Fast R-CNN looks at.
+"""Precomputed proposals, read from a file: the regions that Fast R-CNN classifies.
 
-R proposals of a picture, K classes.
+R proposals of a picture.
 """
 
-import dataclasses
 import json
 import pathlib
 
@@ -13,58 +12,53 @@ from tfcnn.errors import InputError
 
 
 class Proposals:
-    """The proposals that the app `propose` wrote: {"images": [{"file", "proposals": [[x1, y1, x2, y2, score]]}]}.
+    """What the app propose wrote: {"images": [{"file", "proposals": [[x1, y1, x2, y2, score]]}]}.
 
     Args:
         path: the file.
         count: the best so many of each picture.
 
+    Attributes:
+        path, count: as given.
+
     Raises:
         InputError: the file is not there or is no such list.
     """
 
-    def __init__(self, path, count=2000):
-        try:
-            entries = json.loads(pathlib.Path(path).read_text())["images"]
-            self._boxes = {pathlib.PurePath(e["file"]).stem: _best(e["proposals"], count) for e in entries}
-        except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
-            raise InputError(
-                f"--proposals={path} is no results.json of the app propose ({error})."
-            ) from error
+    def __init__(self, path: str | pathlib.Path, count: int = 2000):
         self.path, self.count = path, count
+        self._by_stem: dict[str, dict[tuple[str, ...], np.ndarray]] = {}
+        try:
+            for entry in json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["images"]:
+                name = pathlib.PurePath(entry["file"])
+                boxes = _best(entry["proposals"], count)
+                self._by_stem.setdefault(name.stem, {})[name.with_suffix("").parts] = boxes
+        except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+            raise InputError(f"{path} is no results.json of the app propose ({error})") from error
 
-    def of(self, file):
-        """The proposals of a picture by its file's stem, float32 [R, 4], best first.
+    def of(self, file: str) -> np.ndarray:
+        """The proposals of a picture.
 
-        Raises:
-            InputError: the file of proposals does not have the picture.
-        """
-        stem = pathlib.PurePath(file).stem
-        if stem not in self._boxes:
-            raise InputError(f"--proposals={self.path} has none for {file}; make them with the app propose.")
-        return self._boxes[stem]
-
-    def join(self, dataset):
-        """The data set with each picture's proposals as further objects, of class K: they move as its boxes do.
+        Args:
+            file: the picture's name: its stem finds it, its folders tell it from others of the same stem.
 
         Returns:
-            (Dataset, the greatest number of true boxes of a picture); true boxes stand before proposals.
+            float32 [R, 4] (x1, y1, x2, y2), pixels of the file as a person sees it, best first.
+
+        Raises:
+            InputError: the file of proposals has none for the picture, or several pictures of that name.
         """
-        examples = []
-        for record in dataset.examples:
-            boxes = self.of(record.file)
-            more = len(boxes)
-            columns = {
-                name: np.pad(getattr(record, name), (0, more))
-                for name in ("difficult", "truncated", "crowd", "area")
-            }
-            labels = np.pad(record.labels, (0, more), constant_values=len(dataset.classes))
-            joined = np.concatenate([record.boxes, boxes])
-            examples.append(dataclasses.replace(record, boxes=joined, labels=labels, **columns))
-        return dataclasses.replace(dataset, examples=examples), max(len(r.boxes) for r in dataset.examples)
+        name = pathlib.PurePath(file).with_suffix("").parts
+        entries = self._by_stem.get(name[-1], {}) if name else {}
+        if len(entries) > 1:
+            entries = {parts: boxes for parts, boxes in entries.items() if parts[-len(name) :] == name}
+        if len(entries) != 1:
+            why = "proposals of several pictures of the name" if entries else "no proposals for"
+            raise InputError(f"{self.path} has {why} {file}: make them with the app propose")
+        return next(iter(entries.values()))
 
 
-def _best(rows, count):
+def _best(rows: list, count: int) -> np.ndarray:
     rows = np.asarray(rows, np.float32).reshape(-1, 5)
     rows = rows[np.argsort(-rows[:, 4], kind="stable")][:count]
     if not np.isfinite(rows[:, :4]).all():

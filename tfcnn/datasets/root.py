@@ -1,5 +1,7 @@
 """Where a data set lies: a folder or a .zip, read by the same few calls."""
 
+import dataclasses
+import os
 import pathlib
 import posixpath
 import zipfile
@@ -66,9 +68,18 @@ class Root:
         except (OSError, zipfile.BadZipFile) as error:
             raise InputError(f"{self}: {name} cannot be read ({error})") from None
 
-    def reader(self, name: str) -> Callable[[], bytes]:
-        """A call that reads `name` when its bytes are wanted."""
-        return lambda: self.read(name)
+    def file(self, name: str) -> "File":
+        """`name`, to be read when its bytes are wanted."""
+        return File(self, name)
+
+    def size(self, name: str) -> int:
+        """Bytes of one file; -1 where there is none."""
+        try:
+            if self._archive is not None:
+                return self._archive.getinfo(self._full(name)).file_size
+            return os.stat(self.path / self._full(name)).st_size
+        except (KeyError, OSError):
+            return -1
 
     def text(self, name: str) -> str:
         """One file as text, UTF-8 with or without a byte order mark."""
@@ -100,6 +111,22 @@ class Root:
             entries = [(entry.name, entry.is_dir()) for entry in place.iterdir()]
             return {n for n, is_dir in entries if is_dir}, {n for n, is_dir in entries if not is_dir}
         return self._tree.get(full, (set(), set()))
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """One file of a `Root`: called, its bytes."""
+
+    root: Root
+    name: str
+
+    def __call__(self) -> bytes:
+        return self.root.read(self.name)
+
+    @property
+    def size(self) -> int:
+        """Its bytes' number; -1 where it is missing."""
+        return self.root.size(self.name)
 
 
 def _tree(members: set[str]) -> dict[str, tuple[set[str], set[str]]]:

@@ -8,6 +8,8 @@ import dataclasses
 
 import numpy as np
 
+from tfcnn import images
+
 
 @dataclasses.dataclass
 class Sample:
@@ -19,6 +21,7 @@ class Sample:
         columns: per object: {"labels", "difficult", "crowd", "area"}, each [M].
         joints: float32 [J, 3] of the picture or [M, J, 3] of its objects (x, y, visible), or None.
         masks: bool [M, H, W], or None.
+        proposals: float32 [R, 4], regions that another method proposed, or None.
         scale: (x, y) pixels of the sample a pixel of the file.
         offset: (x, y) where the file's corner (0, 0) lies, in pixels of the sample. A flip, a turn and a
             mosaic leave scale and offset as they were before.
@@ -30,9 +33,51 @@ class Sample:
     columns: dict[str, np.ndarray]
     joints: np.ndarray | None = None
     masks: np.ndarray | None = None
+    proposals: np.ndarray | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
     original_size: tuple[int, int] = (0, 0)
+
+
+def resized(sample: Sample, size: int | tuple[int, int], mode: str, longest: int | None = None) -> Sample:
+    """The whole picture at the net's size, just as `images.resize` gives it to an app."""
+    image, at = images.resize(sample.image, size, mode, longest=longest)
+    return placed(sample, image, at)
+
+
+def placed(sample: Sample, image: np.ndarray, at: images.Placement) -> Sample:
+    """The sample with another picture in place of its own, and everything else moved to fit it."""
+    h, w = image.shape[:2]
+    edges = np.array([w, h, w, h])
+    scale = np.abs([at.scale_x, at.scale_y])
+    joints, masks, proposals = sample.joints, sample.masks, sample.proposals
+    if joints is not None:
+        joints = move_joints(joints, at.affine(), (h, w))
+    if masks is not None:
+        masks = _nearest(masks, (h, w), at)
+    if proposals is not None:
+        proposals = np.clip(at.from_file(proposals), 0, edges)
+    return Sample(
+        image=image,
+        boxes=np.clip(at.from_file(sample.boxes), 0, edges),
+        columns=sample.columns | {"area": (sample.columns["area"] * scale.prod()).astype(np.float32)},
+        joints=joints,
+        masks=masks,
+        proposals=proposals,
+        scale=tuple(np.array(sample.scale) * scale),
+        offset=tuple(np.array(sample.offset) * scale + [at.offset_x, at.offset_y]),
+        original_size=sample.original_size,
+    )
+
+
+def _nearest(masks: np.ndarray, size: tuple[int, int], at: images.Placement) -> np.ndarray:
+    """Masks [M, H, W] read where the middle of each pixel of the result lies; False outside."""
+    masks = masks.transpose(0, 2, 1) if at.swapped else masks
+    rows = np.floor((np.arange(size[0]) + 0.5 - at.offset_y) / at.scale_y).astype(int)
+    columns = np.floor((np.arange(size[1]) + 0.5 - at.offset_x) / at.scale_x).astype(int)
+    inside = ((rows >= 0) & (rows < masks.shape[1]))[:, None] & ((columns >= 0) & (columns < masks.shape[2]))
+    taken = masks[:, np.clip(rows, 0, masks.shape[1] - 1)][:, :, np.clip(columns, 0, masks.shape[2] - 1)]
+    return taken & inside
 
 
 def visible_share(boxes: np.ndarray, window: tuple[float, float, float, float]) -> np.ndarray:
@@ -57,7 +102,7 @@ def through_window(
         window: (x1, y1, x2, y2) in the sample's pixels; it may reach beyond the picture.
         size: (h, w) of the result.
         fill: RGB of what lies outside the picture.
-        min_visible: objects that show a smaller share of their box are left out.
+        min_visible: objects and proposals that show a smaller share of their box are left out.
         angle: degrees, counter-clockwise as seen.
 
     Returns:
@@ -80,7 +125,11 @@ def through_window(
     kept = np.flatnonzero(share >= max(min_visible, 1e-6))
     columns = {name: column[kept] for name, column in sample.columns.items()}
     columns["area"] = (columns["area"] * (sx * sy) * share[kept]).astype(np.float32)
-    joints, masks = sample.joints, sample.masks
+    joints, masks, proposals = sample.joints, sample.masks, sample.proposals
+    if proposals is not None:
+        proposals = _hulls(proposals, affine)
+        shown = visible_share(proposals, (0, 0, w, h)) >= max(min_visible, 1e-6)
+        proposals = np.clip(proposals[shown], 0, [w, h, w, h]).astype(np.float32)
     if joints is not None:
         joints = move_joints(joints if joints.ndim == 2 else joints[kept], affine, size)
     if masks is not None:
@@ -92,6 +141,7 @@ def through_window(
         columns=columns,
         joints=joints,
         masks=masks,
+        proposals=proposals,
         scale=(sample.scale[0] * sx, sample.scale[1] * sy),
         offset=tuple(offset),
     )
@@ -169,9 +219,10 @@ def flip(sample: Sample, swap: np.ndarray | None = None) -> Sample:
     import cv2
 
     width = sample.image.shape[1]
-    boxes = sample.boxes.copy()
-    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-    joints, masks = sample.joints, sample.masks
+    joints, masks, proposals = sample.joints, sample.masks, sample.proposals
+    boxes = _mirrored_boxes(sample.boxes, width)
+    if proposals is not None:
+        proposals = _mirrored_boxes(proposals, width)
     if joints is not None:
         joints = joints.copy()
         joints[..., 0] = np.where(joints[..., 2] > 0, width - joints[..., 0], 0)
@@ -179,7 +230,15 @@ def flip(sample: Sample, swap: np.ndarray | None = None) -> Sample:
     if masks is not None:
         masks = np.ascontiguousarray(masks[..., ::-1])
     image = cv2.flip(sample.image, 1)
-    return dataclasses.replace(sample, image=image, boxes=boxes, joints=joints, masks=masks)
+    return dataclasses.replace(
+        sample, image=image, boxes=boxes, joints=joints, masks=masks, proposals=proposals
+    )
+
+
+def _mirrored_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
+    mirrored = boxes.copy()
+    mirrored[:, [0, 2]] = width - boxes[:, [2, 0]]
+    return mirrored
 
 
 def mirrored_joints(names: list[str]) -> np.ndarray:

@@ -70,9 +70,8 @@ def check_pictures(dataset: Dataset, advance: Callable[[], None] = lambda: None)
         try:
             data = record.source()
             width, height = decode.size(data, record.file) if isinstance(data, bytes) else data.shape[1::-1]
-            if record.width and (width, height) != (record.width, record.height):
-                why = f"the picture is {width}x{height}, its annotation says {record.width}x{record.height}"
-                report(dataset.broken, record.file, why, "boxes scaled with the picture")
+            if misfit := record.misfit((height, width)):
+                report(dataset.broken, record.file, *misfit)
         except InputError as error:
             report(dataset.broken, record.file, str(error), "picture left out when it is read")
         advance()

@@ -82,7 +82,7 @@ def _record(root, file, picture, synset, numbers, index_of, pictures, broken) ->
         file=picture,
         width=SIDE,
         height=SIDE,
-        source=root.reader(picture),
+        source=root.file(picture),
         boxes=boxes,
         labels=labels[kept],
         label=index_of[synset],

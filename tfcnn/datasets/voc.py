@@ -200,7 +200,7 @@ def _record(
         file=picture,
         width=width,
         height=height,
-        source=root.reader(picture),
+        source=root.file(picture),
         boxes=boxes,
         labels=labels[kept],
         difficult=difficult[kept],

@@ -53,21 +53,16 @@ class FasterRCNNTrainee:
         recipe: the constants.
         parts: "rpn", "regions" or both: the losses that count.
         proposer: another model whose proposals are taken (step 2 of the alternation); the model's own when None.
-        true_boxes: of Fast R-CNN: the first so many boxes of a picture are objects, those of class K after them the
-            proposals (`given.Proposals.join`).
         check: a `Check`, or None for no validation.
         what: the training in words.
     """
 
-    def __init__(
-        self, model, recipe, *, parts=("rpn", "regions"), proposer=None, true_boxes=None, check=None, what=""
-    ):
+    def __init__(self, model, recipe, *, parts=("rpn", "regions"), proposer=None, check=None, what=""):
         self.networks = {"detector": model}
         self.stages = Stages(model)
         self.stages.features = backbones.folded_in_training(self.stages.features)
         self.recipe, self.parts, self.what = recipe, parts, what
         self.proposer = Stages(proposer) if proposer is not None else None
-        self.true_boxes = true_boxes
         if self.stages.proposals is None:
             self.parts = ("regions",)
         self.validate = check or dict
@@ -79,7 +74,8 @@ class FasterRCNNTrainee:
 
         Args:
             batch: image float32 [N, H, W, 3], boxes float32 [N, M, 4], labels int32 [N, M] (-1 is padding), difficult
-                and crowd bool [N, M]: these objects are left out; seed int32 [2].
+                and crowd bool [N, M]: these objects are left out; seed int32 [2]; of Fast R-CNN proposals float32
+                [N, R, 4].
 
         Returns:
             {"objectness", "rpn_box", "class", "box"}: scalars; only those of `parts`.
@@ -88,11 +84,7 @@ class FasterRCNNTrainee:
         labels = tf.where(batch["difficult"] | batch["crowd"], -1, batch["labels"])
         height, width = tf.shape(image)[1], tf.shape(image)[2]
         seed = batch["seed"]
-        given = None
-        if self.stages.proposals is None:
-            given = tf.where((batch["labels"] == self.stages.classes)[..., None], boxes, 0.0)
-            boxes, labels = boxes[:, : self.true_boxes], labels[:, : self.true_boxes]
-            labels = tf.where(labels == self.stages.classes, -1, labels)
+        given = batch["proposals"] if self.stages.proposals is None else None
         first = self.stages.first(image, training=True)
         losses = {}
         if "rpn" in self.parts:
@@ -185,7 +177,7 @@ class Check:
         validation: tfcnn.datasets Dataset.
         size, resize: how a picture enters the net.
         threads: for reading.
-        proposals: for Fast R-CNN, a `given.Proposals`.
+        proposals: for Fast R-CNN, a `datasets.proposals.Proposals`.
 
     Attributes:
         pictures: how many; classes: K.
