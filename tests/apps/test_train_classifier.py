@@ -28,7 +28,7 @@ def test_the_digits_are_learned_and_released(trained):
     assert lines[0].split() == ["validation", "step", "top-1", "top-5", "loss"] and len(lines) == 5
     assert lines[-1] == f"see {folder / 'index.html'}"
     found = results(folder)
-    assert found["steps"] == 135 and found["refused_steps"] == 0 and found["images"] == []
+    assert found["steps"] == 135 and found["skipped_steps"] == 0 and found["images"] == []
     assert found["images_per_second"] > 10 and 0 <= found["waiting"] < 1
     assert found["metrics"]["best"]["top1"] > 0.8
     assert [line["step"] for line in log(folder) if "validation" in line] == [45, 90, 135]

@@ -21,7 +21,8 @@ def main():
     trainee = small.SmallTrainee(small.small_net(batch_norm=True, dropout=0.4))
 
     def progress(step, numbers):
-        print(step, flush=True)
+        if numbers["losses"]:
+            print(step, flush=True)
         time.sleep(pause)
 
     try:

@@ -38,14 +38,14 @@ def test_it_learns_validates_and_keeps_the_best(tmp_path):
         best="accuracy",
         progress=lambda step, numbers: shown.append((step, numbers)),
     )
-    assert result.step == result.trained == 200 and result.refused == 0
+    assert result.step == result.trained == 200 and result.skipped == 0
     assert result.best["accuracy"] >= 0.95
     assert trainee.validate()["accuracy"] == result.best["accuracy"]  # the best weights are handed over
     log = lines(tmp_path / "log.jsonl")
     assert [line["step"] for line in log if "validation" in line] == [50, 100, 150, 200]
     losses = [line["losses"]["softmax"] for line in log if "losses" in line]
     assert len(losses) == 200 and np.mean(losses[-10:]) < 0.3 * np.mean(losses[:10])
-    assert [step for step, _ in shown] == list(range(1, 201))
+    assert [step for step, _ in shown] == list(range(201))  # once before the first step
     assert set(shown[-1][1]) == {"losses", "examples_per_second", "waiting", "seconds_left"}
     assert shown[-1][1]["seconds_left"] == 0 and 0 < shown[-1][1]["waiting"] < 1
     kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
@@ -94,7 +94,7 @@ def test_a_batch_that_is_not_finite_is_refused_and_its_ids_are_written(tmp_path)
     said = []
     trainee = Brightness()
     result = run(trainee, tmp_path, bad_data([9]), steps=13, say=said.append)
-    assert result.refused == 3 and result.step == 13  # three of them, but not in a row
+    assert result.skipped == 3 and result.step == 13  # three of them, but not in a row
     assert all(np.isfinite(w).all() for w in trainee.weights().values())
     refused, second, third = lines(tmp_path / "refused.jsonl")
     assert (second["step"], third["step"]) == (7, 12)
@@ -187,7 +187,7 @@ def test_too_little_memory_is_refused_before_the_first_step(tmp_path, monkeypatc
     monkeypatch.setattr(memory, "available_bytes", lambda: 10_000)
     trainee = small.SmallTrainee()
     before = trainee.weights()
-    with pytest.raises(InputError, match="0.0 GiB are free: lower --batch_size"):
+    with pytest.raises(InputError, match="0.0 GiB are free: lower batch_size"):
         run(trainee, tmp_path)
     assert all(np.array_equal(before[n], w) for n, w in trainee.weights().items())
 
@@ -207,13 +207,13 @@ def test_a_batch_of_known_size_that_cannot_fit_is_not_even_read(tmp_path, monkey
 
         return tf.data.Dataset.range(start, 100).map(load)
 
-    with pytest.raises(InputError, match="lower --batch_size"):
+    with pytest.raises(InputError, match="lower batch_size"):
         run(small.SmallTrainee(), tmp_path, batches)
     assert not read
 
 
 def test_exhausted_memory_says_what_to_lower():
-    with pytest.raises(InputError, match="lower --batch_size"), memory.explained():
+    with pytest.raises(InputError, match="lower batch_size"), memory.explained():
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 

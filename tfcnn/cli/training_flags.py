@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from absl import flags
 
+from tfcnn import runtime
 from tfcnn.cli import usage
 from tfcnn.errors import InputError
+
+Config = TypeVar("Config")
 
 DATASET = flags.DEFINE_string(
     "dataset", None, "Kind of data: voc, coco, folder, ... or tfds:NAME, e.g. --dataset=folder"
@@ -57,6 +63,11 @@ AUGMENT = flags.DEFINE_string(
 )
 INIT = flags.DEFINE_string(
     "init", None, "Release (name, folder or .keras) whose weights to start from, e.g. --init=all_cnn_cifar10"
+)
+CHECK_MEMORY = flags.DEFINE_bool(
+    "check_memory",
+    True,
+    "Refuse a step whose estimated memory is more than is free; false runs it all the same",
 )
 VALIDATE_EPOCHS = flags.DEFINE_float(
     "validate_epochs", 1.0, "Epochs between two validations; 0: at the end only", lower_bound=0.0
@@ -107,14 +118,23 @@ def limited(dataset, limit: int | None):
     return dataclasses.replace(dataset, examples=kept)
 
 
-def steps_of(batches, default_epochs: float) -> int:
-    """Number of steps that --steps or --epochs ask for."""
+def config(kind: type[Config], **others) -> Config:
+    """Builds a training's config from the flags of its fields' names.
+
+    Args:
+        kind: TrainingConfig or a subclass; a flag that is not given leaves the field's default.
+        **others: fields that are put over the flags: resume=run.resume is the run's own.
+
+    Raises:
+        InputError: flags that exclude each other, or a value out of its range.
+    """
     if STEPS.value and EPOCHS.value is not None:
         raise InputError("--steps and --epochs say the same thing; give one of them")
-    if STEPS.value:
-        return STEPS.value
-    epochs = default_epochs if EPOCHS.value is None else EPOCHS.value
-    return max(1, round(epochs * batches.steps_per_epoch / ACCUMULATE.value))
+    names = [field.name for field in dataclasses.fields(kind) if field.name in flags.FLAGS]
+    values = {name: flags.FLAGS[name].value for name in names if flags.FLAGS[name].value is not None}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    values["threads"] = flags.FLAGS.threads or runtime.cores()
+    return kind(**values | others)
 
 
 def init_file():
@@ -134,17 +154,11 @@ def init_file():
     return path
 
 
-def refuse(run, *sources) -> None:
-    """Lists pictures that could not be read among the run's refused ones, each once.
-
-    Args:
-        run: the app's run.
-        sources: what has {file: why} under the name `refused`: pipeline.Batches, detection.faster_rcnn_training.Check.
-    """
+def list_unreadable(run, unreadable: Mapping[str, str]) -> None:
+    """Lists pictures that could not be read ({file: why}) among the run's refused ones, each once."""
     known = {entry["file"] for entry in run.refused.values()}
-    for file, why in [found for source in sources for found in list(source.refused.items())]:
+    for file, why in unreadable.items():
         if file not in known:
-            known.add(file)
             run.refuse(file, why)
 
 
@@ -158,6 +172,101 @@ def say_broken(run, dataset) -> None:
             f"{dataset.name}: {len(dataset.broken)} findings in the annotations, which dataset_stats lists; "
             f"{first['file']}: {first['why']}; {first['rule']}"
         )
+
+
+@contextlib.contextmanager
+def told(run) -> Iterator[dict]:
+    """Gives the arguments by which a trainer of the library speaks to an app's run, inside a context.
+
+    They are strategy, stop, say, show (pictures on the run's page), progress (bars; a new one whenever `what` is
+    another), card and flags (how the release repeats the run).
+    """
+    from tfcnn.training.memory import MemoryEstimate
+
+    with contextlib.ExitStack() as stack:
+        bar, shown = None, None
+
+        def progress(done: int, numbers: dict) -> None:
+            nonlocal bar, shown
+            list_unreadable(run, numbers["unreadable"])
+            if numbers["what"] != shown:
+                stack.close()
+                shown, unit = numbers["what"], "images" if "losses" not in numbers else "steps"
+                bar = stack.enter_context(run.progress(numbers["steps"], shown, unit))
+                bar.skip(done)
+            elif "losses" in numbers:
+                losses = numbers["losses"]
+                bar.advance(
+                    done - bar.done,
+                    loss=sum(losses.values()),
+                    **(losses if len(losses) > 1 else {}),
+                    **{"images/s": numbers["examples_per_second"] or 0.0},
+                    **{"waiting %": 100 * (numbers["waiting"] or 0.0)},
+                )
+            else:
+                bar.advance(done - bar.done)
+
+        arguments = {
+            "strategy": run.runtime.strategy,
+            "stop": run.stop,
+            "say": run.say,
+            "show": lambda image, name, title: run.sheet(image, name, title),
+            "progress": progress,
+            "card": card(run),
+            "flags": "".join(f"{line}\n" for line in flag_lines(run)),
+        }
+        try:
+            yield arguments
+        except MemoryEstimate as error:
+            raise InputError(f"{error} (--check_memory=false tries it all the same)") from error
+
+
+def flag_lines(run) -> list[str]:
+    """The flags that repeat the run elsewhere, as lines of a flagfile."""
+    return usage.as_lines(run.flags, [name for name in run.flag_names if name not in usage.OF_THE_MACHINE])
+
+
+def card(run) -> dict:
+    """What the run alone can say for a release's card."""
+    command = shlex.join(["python", "-m", f"apps.{run.app}", *flag_lines(run)])
+    return {"command": command, "net": run.net}
+
+
+def record(run, trained) -> None:
+    """Writes what came of a training (a tfcnn.training.run.Trained) into the run's results."""
+    list_unreadable(run, trained.unreadable)
+    run.metrics |= trained.metrics
+    run.results |= {
+        "steps": trained.result.step,
+        "skipped_steps": trained.result.skipped,
+        "images_per_second": trained.result.examples_per_second,
+        "waiting": trained.result.waiting,
+        "release": trained.release.name,
+    }
+
+
+def steps_of(batches, default_epochs: float) -> int:
+    """Number of steps that --steps or --epochs ask for."""
+    if STEPS.value and EPOCHS.value is not None:
+        raise InputError("--steps and --epochs say the same thing; give one of them")
+    if STEPS.value:
+        return STEPS.value
+    epochs = default_epochs if EPOCHS.value is None else EPOCHS.value
+    return max(1, round(epochs * batches.steps_per_epoch / ACCUMULATE.value))
+
+
+def refuse(run, *sources) -> None:
+    """Lists pictures that could not be read among the run's refused ones, each once.
+
+    Args:
+        run: the app's run.
+        sources: what has {file: why} under the name `refused`: pipeline.Batches, detection.faster_rcnn_training.Check.
+    """
+    known = {entry["file"] for entry in run.refused.values()}
+    for file, why in [found for source in sources for found in list(source.refused.items())]:
+        if file not in known:
+            known.add(file)
+            run.refuse(file, why)
 
 
 def train(
@@ -229,7 +338,7 @@ def train(
     run.metrics |= {"last": result.last, "best": result.best}
     run.results |= {
         "steps": result.step,
-        "refused_steps": result.refused,
+        "skipped_steps": result.skipped,
         "images_per_second": result.examples_per_second,
         "waiting": result.waiting,
     }

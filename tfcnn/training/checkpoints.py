@@ -126,3 +126,47 @@ def compare(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], what: s
 
 def _array(content: bytes) -> np.ndarray:
     return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+
+
+def newest_header(folder: pathlib.Path) -> dict | None:
+    """Reads the header alone of the newest checkpoint of a folder that has a readable one."""
+    for path in sorted(folder.glob("step-*.npz"), reverse=True):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return json.loads(_array(archive.read("header.npy")).tobytes())
+        except DAMAGED:
+            continue
+    return None
+
+
+def compare_data(found: dict | None, wanted: dict | None, what: str) -> None:
+    """Sees that a run goes on with the data that it began with.
+
+    Args:
+        found, wanted: `training.run.summary` of then and of now; None: not known.
+        what: the run's folder, for the message.
+
+    Raises:
+        InputError: they differ; classes are named first, then counts.
+    """
+    if found is None or wanted is None or found == wanted:
+        return
+    names = [found["classes"], wanted["classes"]]
+    if names[0] != names[1]:
+        gone, new = (sorted(set(a) - set(b)) for a, b in (names, names[::-1]))
+        parts = [f"class {n} is gone" for n in gone[:3]] + [f"class {n} is new" for n in new[:3]]
+        how = ", ".join(parts) or "the classes stand in another order"
+    else:
+        pairs = [
+            (part, key, found[part][key], wanted[part][key])
+            for part in ("training", "validation")
+            for key in wanted[part]
+            if found.get(part, {}).get(key) != wanted[part][key]
+        ]
+        part, key, then, now = pairs[0]
+        how = f"{then} {key} for {part} then, {now} now"
+        if key == "fingerprint":
+            how = f"other pictures or boxes for {part}, though as many"
+    raise InputError(
+        f"{what} holds a run on other data: {how}; bring the data back, or start anew without resuming"
+    )

@@ -13,7 +13,7 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +32,7 @@ from tfcnn.training.step import Step
 
 REFUSED_IN_A_ROW = 3  # so many refused steps one after the other end the run
 LOG_LINES = 500  # of a run, at most
+CHECKPOINTS = "checkpoints"  # the folder in a run's folder
 
 
 class Trainee(Protocol):
@@ -61,7 +62,7 @@ class Result:
     step: number of steps done.   trained: number of these that this call did.
     last, best: figures of the last and the best validation, each with its `step`; {} without validation.
     examples_per_second: speed of this call.   waiting: share of its time that steps waited for their input.
-    refused: steps that moved nothing because a loss or gradient was not finite.
+    skipped: steps that changed nothing because a loss or gradient was not finite.
     """
 
     step: int
@@ -70,7 +71,12 @@ class Result:
     best: dict = field(default_factory=dict)
     examples_per_second: float | None = None
     waiting: float | None = None
-    refused: int = 0
+    skipped: int = 0
+
+    @property
+    def metrics(self) -> dict:
+        """{"last", "best"} of the validations; best is None where no figure of one was finite."""
+        return {"last": self.last, "best": self.best or None}
 
 
 def train(
@@ -93,6 +99,8 @@ def train(
     keep: int = 3,
     resume: bool = True,
     tensorboard: bool = True,
+    data: Mapping | None = None,
+    check_memory: bool = True,
     progress: Callable[[int, dict], None] | None = None,
     stop: Stop | None = None,
     say: Callable[[str], None] = lambda sentence: print(sentence, file=sys.stderr),
@@ -120,8 +128,10 @@ def train(
       keep: number of newest checkpoints kept.
       resume: go on from the newest checkpoint in `folder`; False deletes what a run left there.
       tensorboard: write scalars and pictures for TensorBoard.
-      progress: called after each step with its number and a dict of numbers to show: `losses`,
-        `examples_per_second`, `waiting` (share of the time), `seconds_left`.
+      data: what says which data these are (`training.run.summary`): kept in checkpoints, and compared at a resume.
+      check_memory: refuse a step whose estimated memory is more than is free.
+      progress: called before the first step and after each one with the number of steps done and a dict of
+        numbers to show: `losses`, `examples_per_second`, `waiting` (share of the time), `seconds_left`.
       stop: tells of SIGTERM and SIGUSR1 where the app listens from its start; else the loop listens itself.
       say: called with sentences for a person: refused steps, memory, where the run goes on.
 
@@ -148,20 +158,22 @@ def train(
         )
     if not resume:
         discard(folder)
-    run = _Run(step, folder, best, keep, say)
+    run = _Run(step, folder, best, keep, say, data)
     start = done = run.resume()
     run.journal = Journal(folder, done, tensorboard)
     clock, save_timer = Clock(), Timer(60 * checkpoint_minutes)
     log_steps, tenth = max(1, steps // LOG_LINES), max(1, -(-steps // 10))
     places = itertools.count(done * accumulate)  # in the row of batches
     if done < steps:
-        data = strategy.experimental_distribute_dataset(_numbers_only(batches(done * accumulate)))
-        step.compile(data.element_spec)
-        size = _batch_size(data.element_spec)
-        if size:
+        source = strategy.experimental_distribute_dataset(_numbers_only(batches(done * accumulate)))
+        step.compile(source.element_spec)
+        size = _batch_size(source.element_spec)
+        if size and check_memory:
             memory.check(step, size, say)  # before any batch is read
-        iterator = iter(data)
+        iterator = iter(source)
 
+    if progress and done < steps:
+        progress(done, {"losses": {}, "examples_per_second": None, "waiting": None, "seconds_left": None})
     with Signals(stop) as signals:
         while done < steps:
             began = time.perf_counter()
@@ -169,7 +181,7 @@ def train(
             if len(taken) < accumulate:
                 raise ValueError(f"The data ended after {done} of {steps} steps: it must repeat itself.")
             arrived = time.perf_counter()
-            if done == start and not size:
+            if done == start and not size and check_memory:
                 first = strategy.experimental_local_results(next(iter(taken[-1].values())))[0]
                 memory.check(step, len(first), say)
             rate = schedule(done)
@@ -201,13 +213,13 @@ def train(
         best=run.best,
         examples_per_second=clock.examples_per_second,
         waiting=clock.waiting_share,
-        refused=run.refused,
+        skipped=run.refused,
     )
 
 
 def discard(folder: pathlib.Path) -> None:
     """Deletes what a run of the loop left in a folder."""
-    for name in ("checkpoints", "tensorboard"):
+    for name in (CHECKPOINTS, "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in ("log.jsonl", "refused.jsonl"):
         (folder / name).unlink(missing_ok=True)
@@ -218,9 +230,9 @@ class _Run:
 
     journal: Journal
 
-    def __init__(self, step: Step, folder: pathlib.Path, best: str | None, keep: int, say: Callable):
-        self.step, self.keep, self.say = step, keep, say
-        self.checkpoints = folder / "checkpoints"
+    def __init__(self, step: Step, folder: pathlib.Path, best: str | None, keep: int, say: Callable, data):
+        self.step, self.keep, self.say, self.data = step, keep, say, data
+        self.checkpoints = folder / CHECKPOINTS
         self.sign, self.figure = (-1, best[1:]) if best and best.startswith("-") else (1, best)
         self.last: dict = {}
         self.best: dict = {}
@@ -233,6 +245,7 @@ class _Run:
         if not found:
             return 0
         arrays, header = found
+        checkpoints.compare_data(header.get("data"), self.data, str(self.checkpoints.parent))
         self.step.load(checkpoints.compare(arrays, self.step.state(), str(self.checkpoints)))
         self.last, self.best, self.refused = header["last"], header["best"], header["refused"]
         self.refused_in_a_row = header["refused_in_a_row"]
@@ -242,7 +255,7 @@ class _Run:
     def save(self, done: int) -> None:
         """Writes a checkpoint, and deletes the oldest."""
         kept = ("last", "best", "refused", "refused_in_a_row")
-        header = {"step": done} | {name: getattr(self, name) for name in kept}
+        header = {"step": done, "data": self.data} | {name: getattr(self, name) for name in kept}
         checkpoints.write(checkpoints.path_of(self.checkpoints, done), self.step.state(), header)
         checkpoints.keep_newest(self.checkpoints, self.keep)
 
@@ -293,8 +306,10 @@ class _Run:
                 self.journal.pictures(done, trainee.pictures())
 
     def _better(self) -> bool:
+        if not all(np.isfinite(value) for value in self.last.values()):
+            return False
         new = self.last[self.figure]
-        return np.isfinite(new) and (not self.best or self.sign * new > self.sign * self.best[self.figure])
+        return not self.best or self.sign * new > self.sign * self.best[self.figure]
 
     def hand_over(self) -> None:
         """Leaves in the networks what is to be released."""

@@ -8,7 +8,12 @@ import tensorflow as tf
 
 from tfcnn.errors import InputError
 
-ADVICE = "lower --batch_size or --image_size, or keep the batch in parts with --accumulate"
+ADVICE = "lower batch_size or image_size, or keep the batch in parts with accumulate"
+
+
+class MemoryEstimate(InputError):
+    """A step would take more memory than is free, by an estimate that may be overruled."""
+
 
 # Operations whose result is their first argument's memory, and those that write over an argument that nobody
 # reads after them.
@@ -100,7 +105,7 @@ def check(step, examples: int, say) -> None:
       say: called with a sentence when more than half of the memory will be taken.
 
     Raises:
-      InputError: the estimate is above what is available.
+      MemoryEstimate: the estimate is above what is available.
     """
     device = next(iter(step.weights.values())).value.device
     if step.strategy.num_replicas_in_sync > 1 or "GPU" in device:
@@ -112,8 +117,8 @@ def check(step, examples: int, say) -> None:
     if available is None:
         return
     if needed > available:
-        raise InputError(
-            f"A step of training takes {_gib(needed)} of memory, and {_gib(available)} are free: {ADVICE}."
+        raise MemoryEstimate(
+            f"A step of training takes about {_gib(needed)} of memory, and {_gib(available)} are free: {ADVICE}."
         )
     if needed > available / 2:
         say(
