@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import collections
-import csv
-import os
 
 import numpy as np
 from absl import flags
@@ -33,7 +31,7 @@ def main(run: cli.Run) -> None:
     if DENSE.value and RUNTIME.value == "litert":
         raise InputError("--dense needs --runtime=tf")
     net = run.load_net(at_own_size=DENSE.value)
-    truth = read_truth(TRUTH.value, run.sources(), net.classes) if TRUTH.value else {}
+    truth = cli.read_truth(TRUTH.value, run.sources(), net.classes) if TRUTH.value else {}
     answer, prepare = dense(run, net) if DENSE.value else whole(run, net)
 
     rows, ranks = [], []
@@ -126,38 +124,6 @@ def over_windows(values, picture, window):
             total[y : y + window, x : x + window] += value
             count[y : y + window, x : x + window] += 1
     return draw.heat_map(total / np.maximum(count, 1), picture)
-
-
-def read_truth(path, sources, classes) -> dict:
-    """The class index of each source that a CSV names: by its path, its path in the folder, or its name."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in csv.reader(file) if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"--truth={path} cannot be read ({error})") from error
-    header = [cell.strip() for cell in lines[0]] if lines else []
-    if {"file", "class_index"} <= set(header):
-        columns, lines = (header.index("file"), header.index("class_index")), lines[1:]
-    elif len(header) == 2 and header[1].isdigit():
-        columns = (0, 1)
-    else:
-        raise InputError(f"--truth={path} needs the columns file and class_index; it has {', '.join(header)}")
-    known = {}
-    for line in lines:
-        if len(line) <= max(columns):
-            raise InputError(f"--truth={path}: the line {','.join(line)!r} is too short")
-        (known[os.path.normpath(line[columns[0]].strip())],) = cli.resolve_class(line[columns[1]], classes)
-    by_name = collections.Counter(os.path.basename(name) for name in known)
-    known |= {os.path.basename(name): i for name, i in known.items() if by_name[os.path.basename(name)] == 1}
-    found = {}
-    for source in sources:
-        names = (os.path.normpath(source.file), os.path.normpath(source.name), os.path.basename(source.name))
-        index = next((known[name] for name in names if name in known), None)
-        if index is not None:
-            found[source] = index
-    if not found:
-        raise InputError(f"--truth={path} names none of the {len(sources)} pictures")
-    return found
 
 
 def accuracy(ranks, classes) -> dict:

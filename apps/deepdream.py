@@ -6,7 +6,7 @@ import numpy as np
 from absl import flags
 
 from tfcnn import cli, images
-from tfcnn.cli import canvas
+from tfcnn.cli import canvas, lists
 from tfcnn.cli.output import guarded
 from tfcnn.errors import InputError
 
@@ -44,7 +44,7 @@ def main(run: cli.Run) -> None:
     if CHANNEL.value and GUIDE.value:
         raise InputError("--channel and --guide both say what is dreamt of; give one of them")
     guide_image = images.read(GUIDE.value, run.flags.max_pixels) if GUIDE.value else None
-    channels = canvas.numbers(CHANNEL.value or "", "channel", int)
+    channels = lists.numbers(CHANNEL.value or "", "channel", int)
     layers, taps = chosen(run)
     from tfcnn.art import deepdream
 
@@ -110,7 +110,7 @@ def chosen(run):
     else:
         weights = [1.0] * len(names)
     if LAYER_WEIGHTS.value:
-        weights = canvas.numbers(LAYER_WEIGHTS.value, "layer_weights")
+        weights = lists.numbers(LAYER_WEIGHTS.value, "layer_weights")
     if len(weights) != len(names):
         raise InputError(f"--layer_weights has {len(weights)} numbers for {len(names)} layers")
     net = run.load_net("backbone", endpoints=None if run.flags.model else names, at_own_size=True)

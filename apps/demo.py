@@ -14,7 +14,7 @@ import time
 from absl import flags
 
 from tfcnn import cli, report
-from tfcnn.cli.run import PAGE
+from tfcnn.cli.output import PAGE
 from tfcnn.errors import InputError, unknown
 
 from . import cli as listing

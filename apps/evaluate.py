@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import pathlib
 
 from absl import flags
 
 from tfcnn import cli
-from tfcnn.cli import testing_flags
+from tfcnn.cli import lists, testing_flags
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "start", "measure a results file or a model by the rules of VOC, COCO, ImageNet or LSP"
@@ -46,7 +45,7 @@ def main(run: cli.Run) -> None:
         raise InputError(f"name the data set: --dataset={','.join(DATASETS)}")
     if bool(RESULTS.value) == bool(run.flags.model):
         raise InputError("name either --results=FILE or --model=MODEL")
-    specs = _split(RESULTS.value or run.flags.model)
+    specs = lists.paths(RESULTS.value or run.flags.model)
     data = read_truth(pictures=bool(run.flags.model))
     if run.flags.model:
         measured, names = [of_models(run, data, specs)], [run.flags.model]
@@ -64,10 +63,6 @@ def main(run: cli.Run) -> None:
     if len(answers) > 1:
         run.results["other"] = answers[1]
     run.table(*_table(run, answers, names))
-
-
-def _split(value: str) -> list[str]:
-    return [value] if os.path.lexists(value) else [part for part in value.split(",") if part]
 
 
 # ---------------------------------------------------------------------------------------- in

@@ -7,8 +7,8 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from tfcnn import cli, draw, files, images
-from tfcnn.cli.output import guarded
+from tfcnn import cli, draw, images
+from tfcnn.cli import lists
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "art", "a sound in the style of another, or one that dreams"
@@ -50,7 +50,7 @@ def main(run: cli.Run) -> None:
         style = audio.spectrogram(samples)
     net = audio.random_net(FILTERS.value, seed=run.flags.seed)
     run.net = net.name
-    contents = [name for name in (CONTENT.value or "").split(",") if name] or [None]
+    contents = lists.paths(CONTENT.value or "") or [None]
     for name in contents:
         if name is not None and not pathlib.Path(name).is_file():
             raise InputError(f"--content={name} is not there")
@@ -114,8 +114,7 @@ def seen(spectrogram) -> np.ndarray:
 
 def keep(run, item, name, data) -> str:
     """Write a sound of this item; its name relative to output_dir."""
-    with guarded(run.output_dir):
-        files.write_bytes(run.place(name), data)
+    run.save_bytes(data, name)
     item.entry.setdefault("files", []).append(name)
     return name
 

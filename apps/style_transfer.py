@@ -7,7 +7,7 @@ import math
 from absl import flags
 
 from tfcnn import cli, images
-from tfcnn.cli import canvas
+from tfcnn.cli import canvas, lists
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "art", "a picture painted in the style of another"
@@ -60,13 +60,13 @@ canvas.describe("Longer side of the result in pixels, e.g. --image_size=1024")
 
 
 def main(run: cli.Run) -> None:
-    steps = canvas.numbers(STEPS.value or "", "steps", int) or [120] + [80] * (SIZES.value - 1)
+    steps = lists.numbers(STEPS.value or "", "steps", int) or [120] + [80] * (SIZES.value - 1)
     steps = steps * SIZES.value if len(steps) == 1 else steps
     if len(steps) != SIZES.value or not all(steps):
         raise InputError(f"--steps={STEPS.value} gives no number above 0 for each of {SIZES.value} sizes")
-    names = [name for name in (STYLE.value or "").split(",") if name]
+    names = lists.paths(STYLE.value or "")
     styles = [images.read(name, run.flags.max_pixels) for name in names]
-    blend = canvas.numbers(BLEND.value or "", "style_blend_weights")
+    blend = lists.numbers(BLEND.value or "", "style_blend_weights")
     if blend and (len(blend) != len(styles) or not sum(blend)):
         raise InputError(f"--style_blend_weights={BLEND.value} is no share for each of {len(styles)} styles")
     begin = images.read(INIT_IMAGE.value, run.flags.max_pixels) if INIT_IMAGE.value else INIT.value

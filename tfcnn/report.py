@@ -15,6 +15,7 @@ from tfcnn import images
 
 MOST_PICTURES = 200  # that a page embeds
 LONGEST_SIDE = 320  # of an embedded picture, in pixels
+SHEET_SIDE = 1600  # of a picture of the whole run
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -88,11 +89,12 @@ def pictures_of(page: str) -> list[tuple[str, bytes]]:
     return [(html.unescape(caption), base64.b64decode(data)) for data, caption in found]
 
 
-def reduced(image) -> bytes:
-    """A picture's JPEG for the page, at most LONGEST_SIDE long; tiny ones stay sharp as PNG.
+def reduced(image: np.ndarray, longest: int = LONGEST_SIDE) -> bytes:
+    """A picture's JPEG for the page; tiny ones stay sharp as PNG.
 
     Args:
         image: [H, W, 3] or [H, W], uint8, or float 0..255, or bool.
+        longest: pixels of its longer side, at most.
     """
     image = np.asarray(image)
     if image.dtype == bool:
@@ -100,7 +102,7 @@ def reduced(image) -> bytes:
     image = Image.fromarray(np.rint(np.clip(image, 0, 255)).astype(np.uint8))
     if max(image.size) <= 64:
         return images.encode(np.asarray(image), ".png")
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    image.thumbnail((longest, longest))
     return images.encode(np.asarray(image), ".jpg", quality=85)
 
 

@@ -125,33 +125,6 @@ def test_wrong_commands_are_status_2(run_app, tmp_path, flags, words):
     assert all(word in line for word in words)
 
 
-def truth(tmp_path, text):
-    (tmp_path / "truth.csv").write_text(text)
-    sources = images.find([tmp_path / "p"])
-    found = classify.read_truth(tmp_path / "truth.csv", sources, list(class_names()))
-    return {source.name: index for source, index in found.items()}
-
-
-def test_truth_is_found_by_path_or_name_and_mistakes_are_named(tmp_path):
-    (tmp_path / "p" / "deep").mkdir(parents=True)
-    for name in ("a.jpg", "b.jpg", "deep/a.jpg"):
-        (tmp_path / "p" / name).write_bytes(b"x")
-    assert truth(tmp_path, "file,class_index\na.jpg,3\ndeep/a.jpg,4\n") == {"a.jpg": 3, "deep/a.jpg": 4}
-    assert truth(tmp_path, "b.jpg,7\n") == {"b.jpg": 7}  # no header
-    assert truth(tmp_path, "\ufefffile, class_index\nb.jpg,n01443537\n") == {"b.jpg": 1}
-    assert truth(tmp_path, f"file,class_index\n{tmp_path}/p/deep/a.jpg,5\n") == {"deep/a.jpg": 5, "a.jpg": 5}
-    for text, words in [
-        ("picture,label\na.jpg,3\n", "columns file and class_index"),
-        ("file,class_index\na.jpg\n", "too short"),
-        ("file,class_index\na.jpg,1000\n", "0 to 999"),
-        ("file,class_index\na.jpg,tenhc\n", "tench"),
-        ("file,class_index\nz.jpg,3\n", "none of the 3"),
-        ("", "columns"),
-    ]:
-        with pytest.raises(InputError, match=words):
-            truth(tmp_path, text)
-
-
 def test_accuracy_by_hand():
     classes = [("s0", "cat"), ("s1", "crane"), ("s2", "crane"), ("s3", "dog")]
     ranks = [(0, 0, 0), (0, 3, 1), (0, 3, 5), (1, 1, 0), (2, 3, 4)]  # truth, predicted, rank of the truth

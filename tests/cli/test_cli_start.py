@@ -15,9 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfcnn import cli, images
-from tfcnn.cli import models
-from tfcnn.errors import InputError
+from tfcnn import images
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -395,18 +393,12 @@ def test_a_trainer_resumes_refuses_and_finishes(probe, tmp_path):
     assert foreign.returncode == 2
 
 
-def test_classes_are_given_by_index_synset_or_name():
-    classes = models._imagenet()
-    assert cli.resolve_class("281, n02123159,Egyptian_cat", classes) == [281, 282, 285]
-    assert cli.resolve_class("goldfish", classes) == [1]
-    with pytest.raises(InputError, match=r"134.*517"):
-        cli.resolve_class("crane", classes)
-    with pytest.raises(InputError, match=r"goldfish.*list_classes"):
-        cli.resolve_class("goldfisch", classes)
-    with pytest.raises(InputError, match="0 to 999"):
-        cli.resolve_class("1000", classes)
-    with pytest.raises(InputError, match="several"):
-        cli.resolve_class("bear", classes)
+def test_labels_that_cannot_be_read_are_said_before_any_work(probe, photos, tmp_path):
+    (tmp_path / "names.txt").write_bytes("caf\u00e9\n".encode("cp1252"))
+    for name, words in [("missing.txt", "No such file"), ("names.txt", "not UTF-8")]:
+        done = probe(photos, f"--labels={tmp_path / name}", f"--output_dir={tmp_path / 'out'}")
+        assert done.returncode == 2 and words in one_line(done.err)
+        assert f"--labels={tmp_path / name}" in done.err and not (tmp_path / "out").exists()
 
 
 def test_a_broken_pipe_is_no_traceback(probe, photos, tmp_path):

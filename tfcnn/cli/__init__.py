@@ -8,9 +8,10 @@ An app is
         cli.start(main, batch_size=32)
 """
 
+from tfcnn.cli.classes import read_truth, resolve_class
 from tfcnn.cli.items import Item, Picture
-from tfcnn.cli.models import Net, resolve_class
+from tfcnn.cli.models import Net
 from tfcnn.cli.run import Run
 from tfcnn.cli.start import start
 
-__all__ = ["Item", "Net", "Picture", "Run", "resolve_class", "start"]
+__all__ = ["Item", "Net", "Picture", "Run", "read_truth", "resolve_class", "start"]

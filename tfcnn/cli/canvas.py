@@ -23,20 +23,3 @@ def fitted(image: np.ndarray, longer: int | None, resize: str | None) -> np.ndar
         return images.resize(image, longer, resize)[0]
     scale = longer / max(image.shape[:2])
     return images.resize(image, [max(1, round(side * scale)) for side in image.shape[:2]])[0]
-
-
-def numbers(text: str, flag: str, kind=float) -> list:
-    """The numbers of a flag's value, separated by commas.
-
-    Raises:
-        InputError: one is none, or not above 0.
-    """
-    from tfcnn.errors import InputError
-
-    try:
-        found = [kind(part) for part in text.split(",") if part.strip()]
-    except ValueError as error:
-        raise InputError(f"--{flag}={text} is not a list of numbers separated by commas") from error
-    if not all(number >= 0 for number in found):
-        raise InputError(f"--{flag}={text}: a number is below 0")
-    return found

@@ -7,42 +7,50 @@ import functools
 import json
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
 
 from tfcnn import files, images
+from tfcnn.cli.output import Output
 from tfcnn.errors import InputError
-
-if TYPE_CHECKING:
-    from tfcnn.cli.run import Run
 
 
 class Item:
     """One entry of results.json under way: a picture's, or a class's; as a context, InputError refuses it.
 
     Attributes:
-        name: what the person calls it. stem: a unique name for its files.
+        name: what the person calls it.
+        stem: a unique name for its files.
         entry: its fields; give it more.
         lines: text that index.html shows under its pictures.
+        link: a page of this item's own, relative to output_dir.
+        shown: its (caption, picture file) pairs for index.html.
+        finished: whether it is in the results, or refused.
     """
 
-    def __init__(self, run: Run, index: int, name: str, stem: str, entry: dict):
-        self._run, self._index = run, index
+    def __init__(self, output: Output, index: int, name: str, stem: str, entry: dict[str, Any]):
+        self._output, self._index = output, index
         self.name, self.stem, self.entry = name, stem, entry
         self.lines: list[str] = []
-        self.link = ""  # a page of this item's own, relative to output_dir
+        self.link = ""
         self.shown: list[tuple[str, bytes]] = []
         self.finished = False
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, trace):
-        if kind and issubclass(kind, InputError):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, InputError):
             self.refuse(str(error))
             return True
         return False
 
-    def save(self, image, kind: str = "", caption: str = "", main: bool = False) -> str:
+    def save(self, image: np.ndarray, kind: str = "", caption: str = "", main: bool = False) -> str:
         """Write a picture of this item, and show it in index.html.
 
         Args:
@@ -58,7 +66,7 @@ class Item:
             InputError: a value is not finite.
         """
         relative = f"{self.stem}_{kind}" if kind else self.stem
-        relative = self._run.save_picture(image, relative)
+        relative = self._output.save_picture(image, relative)
         self.show(image, caption or kind)
         if relative:
             if main:
@@ -66,44 +74,63 @@ class Item:
             self.entry.setdefault("files", []).append(relative)
         return relative
 
-    def show(self, image, caption: str = "") -> None:
+    def show(self, image: np.ndarray, caption: str = "") -> None:
         """Show a picture in index.html without a file of its own."""
-        self.shown += self._run.reduced(image, caption)
+        self.shown += self._output.reduced(image, caption)
 
     def refuse(self, why: str) -> None:
         """Leave this item out: it is listed under `refused`, and its files are removed."""
         for name in self.entry.pop("files", []):
-            (self._run.output_dir / name).unlink(missing_ok=True)
+            (self._output.output_dir / name).unlink(missing_ok=True)
         self.finished = True
-        self._run.refuse(self.name, why, self._index)
+        self._output.refuse(self.name, why, self._index)
 
     def finish(self) -> None:
         """Take the entry into the results; iterating on does this by itself."""
-        if not self.finished:
-            self.finished = True
-            self.entry = files.plain(self.entry)
-            try:
-                json.dumps(self.entry, allow_nan=False)
-            except ValueError:
-                self.refuse("non-finite")
-            else:
-                self._run.entries[self._index] = self
+        if self.finished:
+            return
+        self.finished = True
+        self.entry = files.plain(self.entry)
+        try:
+            json.dumps(self.entry, allow_nan=False)
+        except ValueError:
+            self.refuse("non-finite")
+        else:
+            self._output.entries[self._index] = self
 
 
 class Picture(Item):
-    """An input picture: `image` is uint8 [H, W, 3], `prepared` what `prepare` of `Run.batches` made of it."""
+    """An input picture.
 
-    def __init__(self, run: Run, index: int, source: images.Source, stem: str):
-        super().__init__(run, index, source.file, stem, {"file": source.file})
-        self.source, self.prepared = source, None
+    Attributes:
+        source: where it lies.
+        prepared: what `prepare` of `Run.batches` made of it.
+    """
+
+    def __init__(self, output: Output, index: int, source: images.Source, stem: str):
+        super().__init__(output, index, source.file, stem, {"file": source.file})
+        self.source = source
+        self.prepared: Any = None
 
     @functools.cached_property
-    def image(self):
-        image, notes = images.read_with_notes(self.source, self._run.flags.max_pixels)
+    def image(self) -> np.ndarray:
+        """The picture, uint8 [H, W, 3].
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        image, notes = images.read_with_notes(self.source, self._output.flags.max_pixels)
         self.entry |= {"width": image.shape[1], "height": image.shape[0]}
         if notes:
             self.entry["notes"] = notes
         return image
+
+    def load(self, prepare: Callable[[np.ndarray], Any] | None) -> None:
+        """Read the picture, and keep what `prepare` makes of it instead of its pixels."""
+        image = self.image
+        if prepare is not None:
+            self.prepared = prepare(image)
+            del self.image
 
     def let_go(self) -> None:
         """Free the pixels: the entries of a run live to its end."""
@@ -114,21 +141,16 @@ class Picture(Item):
 class Single(Item):
     """An Item outside any iteration: leaving its context takes it into the results."""
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
         handled = super().__exit__(kind, error, trace)
         if kind is None:
             self.finish()
         return handled
 
 
-def load(picture, prepare):
-    image = picture.image
-    if prepare is not None:
-        picture.prepared = prepare(image)
-        del picture.image
-
-
-def unique_stems(sources: list[images.Source]) -> list[str]:
+def unique_stems(sources: Sequence[images.Source]) -> list[str]:
     """A name for each source's files: its stem; where two have the same, its path without suffix."""
     forms = [
         [pathlib.PurePath(s.name).stem for s in sources],
@@ -136,11 +158,11 @@ def unique_stems(sources: list[images.Source]) -> list[str]:
         [os.path.splitext(s.file)[0] for s in sources],
         [s.file for s in sources],
     ]
-    chosen = []
+    chosen: dict[str, None] = {}
     counts = [collections.Counter(form) for form in forms]
     for index in range(len(sources)):
         level = next((n for n, form in enumerate(forms) if counts[n][form[index]] == 1), len(forms) - 1)
         parts = pathlib.PurePath(forms[level][index]).parts
         stem = "/".join(part for part in parts if part not in ("/", ".."))
-        chosen.append(stem if stem not in chosen else f"{stem}_{index}")
-    return chosen
+        chosen[stem if stem not in chosen else f"{stem}_{index}"] = None
+    return list(chosen)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pathlib
 
-from tfcnn import files
+from tfcnn.cli.classes import Class, read_labels
 from tfcnn.errors import InputError, unknown
 
 
@@ -22,7 +22,7 @@ class Net:
     name: str
     model: object
     size: int
-    classes: list[tuple[str, str]]
+    classes: list[Class]
 
 
 def load_net(
@@ -107,7 +107,7 @@ def _of_file(run, kind, wanted):
 def _names(flags, count):
     """The classes by --labels, else the release's card, else ImageNet's if there are 1000, else numbers."""
     if flags.labels:
-        return _labels(flags.labels, count)
+        return read_labels(flags.labels, count)
     names = _names_beside(flags.model) if flags.model else []
     if len(names) == count:
         return names
@@ -135,49 +135,3 @@ def card_of(source: str) -> dict:
         return json.loads(card.read_text())
     except (OSError, ValueError):
         return {}
-
-
-def _labels(path: str, count: int | None = None) -> list[tuple[str, str]]:
-    try:
-        return [("", name) for name in files.read_labels(path, count)]
-    except InputError as error:
-        raise InputError(f"--labels={error}") from error
-
-
-def resolve_class(spec: str, classes: list[tuple[str, str]]) -> list[int]:
-    """The indices that --class names: by 0-based index, synset or name, several by commas.
-
-    Args:
-        spec: what the person wrote.
-        classes: (synset, label) of each class.
-
-    Raises:
-        InputError: a name that no class has (with the nearest three), or that several have (all listed).
-    """
-    found = []
-    for part in filter(None, (p.strip() for p in spec.split(","))):
-        if part.isdigit():
-            if int(part) >= len(classes):
-                raise InputError(f"class {part} is not there: the net has classes 0 to {len(classes) - 1}")
-            found.append(int(part))
-            continue
-        wanted = _folded(part)
-        exact = [i for i, (synset, label) in enumerate(classes) if wanted in (synset, _folded(label))]
-        if len(exact) > 1:
-            several = ", ".join(f"{i} ({classes[i][0] or classes[i][1]})" for i in exact)
-            raise InputError(f"class {part!r} is several: {several}; give the index or the synset")
-        if not exact:
-            words = [i for i, (_, label) in enumerate(classes) if wanted in _folded(label).split()]
-            if len(words) == 1:
-                exact = words
-            elif words:
-                several = ", ".join(f"{i} {classes[i][1]}" for i in words)
-                raise InputError(f"class {part!r} is several: {several}; give the index or the whole name")
-            else:
-                raise unknown("class", part, [label for _, label in classes], "--list_classes lists all")
-        found += exact
-    return found
-
-
-def _folded(name):
-    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())

@@ -1,9 +1,22 @@
-"""What a run says where the disk fails."""
+"""What a run writes: its files, whole or not at all, its messages, and one line where the disk fails."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from tfcnn import files, images, report
+from tfcnn.errors import InputError
+
+RESULTS, FLAGS_FILE, PAGE = "results.json", "flags.txt", "index.html"
 
 
 class OutputError(Exception):
@@ -11,7 +24,7 @@ class OutputError(Exception):
 
 
 @contextlib.contextmanager
-def guarded(folder):
+def guarded(folder: pathlib.Path) -> Iterator[None]:
     """Turn a full disk or a vanished folder into OutputError."""
     try:
         yield
@@ -19,3 +32,130 @@ def guarded(folder):
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(f"the disk of {folder} is full; the finished files are whole") from error
         raise OutputError(f"{folder} cannot be written any more: {error.strerror or error}") from error
+
+
+class Output:
+    """The folder of a run, and its standard error.
+
+    Attributes:
+        app: the app's name.
+        flags: its flags, parsed.
+        output_dir: made at the first file.
+        entries: what results.json lists under `images`: {place in the list: its Item}.
+        refused: what it lists under `refused`: {place in the list: {"file", "why"}}.
+        resume: of a trainer: output_dir holds an unfinished run of the same command, so go on from its
+            checkpoint; where it is False, what output_dir holds is to be replaced.
+        begun: whether the work has begun: the command is right, and from here on a failure is status 1, not 2.
+    """
+
+    def __init__(self, app: str, values: flags.FlagValues):
+        self.app, self.flags = app, values
+        self.output_dir = pathlib.Path(values.output_dir)
+        self.entries: dict[int, Any] = {}
+        self.refused: dict[int, dict[str, str]] = {}
+        self.resume = self.begun = False
+        self._held: list[str] = []
+        self._shown = 0
+        self._made_dir = False
+
+    # ------------------------------------------------------------------------------------- messages
+
+    def say(self, line: str) -> None:
+        """A line on standard error for the person, not with --quiet; held back until the work begins.
+
+        So a command that is wrong is answered by its error alone.
+        """
+        if not self.begun:
+            self._held.append(line)
+        elif not self.flags.quiet:
+            print(f"{self.app}: {line}", file=sys.stderr, flush=True)
+
+    def begin(self) -> None:
+        """Say that the command is right and work begins."""
+        if not self.begun:
+            self.begun = True
+            for line in self._held:
+                self.say(line)
+
+    def refuse(self, name: str, why: str, index: int | None = None) -> None:
+        """List an input under `refused` and name it on standard error; the run's status becomes 1."""
+        self.refused[len(self.refused) + 10**9 if index is None else index] = {"file": name, "why": why}
+        line = why if why.startswith(name) else f"{name}: {why}"
+        print(f"{self.app}: refused {line}", file=sys.stderr, flush=True)
+
+    # ------------------------------------------------------------------------------------- files
+
+    def check_output_dir(self) -> None:
+        """See that output_dir can be written, and leave no trace.
+
+        Raises:
+            InputError: it cannot, or --overwrite=false and it holds results.
+        """
+        made = []
+        try:
+            for folder in reversed([self.output_dir, *self.output_dir.parents]):
+                if not folder.is_dir():
+                    folder.mkdir(exist_ok=True)
+                    made.append(folder)
+            probe = files.beside(self.output_dir / RESULTS)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(f"--output_dir={self.output_dir} cannot be written: {error.strerror}") from error
+        finally:
+            for folder in reversed(made):
+                with contextlib.suppress(OSError):  # another run may have written there by now
+                    folder.rmdir()
+        if not self.flags.overwrite and not self.resume and (self.output_dir / RESULTS).exists():
+            raise InputError(f"{self.output_dir} holds a {RESULTS}, and --overwrite=false")
+
+    def place(self, relative: str | os.PathLike) -> pathlib.Path:
+        """Where in output_dir a file goes; its folder is made."""
+        self.begin()
+        path = self.output_dir / relative
+        if self._made_dir and not self.output_dir.is_dir():
+            raise OutputError(f"{self.output_dir} is gone: it was removed while the run was writing to it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._made_dir = True
+        return path
+
+    def save_bytes(self, data: bytes, relative: str) -> str:
+        """Write a file to output_dir; its path relative to it.
+
+        Raises:
+            OutputError: the disk is full or output_dir is gone.
+        """
+        with guarded(self.output_dir):
+            files.write_bytes(self.place(relative), data)
+        return relative
+
+    def save_json(self, obj: object, relative: str) -> str:
+        """Write JSON to output_dir, as `files.to_json` makes it; see `save_bytes`."""
+        return self.save_bytes((files.to_json(obj) + "\n").encode(), relative)
+
+    def save_picture(self, image: np.ndarray, relative: str) -> str:
+        """Write a picture to output_dir, unless --save_images=false.
+
+        Args:
+            image: as `images.write` takes it.
+            relative: its path in output_dir; one without a suffix gets that of --image_format.
+
+        Returns:
+            The path relative to output_dir; "" with --save_images=false.
+
+        Raises:
+            InputError: a value is not finite.
+        """
+        suffix = pathlib.PurePath(relative).suffix
+        if suffix.lower() not in (".png", ".jpg", ".jpeg"):
+            suffix = f".{getattr(self.flags, 'image_format', 'png')}"
+            relative += suffix
+        data = images.encode(image, suffix)
+        return self.save_bytes(data, relative) if self.flags.save_images else ""
+
+    def reduced(self, image: np.ndarray, caption: str) -> list[tuple[str, bytes]]:
+        """[(caption, JPEG)] for index.html, or [] when it shows enough already."""
+        self._shown += 1
+        if self._shown > report.MOST_PICTURES or not self.flags.save_images:
+            return []
+        return [(caption, report.reduced(image))]

@@ -6,82 +6,67 @@ import collections
 import concurrent.futures
 import contextlib
 import functools
-import os
-import pathlib
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 from absl import flags
 
-from tfcnn import files, images, report, runtime
-from tfcnn.cli import models, usage
-from tfcnn.cli.items import Item, Picture, Single, load, unique_stems
-from tfcnn.cli.output import OutputError, guarded
+from tfcnn import images, report, runtime
+from tfcnn.cli import lists, models, usage
+from tfcnn.cli.classes import resolve_class
+from tfcnn.cli.items import Item, Picture, Single, unique_stems
+from tfcnn.cli.output import FLAGS_FILE, PAGE, RESULTS, Output
 from tfcnn.cli.progress import Progress
-from tfcnn.errors import InputError
 from tfcnn.version import __version__
 
-RESULTS, FLAGS_FILE, PAGE = "results.json", "flags.txt", "index.html"
 
-
-class Run:
-    """What `common.start` hands to an app's main.
+class Run(Output):
+    """What `cli.start` hands to an app's main: all of `Output`, and below.
 
     Attributes:
-        app: its name. flags: its flags, parsed. output_dir: a Path; made at the first file.
-        metrics: figures of the whole run for results.json; results: more fields beside `metrics`.
-        resume: a trainer's: output_dir holds an unfinished run of the same command, so go on from its
-            checkpoint; where it is False, what output_dir holds is to be replaced.
-        stop: a trainer's: true once a signal asks it to stop; see `runtime.Interrupted`.
+        trainer: whether the app trains.
+        flag_names: the flags that the app has.
+        threads: for reading.
+        metrics: figures of the whole run for results.json.
+        results: more fields of results.json beside `metrics`.
+        net: the net's name for results.json.
+        stop: of a trainer: true once a signal asks it to stop; see `runtime.Interrupted`.
+        rate: of the last iteration over pictures, in images a second.
     """
 
-    def __init__(self, app: str, values: flags.FlagValues, trainer: bool = False):
-        self.app, self.flags, self.trainer = app, values, trainer
-        self.flag_names = usage.names(values)
-        self.output_dir = pathlib.Path(values.output_dir)
-        self.threads = values.threads or runtime.cores()
-        self.entries: dict[int, Item] = {}
-        self.refused: dict[int, dict] = {}
-        self.metrics: dict = {}
-        self.results: dict = {}
+    def __init__(self, app: str, flag_values: flags.FlagValues, trainer: bool = False):
+        super().__init__(app, flag_values)
+        self.trainer = trainer
+        self.flag_names = usage.names(flag_values)
+        self.threads = flag_values.threads or runtime.cores()
+        self.metrics: dict[str, Any] = {}
+        self.results: dict[str, Any] = {}
         self.net: str | None = None
-        self.resume, self.stop = False, runtime.Stop()
-        self.begun = False
-        self.rate: float | None = None  # of the last iteration over pictures, in images a second
-        self._began_at, self._shown = time.monotonic(), 0
+        self.stop = runtime.Stop()
+        self.rate: float | None = None
+        self._began_at = time.monotonic()
         self._progress: list[Progress] = []
         self._table: tuple = ()
-        self._held: list[str] = []
         self._sheets: list[report.Entry] = []
-        self._made_dir = False
 
     # ------------------------------------------------------------------------------------- in
 
     @functools.cached_property
     def runtime(self) -> runtime.Runtime:
         """TensorFlow, set up as the flags say; the first use starts it."""
-        values = self.flags
+        wanted = self.flags
         begun = runtime.start(
-            values.device,
-            values.precision,
-            values.threads,
-            values.seed,
-            values.verbosity,
-            values.deterministic,
+            wanted.device,
+            wanted.precision,
+            wanted.threads,
+            wanted.seed,
+            wanted.verbosity,
+            wanted.deterministic,
         )
         self.say(begun.note)
         return begun
-
-    def say(self, line: str) -> None:
-        """A line on standard error for the person, not with --quiet; held back until the work begins.
-
-        So a command that is wrong is answered by its error alone.
-        """
-        if not self.begun:
-            self._held.append(line)
-        elif not self.flags.quiet:
-            print(f"{self.app}: {line}", file=sys.stderr, flush=True)
 
     def sources(self) -> list[images.Source]:
         """The pictures that the command names, --limit of them; packaged photographs where it names none."""
@@ -89,18 +74,16 @@ class Run:
 
     @functools.cached_property
     def _sources(self):
-        specs = []
-        for spec in self.flags.images:
-            specs += [spec] if os.path.lexists(spec) else [part for part in spec.split(",") if part]
+        specs = [path for spec in self.flags.images for path in lists.paths(spec)]
         return images.find(specs) if specs else images.packaged()
 
-    def load_net(self, kind: str = "classifier", **options) -> models.Net:
+    def load_net(self, kind: str = "classifier", **options: Any) -> models.Net:
         """The net that --net, --weights, --model and --labels name; see `models.load_net`."""
         return models.load_net(self, kind, **options)
 
     def classes(self, net: models.Net) -> list[int]:
         """The indices that the app's flag --class names; [] where it is not given."""
-        return models.resolve_class(self.flags["class"].value or "", net.classes)
+        return resolve_class(self.flags["class"].value or "", net.classes, self.say)
 
     def pictures(self) -> Iterator[Picture]:
         """The input pictures one by one, read ahead; those that cannot be read are refused.
@@ -110,7 +93,9 @@ class Run:
         for batch in self.batches(1):
             yield from batch
 
-    def batches(self, size: int, prepare: Callable | None = None) -> Iterator[list[Picture]]:
+    def batches(
+        self, size: int, prepare: Callable[[np.ndarray], Any] | None = None
+    ) -> Iterator[list[Picture]]:
         """The input pictures in lists of up to `size`, read ahead in --threads threads.
 
         Args:
@@ -128,7 +113,7 @@ class Run:
             while waiting or ahead:
                 while waiting and len(ahead) < max(2 * size, self.threads):
                     picture = waiting.popleft()
-                    ahead.append((picture, pool.submit(load, picture, prepare)))
+                    ahead.append((picture, pool.submit(picture.load, prepare)))
                 picture, loaded = ahead.popleft()
                 with picture:
                     loaded.result()
@@ -146,7 +131,7 @@ class Run:
                     self.rate = round(progress.rate, 2)
                     batch = []
 
-    def item(self, name: str, stem: str | None = None, **fields) -> Item:
+    def item(self, name: str, stem: str | None = None, **fields: Any) -> Item:
         """An entry that is no picture's, e.g. a class's; use it as a context, then it is in the results."""
         self.begin()
         return Single(self, len(self.entries) + len(self.refused), name, stem or name, fields)
@@ -155,9 +140,7 @@ class Run:
         """Say that the command is right and work begins: from here on a failure is status 1, not 2."""
         if self.begun:
             return
-        self.begun = True
-        for line in self._held:
-            self.say(line)
+        super().begin()
         if self.trainer:  # a killed run's flags say whose it is, and no older result speaks for it
             (self.output_dir / RESULTS).unlink(missing_ok=True)
             self.write_flags()
@@ -169,96 +152,28 @@ class Run:
 
     # ------------------------------------------------------------------------------------- out
 
-    def check_output_dir(self) -> None:
-        """See that output_dir can be written, and leave no trace.
-
-        Raises:
-            InputError: it cannot, or --overwrite=false and it holds results.
-        """
-        made = []
-        try:
-            for folder in reversed([self.output_dir, *self.output_dir.parents]):
-                if not folder.is_dir():
-                    folder.mkdir(exist_ok=True)
-                    made.append(folder)
-            probe = self.output_dir / f".{os.getpid()}.part"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise InputError(f"--output_dir={self.output_dir} cannot be written: {error.strerror}") from error
-        finally:
-            for folder in reversed(made):
-                with contextlib.suppress(OSError):  # another run may have written there by now
-                    folder.rmdir()
-        if not self.flags.overwrite and not self.resume and (self.output_dir / RESULTS).exists():
-            raise InputError(f"{self.output_dir} holds a {RESULTS}, and --overwrite=false")
-
-    def place(self, relative: str) -> pathlib.Path:
-        """Where in output_dir a file goes; its folder is made."""
-        self.begin()
-        path = self.output_dir / relative
-        if self._made_dir and not self.output_dir.is_dir():
-            raise OutputError(f"{self.output_dir} is gone: it was removed while the run was writing to it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._made_dir = True
-        return path
-
-    def save_picture(self, image, relative: str) -> str:
-        """Write a picture to output_dir; a name without suffix gets that of --image_format."""
-        suffix = pathlib.PurePath(relative).suffix
-        if suffix.lower() not in (".png", ".jpg", ".jpeg"):
-            suffix = f".{getattr(self.flags, 'image_format', 'png')}"
-            relative += suffix
-        data = images.encode(image, suffix)
-        if not self.flags.save_images:
-            return ""
-        with guarded(self.output_dir):
-            files.write_bytes(self.place(relative), data)
-        return relative
-
-    def sheet(self, image, relative: str, title: str) -> str:
+    def sheet(self, image: np.ndarray, relative: str, title: str) -> str:
         """Write a picture of the whole run, as `save_picture`; index.html shows it first, at its own size."""
         relative = self.save_picture(image, relative)
         if relative:
-            self._sheets.append(report.Entry(title, [(relative, (self.output_dir / relative).read_bytes())]))
+            self._sheets.append(report.Entry(title, [(relative, report.reduced(image, report.SHEET_SIDE))]))
             self.results.setdefault("files", []).append(relative)
         return relative
 
-    def save_json(self, obj, relative: str) -> str:
-        """Write JSON to output_dir: numbers that are not finite become null, NumPy's become plain."""
-        with guarded(self.output_dir):
-            files.write_text(self.place(relative), files.to_json(obj) + "\n")
-        return relative
-
-    def reduced(self, image, caption: str) -> list[tuple[str, bytes]]:
-        """[(caption, JPEG)] for index.html, or [] when it shows enough already."""
-        self._shown += 1
-        if self._shown > report.MOST_PICTURES or not self.flags.save_images:
-            return []
-        return [(caption, report.reduced(image))]
-
-    def refuse(self, name: str, why: str, index: int | None = None) -> None:
-        """List an input under `refused` and name it on standard error; the run's status becomes 1."""
-        self.refused[len(self.refused) + 10**9 if index is None else index] = {"file": name, "why": why}
-        line = why if why.startswith(name) else f"{name}: {why}"
-        print(f"{self.app}: refused {line}", file=sys.stderr, flush=True)
-
-    def add(self, entry: dict) -> None:
+    def add(self, entry: dict[str, Any]) -> None:
         """Add an entry that no picture or item carries."""
         self.begin()
         item = Item(self, len(self.entries) + len(self.refused), str(entry.get("file", "")), "", entry)
         item.finish()
 
-    def table(self, columns: list[str], rows: list[list]) -> None:
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """What to print at the end; of more than 20 rows the first 20."""
         self._table = (columns, rows)
 
     def write_flags(self) -> None:
         """Write the flagfile that repeats the run; a trainer's is there from the first step on."""
         lines = [f"# tfcnn {self.app} {__version__}", *usage.as_lines(self.flags, self.flag_names)]
-        with guarded(self.output_dir):
-            data = ("\n".join(lines) + "\n").encode(errors="surrogateescape")
-            files.write_bytes(self.place(FLAGS_FILE), data)
+        self.save_bytes(("\n".join(lines) + "\n").encode(errors="surrogateescape"), FLAGS_FILE)
 
     def finish(self, finished: bool = True) -> None:
         """Write flags.txt, results.json and index.html, print the table and where the files lie."""
@@ -290,8 +205,7 @@ class Run:
             lines=[f"{file['file']} was refused: {file['why']}" for file in results["refused"]],
             more=self._shown - sum(len(item.shown) for item in entries) if self.flags.save_images else 0,
         )
-        with guarded(self.output_dir):
-            files.write_bytes(self.place(PAGE), page)
+        self.save_bytes(page, PAGE)
         for line in self._table_lines():
             print(line)
         done = f"{len(entries)} done, {len(self.refused)} refused; " if entries or self.refused else ""

@@ -15,9 +15,10 @@ from absl import flags
 
 from tfcnn import runtime
 from tfcnn.cli import usage
+from tfcnn.cli.classes import read_labels
 from tfcnn.cli.flags import GROUPS, PICTURES, TRAINERS
-from tfcnn.cli.output import OutputError
-from tfcnn.cli.run import FLAGS_FILE, RESULTS, Run
+from tfcnn.cli.output import FLAGS_FILE, RESULTS, OutputError
+from tfcnn.cli.run import Run
 from tfcnn.errors import InputError
 from tfcnn.version import __version__
 
@@ -94,6 +95,8 @@ def _guard(run, main, pictures, trainer):
         if FLAGS.list_nets or FLAGS.list_layers or FLAGS.list_classes:
             _list(run)
             return 0
+        if FLAGS.labels:
+            read_labels(FLAGS.labels)  # a file that cannot be used is said before any net is loaded
         if pictures:
             run.sources()
         if trainer:
