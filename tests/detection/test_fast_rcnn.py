@@ -1,5 +1,6 @@
-"""The region head: what is drawn, what is said of it, losses and outputs."""
+"""The region head: pooling, scores and boxes."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,98 +8,6 @@ import tensorflow as tf
 from tfcnn.detection import fast_rcnn
 
 SEED = tf.constant([3, 4])
-
-
-def drawn(proposals, boxes, labels, **options):
-    regions, columns, matched = fast_rcnn.sample_regions(
-        tf.constant([proposals], tf.float32),
-        tf.constant([boxes], tf.float32),
-        tf.constant([labels]),
-        SEED,
-        **options,
-    )
-    return regions[0].numpy(), columns[0].numpy(), matched[0].numpy()
-
-
-def test_regions_are_named_after_their_best_box_with_background_first():
-    boxes = [[0, 0, 10, 10], [20, 20, 40, 40], [0, 0, 0, 0]]
-    proposals = [[0, 0, 10, 9], [20, 20, 40, 32], [20, 20, 24, 40], [60, 60, 70, 70], [0, 0, 0, 0]]
-    regions, columns, matched = drawn(
-        proposals, boxes, [4, 0, -1], count=8, positive_share=0.5, add_truth=False
-    )
-    named = {tuple(r): int(c) for r, c in zip(regions, columns, strict=True) if c >= 0}
-    assert named[(0, 0, 10, 9)] == 5  # class 4 is column 5
-    assert named[(20, 20, 40, 32)] == 1  # class 0 is column 1, IoU 0.6
-    assert named[(20, 20, 24, 40)] == 0  # IoU 0.2: background
-    assert (60, 60, 70, 70) not in named  # below the lower bound of 0.1
-    assert (0, 0, 0, 0) not in named  # padding
-    place = [tuple(r) for r in regions].index((20, 20, 40, 32))
-    assert matched[place].tolist() == [20, 20, 40, 40]
-
-
-def test_the_lower_bound_of_background_is_an_option():
-    _, columns, _ = drawn(
-        [[60, 60, 70, 70]], [[0, 0, 10, 10]], [2], count=4, negative=(0.0, 0.5), add_truth=False
-    )
-    assert columns.tolist() == [0, -1, -1, -1]
-
-
-def test_true_boxes_join_the_proposals():
-    regions, columns, _ = drawn([[60, 60, 70, 70]], [[0, 0, 10, 10]], [2], count=4, positive_share=0.5)
-    assert (columns == 3).sum() == 1
-    assert regions[columns == 3].tolist() == [[0, 0, 10, 10]]
-
-
-def test_a_quarter_is_foreground_at_most():
-    proposals = [[0, 0, 10, 10 + 0.1 * i] for i in range(30)] + [[0, 0, 10, 30 + i] for i in range(30)]
-    _, columns, _ = drawn(proposals, [[0, 0, 10, 10]], [0], count=32)
-    assert (columns == 1).sum() == 8 and (columns == 0).sum() == 24
-
-
-def test_without_objects_only_background_and_a_box_loss_of_zero():
-    regions, columns, matched = fast_rcnn.sample_regions(
-        tf.constant([[[0.0, 0, 9, 9], [5, 5, 30, 30]]]),
-        tf.zeros((1, 3, 4)),
-        -tf.ones((1, 3), tf.int32),
-        SEED,
-        count=4,
-        negative=(0.0, 0.5),
-    )
-    assert sorted(columns[0].numpy()) == [-1, -1, 0, 0]
-    logits, deltas = tf.random.stateless_normal((1, 4, 6), SEED), tf.random.stateless_normal((1, 4, 20), SEED)
-    name, box = fast_rcnn.region_losses(logits, deltas, regions, columns, matched)
-    assert box.numpy().tolist() == [0.0] and name.numpy()[0] > 0 and np.isfinite(name.numpy()).all()
-
-
-def losses(hardest=0, classes=2, agnostic=True):
-    logits = np.zeros((1, 4, classes + 1), np.float32)
-    logits[0, 1, 0] = 10.0  # sure of background where the truth is class 1: the hardest
-    regions = tf.constant([[[0.0, 0, 10, 10]] * 4])
-    columns = tf.constant([[1, 2, 0, -1]])
-    matched = tf.constant([[[0.0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 0, 0], [0, 0, 0, 0]]])
-    deltas = tf.zeros((1, 4, 4 if agnostic else 4 * classes))
-    return fast_rcnn.region_losses(tf.constant(logits), deltas, regions, columns, matched, hardest=hardest)
-
-
-@pytest.mark.parametrize("agnostic", [True, False])
-def test_losses_by_hand(agnostic):
-    name, box = losses(agnostic=agnostic)
-    hard = np.log(np.exp(10) + 2)
-    assert name.numpy()[0] == pytest.approx((2 * np.log(3) + hard) / 3, rel=1e-5)
-    # The second box lies a tenth of a width aside: 0.1 / 0.1 = 1, smooth L1 of 1 is 0.5; three regions count.
-    assert box.numpy()[0] == pytest.approx(0.5 / 3, rel=1e-5)
-
-
-def test_only_the_hardest_regions_count():
-    name, box = losses(hardest=1)
-    assert name.numpy()[0] == pytest.approx(np.log(np.exp(10) + 2), rel=1e-5)
-    assert box.numpy()[0] == pytest.approx(0.5, rel=1e-5)
-
-
-def test_each_region_takes_the_deltas_of_its_class():
-    deltas = tf.reshape(tf.range(24.0), (1, 2, 12))
-    own = fast_rcnn.of_class(deltas, tf.constant([[2, 0]]))
-    assert own.numpy().tolist() == [[[8, 9, 10, 11], [12, 13, 14, 15]]]
 
 
 def test_scores_leave_out_background_and_padding():
@@ -139,3 +48,33 @@ def test_gradients_reach_the_maps(method):
         y = fast_rcnn.RegionPool((16,), method=method)([tf.constant([[[8.0, 8, 100, 90]]]), x])
     assert y.shape[1:] == (7, 7, 2 if method == "position" else 98)
     assert np.abs(tape.gradient(y, x)).sum() > 0
+
+
+def test_boxes_are_decoded_by_the_means_and_deviations_of_their_class():
+    means, stds = [[0.0] * 4, [0.5, 0, 0, 0]], [[0.1, 0.1, 0.2, 0.2], [1.0, 1, 1, 1]]
+    deltas = tf.constant([[[1.0, 0, 0, 0, 1, 0, 0, 0]]])
+    regions = tf.constant([[[10.0, 10, 20, 20]]])
+    _, boxes = fast_rcnn.decode_regions(tf.zeros((1, 1, 3)), deltas, regions, 99, 99, means, stds)
+    np.testing.assert_allclose(boxes[0, 0], [[11, 10, 21, 20], [25, 10, 35, 20]], rtol=1e-6)
+    layer = fast_rcnn.DetectionOutput(means=means, stds=stds, score_threshold=0.0)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    image = tf.zeros((1, 99, 99, 3))
+    found = again([tf.constant([[0.0, 1, 2]]), deltas[0], regions, image])
+    np.testing.assert_allclose(found["boxes"][0, :2], [[25, 10, 35, 20], [11, 10, 21, 20]], rtol=1e-6)
+
+
+def test_vggs_dense_layers_come_from_its_classifier():
+    classifier = keras.Sequential(
+        [keras.Input((2, 2, 3)), keras.layers.Flatten(), *(keras.layers.Dense(n) for n in (8, 8, 5))]
+    )
+    pooled = keras.Input((2, 2, 3))
+    head = keras.Model(pooled, fast_rcnn.dense_head(pooled, units=8))
+    assert fast_rcnn.copy_dense(classifier, head) == ["region_fc6", "region_fc7"]
+    x = tf.random.stateless_normal((3, 2, 2, 3), SEED)
+    first = tf.nn.relu(classifier.layers[1](classifier.layers[0](x)))
+    np.testing.assert_allclose(head(x), tf.nn.relu(classifier.layers[2](first)), rtol=1e-5, atol=1e-6)
+    other = keras.Model(pooled, fast_rcnn.dense_head(pooled, units=4))
+    before = other.get_weights()
+    assert fast_rcnn.copy_dense(classifier, other) == []
+    for a, b in zip(before, other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -24,6 +24,26 @@ def test_anchors_lie_round_the_middles_of_the_cells(grid):
     np.testing.assert_allclose(boxes[5], [32, 16, 48, 32])
 
 
+def test_rounded_anchors_are_the_authors():
+    grid = rpn.AnchorGrid(((128.0, 256.0, 512.0),), (0.5, 1.0, 2.0), (16,), rounded=True)
+    sides = [
+        (184, 96),
+        (368, 192),
+        (736, 384),
+        (128, 128),
+        (256, 256),
+        (512, 512),
+        (88, 176),
+        (176, 352),
+        (352, 704),
+    ]
+    boxes = grid.boxes([(2, 3)]).numpy()
+    assert grid.per_location == 9 and boxes.shape == (54, 4)
+    np.testing.assert_array_equal(boxes[:9, 2:] - boxes[:9, :2], sides)
+    np.testing.assert_array_equal(boxes[0], [-84, -40, 100, 56])
+    np.testing.assert_array_equal(boxes[9:18] - boxes[:9], [[16, 0, 16, 0]] * 9)
+
+
 def test_several_maps_follow_one_another():
     grid = rpn.AnchorGrid(((8.0,), (16.0,)), (1.0,), (8, 16))
     boxes = grid.boxes([(2, 2), (1, 1)]).numpy()
@@ -55,7 +75,7 @@ def test_targets_on_a_three_by_three_grid(grid):
     assert not deltas[0][label[0] != 1].any()
 
 
-def test_an_anchor_between_the_thresholds_is_not_asked(grid):
+def test_an_anchor_between_the_thresholds_is_not_sampled(grid):
     # IoU 0.6 with the middle anchor; a second box takes "the best of a box" away from nobody.
     box = [16, 16, 32, 16 + 16 * 0.6]
     found, *_ = targets(grid, [[box, [16, 16, 32, 32]]], [[0, 0]])
@@ -77,6 +97,27 @@ def test_anchors_that_cross_the_edge_are_left_out():
     assert every[0, 0] == 1 and every[0, 8] == 0
 
 
+def test_anchors_inside_a_crowd_or_a_difficult_object_are_not_background(grid):
+    boxes, labels = [[[0, 0, 16, 16], [12, 16, 48, 48]]], [[0, 0]]
+    every, *_ = targets(grid, boxes, labels)
+    assert every.tolist() == [[1, 0, 0, 0, 1, 1, 0, 1, 1]]  # the best four of the large box, 256 / 1152
+    found, *_ = targets(grid, boxes, labels, ignore=tf.constant([[False, True]]))
+    assert found.tolist() == [[1, 0, 0, 0, -1, -1, 0, -1, -1]]  # a quarter of those at its left is inside
+    found, *_ = targets(grid, boxes, labels, ignore=tf.constant([[False, True]]), ignore_overlap=0.2)
+    assert found.tolist() == [[1, 0, 0, -1, -1, -1, -1, -1, -1]]
+    found, *_ = targets(grid, boxes, labels, ignore=tf.constant([[False, True]]), ignore_overlap=1.0)
+    assert found.tolist() == [[1, 0, 0, 0, 0, 0, 0, 0, 0]]
+
+
+def test_no_column_of_boxes_at_all_is_only_negatives(grid):
+    anchors = grid.boxes([(3, 3)])
+    empty, none = tf.zeros((2, 0, 4)), tf.zeros((2, 0), tf.int32)
+    index, label, deltas = rpn.rpn_targets(
+        anchors, empty, none, 48, 48, SEED, count=12, ignore=tf.zeros((2, 0), bool)
+    )
+    assert (np.sort(label, axis=1) == [-1] * 3 + [0] * 9).all() and not deltas.numpy().any()
+
+
 def test_half_of_the_drawn_anchors_are_positive_where_there_are_so_many():
     grid = rpn.AnchorGrid(((16.0,),), (1.0,), (16,))
     anchors = grid.boxes([(10, 10)])
@@ -90,9 +131,9 @@ def test_without_objects_everything_is_negative_and_the_box_loss_is_zero(grid):
     drawn = rpn.rpn_targets(anchors, tf.zeros((2, 4, 4)), -tf.ones((2, 4), tf.int32), 48, 48, SEED, count=8)
     assert (drawn[1].numpy() == 0).all()
     objectness, deltas = tf.random.stateless_normal((2, 9), SEED), tf.random.stateless_normal((2, 9, 4), SEED)
-    name, box = rpn.rpn_losses(objectness, deltas, *drawn)
+    classes, box = rpn.rpn_losses(objectness, deltas, *drawn)
     assert box.numpy().tolist() == [0.0, 0.0]
-    assert (name.numpy() > 0).all()
+    assert (classes.numpy() > 0).all()
 
 
 def test_padded_boxes_change_nothing(grid):
@@ -117,8 +158,8 @@ def test_losses_by_hand():
     deltas = tf.constant([[[0.5, 0, 0, 0], [0, 0, 0, 0], [9, 9, 9, 9]]], tf.float32)
     index, label = tf.constant([[0, 1, 0]]), tf.constant([[1, 0, -1]])
     target = tf.zeros((1, 3, 4))
-    name, box = rpn.rpn_losses(objectness, deltas, index, label, target)
-    assert name.numpy()[0] == pytest.approx((np.log(2) + np.log(4)) / 2, rel=1e-5)
+    classes, box = rpn.rpn_losses(objectness, deltas, index, label, target)
+    assert classes.numpy()[0] == pytest.approx((np.log(2) + np.log(4)) / 2, rel=1e-5)
     # Sigma 3: 0.5 is beyond 1/9, so 0.5 - 1/18, over the two that were drawn.
     assert box.numpy()[0] == pytest.approx((0.5 - 1 / 18) / 2, rel=1e-5)
 
@@ -141,12 +182,47 @@ def test_proposals_are_sorted_clipped_suppressed_and_padded():
     boxes, kept = rpn.propose(scores, tf.zeros((1, 4, 4)), anchors, 40, 50, count=5, before_nms=4)
     # The fourth is smaller than 2 px; the first is suppressed by the second; the third is cut at the edge.
     np.testing.assert_allclose(boxes[0, :2], [[1, 0, 21, 20], [30, 30, 50, 40]], atol=1e-5)
-    assert kept[0, :2].numpy().tolist() == [2.0, 0.5]
+    assert kept[0].numpy().tolist() == [2.0, 0.5, -np.inf, -np.inf, -np.inf]
     assert not boxes[0, 2:].numpy().any()
 
 
+def test_padding_of_proposals_comes_after_every_real_one():
+    anchors = tf.constant([[0.0, 0, 20, 20], [30, 30, 60, 60]])
+    few = rpn.propose(tf.constant([[-5.0, -7]]), tf.zeros((1, 2, 4)), anchors, 90, 90, count=3, before_nms=2)
+    boxes, scores = (tf.concat([a, a], axis=1) for a in few)  # two views of the picture, put together
+    best = tf.gather(boxes, tf.argsort(scores, direction="DESCENDING"), batch_dims=1)[0, :4]
+    assert (best.numpy()[:, 2] > 0).all()
+
+
+def test_proposals_are_clipped_and_sized_by_their_own_picture():
+    anchors = tf.constant([[0.0, 0, 20, 20], [30, 30, 60, 60], [2, 2, 15, 15]])
+    height, width, least = (
+        tf.constant([[90.0], [40]]),
+        tf.constant([[90.0], [50]]),
+        tf.constant([[13.0], [14]]),
+    )
+    scores = tf.constant([[3.0, 2, 1]] * 2)
+    options = {"count": 3, "before_nms": 3, "min_size": least}
+    boxes, kept = rpn.propose(scores, tf.zeros((2, 3, 4)), anchors, height, width, **options)
+    np.testing.assert_allclose(boxes[0], anchors, atol=1e-4)
+    np.testing.assert_allclose(
+        boxes[1], [[0, 0, 20, 20], [0, 0, 0, 0], [0, 0, 0, 0]], atol=1e-4
+    )  # 10 px are left
+    assert kept[1].numpy().tolist() == [3.0, -np.inf, -np.inf]
+
+
+def test_the_least_side_of_a_proposal_follows_the_scale_of_its_picture():
+    layer = rpn.Proposals(((32.0,),), (1.0,), (16,))
+    assert layer.least_side(1.6) == 2.0  # pixels of the net's picture, whatever the file's
+    layer = rpn.Proposals(((32.0,),), (1.0,), (16,), min_file_size=16.0)
+    np.testing.assert_allclose(layer.least_side(tf.constant([1.6, 0.1])), [25.6, 2.0])
+
+
 def test_a_layer_of_proposals_comes_back_from_its_config():
-    layer = rpn.Proposals(((24.0, 48.0),), (0.5, 1.0), (16,), count=7, before_nms=50, nms_threshold=0.6)
+    options = {"rounded": True, "min_size": 3.0, "min_file_size": 16.0}
+    layer = rpn.Proposals(
+        ((24.0, 48.0),), (0.5, 1.0), (16,), count=7, before_nms=50, nms_threshold=0.6, **options
+    )
     config = layer.get_config()
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert again.get_config() == config

@@ -1,25 +1,27 @@
-"""Fast R-CNN's half of the detector: pool each region, name it, move its box.
+"""Fast R-CNN's half of the detector: pool each region, classify it, regress its box.
 
-Letters: N images, R regions of an image, S sampled regions of an image, M padded true boxes, K classes, C channels,
-P the pooled side (7). Column 0 of a softmax is background: `background_first` alone makes that shift.
+Letters: N images, R regions of an image, K classes, C channels, D units of a region's code, P the pooled side (7).
+Column 0 of a softmax is background: `background_first` alone makes that shift.
 
 Source: Girshick, "Fast R-CNN", 2015, sections 2.1 to 2.3; constants of fast-rcnn and py-faster-rcnn.
 """
+
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 from keras import layers
 
-from tfcnn.detection.rpn import smooth_l1
 from tfcnn.ops import boxes as box_ops
-from tfcnn.ops import coders, matching, nms, roi
+from tfcnn.ops import coders, nms, roi
 from tfcnn.ops.position_sensitive import ps_roi_align
 
-BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # the targets' scale, py-faster-rcnn's for joint training
+BOX_MEANS = (0.0, 0.0, 0.0, 0.0)  # of the box targets: py-faster-rcnn's for joint training
+BOX_STDS = (0.1, 0.1, 0.2, 0.2)
 
 
-def background_first(labels):
-    """Classes 0..K-1 with -1 for none, to columns of the softmax: 0 background, 1..K."""
+def background_first(labels: tf.Tensor) -> tf.Tensor:
+    """Classes 0..K-1 with -1 for none, to columns of the softmax: 0 background, 1..K; int32, any shape."""
     return labels + 1
 
 
@@ -32,7 +34,7 @@ class RegionPool(keras.layers.Layer):
     al. 2017, equation 1: 224 pixels belong to the map of stride 16).
 
     Args:
-        strides: pixels from one place to the next, a number a map.
+        strides: pixels from one location of a map to the next, a number a map.
         size: P.
         method: "align" (bilinear samples, RoIAlign), "max" (Fast R-CNN's exact RoI max pooling) or "position"
             (position-sensitive RoIAlign: maps of P P c channels give c).
@@ -40,7 +42,15 @@ class RegionPool(keras.layers.Layer):
         levels: one map a region, by its size.
     """
 
-    def __init__(self, strides, size=7, method="align", context=False, levels=False, **kwargs):
+    def __init__(
+        self,
+        strides: Sequence[int],
+        size: int = 7,
+        method: str = "align",
+        context: bool = False,
+        levels: bool = False,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)  # boxes stay float32, maps as they come
         self.strides, self.size, self.method = tuple(strides), size, method
         self.context, self.levels = context, levels
@@ -89,9 +99,9 @@ class RegionPool(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tfcnn")
 class JoinContext(keras.layers.Layer):
-    """The whole picture's code beside the code of each of its regions.
+    """The code of the whole picture beside the code of each of its regions.
 
-    Call it on [codes [N (R + 1), D], regions [N, R, 4]], an image's last code being the whole picture's; it gives
+    Call it on [codes [N (R + 1), D], regions [N, R, 4]], an image's last code being that of the whole picture; it gives
     [N R, 2 D].
     """
 
@@ -107,8 +117,8 @@ class JoinContext(keras.layers.Layer):
         return keras.KerasTensor((None, 2 * inputs[0].shape[-1]), inputs[0].dtype)
 
 
-def light_head(pooled, channels=128, units=512):
-    """Two separable convolutions and one dense layer: a region's code [., units], for small nets."""
+def light_head(pooled: keras.KerasTensor, channels: int = 128, units: int = 512) -> keras.KerasTensor:
+    """Two separable convolutions and one dense layer on regions [., P, P, C]: codes [., units], for small nets."""
     x = pooled  # [., P, P, C]
     for i in (1, 2):
         x = layers.SeparableConv2D(
@@ -123,14 +133,14 @@ def light_head(pooled, channels=128, units=512):
     return layers.Dense(units, activation="relu", kernel_initializer="he_normal", name="region_fc")(x)
 
 
-def position_head(pooled, units=1024):
-    """One dense layer on the short code of position-sensitive pooling (ThunderNet): a region's code [., units]."""
+def position_head(pooled: keras.KerasTensor, units: int = 1024) -> keras.KerasTensor:
+    """One dense layer on position-sensitive regions [., P, P, C] (ThunderNet): codes [., units]."""
     x = layers.Flatten(name="region_flat")(pooled)
     return layers.Dense(units, activation="relu", kernel_initializer="he_normal", name="region_fc")(x)
 
 
-def dense_head(pooled, units=4096, dropout=0.5):
-    """VGG's two dense layers on the pooled region, as in the paper: a region's code [., units]."""
+def dense_head(pooled: keras.KerasTensor, units: int = 4096, dropout: float = 0.5) -> keras.KerasTensor:
+    """VGG's two dense layers on the pooled regions [., P, P, C], as in the paper: codes [., units]."""
     x = layers.Flatten(name="region_flat")(pooled)
     for i in (6, 7):
         x = layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=f"region_fc{i}")(x)
@@ -138,10 +148,42 @@ def dense_head(pooled, units=4096, dropout=0.5):
     return x
 
 
-def predictors(code, classes, class_agnostic=False):
-    """Softmax logits over K + 1 and four box deltas a class (or four in all): [., K + 1] and [., 4 K] or [., 4].
+def copy_dense(classifier: keras.Model, detector: keras.Model) -> list[str]:
+    """Copies the first two dense layers of a classifier (VGG's fc6 and fc7) to those of `dense_head`.
 
-    Initial weights are the paper's: N(0, 0.01) for classes, N(0, 0.001) for boxes.
+    Args:
+        classifier: of tfcnn.backbones, with its weights.
+        detector: of `faster_rcnn` with the dense head.
+
+    Returns:
+        Names of the detector's layers that were set; [] where their shapes differ.
+
+    Source: Fast R-CNN, section 2.3, initializing from pre-trained networks.
+    """
+    dense = [layer for layer in classifier.layers if isinstance(layer, keras.layers.Dense)][:2]
+    own = [layer for layer in detector.layers if layer.name in ("region_fc6", "region_fc7")]
+    if len(dense) != len(own) or any(
+        a.kernel.shape != b.kernel.shape for a, b in zip(dense, own, strict=True)
+    ):
+        return []
+    for source, layer in zip(dense, own, strict=True):
+        layer.set_weights(source.get_weights())
+    return [layer.name for layer in own]
+
+
+def predictors(
+    code: keras.KerasTensor, classes: int, class_agnostic: bool = False
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Softmax logits and box deltas of each region's code.
+
+    Args:
+        code: [., D].
+        classes: K.
+        class_agnostic: four deltas in all instead of four a class.
+
+    Returns:
+        (logits [., K + 1], deltas [., 4 K] or [., 4]); initial weights are the paper's: N(0, 0.01) for classes,
+        N(0, 0.001) for boxes.
     """
     normal = keras.initializers.RandomNormal
     logits = layers.Dense(classes + 1, kernel_initializer=normal(stddev=0.01), name="class_logits")(code)
@@ -150,99 +192,57 @@ def predictors(code, classes, class_agnostic=False):
     return logits, deltas
 
 
-def sample_regions(
-    proposals,
-    boxes,
-    labels,
-    seed,
-    *,
-    count=128,
-    positive_share=0.25,
-    positive=0.5,
-    negative=(0.1, 0.5),
-    add_truth=True,
-):
-    """Draw the regions that one training step looks at, and what should be said of them.
-
-    A region is foreground, of its best box's class, at IoU `positive` or more; background inside `negative`.
-
-    Args:
-        proposals: float32 [N, R, 4], pixels; rows of zeros are padding and are never drawn.
-        boxes: float32 [N, M, 4]; labels: int32 [N, M], -1 is padding.
-        seed: int32 [2].
-        count: S; positive_share: at most this share is foreground (the paper: 128 and a quarter).
-        negative: (low, high), low included; 0.1 mines hard examples in the paper's words, py-faster-rcnn's joint
-            training takes 0.
-        add_truth: the true boxes join the proposals.
-
-    Returns:
-        (regions [N, S, 4], columns int32 [N, S] of the softmax with -1 for a place that could not be filled,
-        matched boxes [N, S, 4]).
-
-    Source: section 2.3, mini-batch sampling.
-    """
-    real = box_ops.area(proposals) > 0
-    if add_truth:
-        proposals = tf.concat([proposals, boxes], axis=1)
-        real = tf.concat([real, labels >= 0], axis=1)
-    low, high = negative
-    iou = box_ops.iou(proposals, boxes)  # [N, R, M]
-    matched, label = matching.match(iou, labels >= 0, positive, high, best_for_each=False, lowest=low)
-    index, label = matching.sample(tf.where(real, label, -1), count, positive_share, seed)
-    take = tf.gather(matched, index, batch_dims=1)
-    columns = background_first(tf.gather(labels, take, batch_dims=1))
-    columns = tf.where(label == 1, columns, label)  # 0 is background, -1 is not drawn
-    return tf.gather(proposals, index, batch_dims=1), columns, tf.gather(boxes, take, batch_dims=1)
+def per_image(rows: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
+    """The head's rows of all regions, by image: [N R, C] and regions [N, R, 4] to float32 [N, R, C]."""
+    return tf.reshape(tf.cast(rows, tf.float32), [-1, tf.shape(regions)[1], rows.shape[-1]])
 
 
-def region_losses(logits, deltas, regions, columns, matched, hardest=0):
-    """The two losses of the region head, for each image.
+def decode_regions(
+    logits: tf.Tensor,
+    deltas: tf.Tensor,
+    regions: tf.Tensor,
+    height: int | tf.Tensor,
+    width: int | tf.Tensor,
+    means: Sequence = BOX_MEANS,
+    stds: Sequence = BOX_STDS,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scores and boxes of every region.
 
     Args:
-        logits: float32 [N, S, K + 1]; deltas: float32 [N, S, 4] or [N, S, 4 K].
-        regions, columns, matched: of `sample_regions`.
-        hardest: only so many regions of each image count, those of the greatest loss (online hard example mining,
-            Shrivastava et al. 2016); 0: all.
+        logits: float32 [N, R, K + 1].
+        deltas: float32 [N, R, 4 or 4 K].
+        regions: float32 [N, R, 4], pixels; rows of zeros are padding.
+        height, width: of the pictures, pixels: of all, or [N].
+        means, stds: of the box targets, 4 numbers or [K, 4].
 
     Returns:
-        (class loss [N]: cross-entropy averaged over the regions that count; box loss [N]: smooth L1 of the foreground,
-        summed, divided by the same number; exactly 0 without objects).
-
-    Source: section 2.3, equations 1 to 3.
+        (softmax without background [N, R, K], 0 for padding; boxes [N, R, K or 1, 4], clipped to the picture).
     """
-    counts = tf.cast(columns >= 0, tf.float32)
-    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.maximum(columns, 0), logits=logits)
-    foreground = columns >= 1
-    target = coders.encode(matched, regions, stds=BOX_STDS)
-    target = tf.where(foreground[..., None], target, 0.0)
-    own = of_class(deltas, tf.maximum(columns - 1, 0))
-    distance = tf.reduce_sum(smooth_l1(own - target), axis=-1) * tf.cast(foreground, tf.float32)
-    if hardest:
-        loss = tf.stop_gradient((entropy + distance) * counts)
-        counts *= tf.cast(loss >= tf.math.top_k(loss, hardest).values[:, -1:], tf.float32)
-    number = tf.maximum(tf.reduce_sum(counts, axis=-1), 1.0)
-    return (
-        tf.reduce_sum(entropy * counts, axis=-1) / number,
-        tf.reduce_sum(distance * counts, axis=-1) / number,
-    )
-
-
-def of_class(deltas, labels):
-    """The four deltas of each region's class: [N, S, 4 K] and labels [N, S] to [N, S, 4]; [N, S, 4] stays."""
-    if deltas.shape[-1] == 4:
-        return deltas
-    by_class = tf.reshape(deltas, tf.concat([tf.shape(deltas)[:-1], [deltas.shape[-1] // 4, 4]], axis=0))
-    return tf.gather(by_class, labels, batch_dims=2)
-
-
-def decode_regions(logits, deltas, regions, height, width):
-    """Scores and boxes of every region: softmax without background [N, R, K], boxes [N, R, K or 1, 4] clipped."""
     scores = tf.nn.softmax(logits)[..., 1:]
     shape = tf.concat([tf.shape(deltas)[:-1], [deltas.shape[-1] // 4, 4]], axis=0)
-    boxes = coders.decode(tf.reshape(deltas, shape), regions[:, :, None, :], stds=BOX_STDS)
-    boxes = box_ops.clip(boxes, height, width)
+    boxes = coders.decode(tf.reshape(deltas, shape), regions[:, :, None, :], means, stds)
+    boxes = box_ops.clip(boxes, *(tf.reshape(side, [-1, 1, 1]) for side in (height, width)))
     real = box_ops.area(regions) > 0
     return tf.where(real[..., None], scores, 0.0), boxes
+
+
+def best_of_each_class(
+    scores: tf.Tensor, boxes: tf.Tensor, score_threshold: float, nms_threshold: float, max_detections: int
+) -> dict[str, tf.Tensor]:
+    """Detections among the candidates: a threshold, suppression within each class, the best of all classes.
+
+    Args:
+        scores: float32 [N, Q, K].
+        boxes: float32 [N, Q, K or 1, 4].
+        score_threshold: least score.
+        nms_threshold: IoU above which the lower of two boxes of a class goes.
+        max_detections: D.
+
+    Returns:
+        {boxes float32 [N, D, 4], scores [N, D], labels int32 [N, D] with -1 for padding, count int32 [N]}.
+    """
+    found = nms.class_nms(boxes, scores, nms_threshold, max_detections, score_threshold)
+    return dict(zip(("boxes", "scores", "labels", "count"), found, strict=True))
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")
@@ -252,26 +252,36 @@ class DetectionOutput(keras.layers.Layer):
     Call it on [logits [N R, K + 1], deltas [N R, 4 or 4 K], regions [N, R, 4], image [N, H, W, 3]]; it gives
     boxes [N, D, 4] in pixels of the image, scores [N, D], labels int32 [N, D] with -1 for padding, count int32 [N].
     The defaults are py-faster-rcnn's.
+
+    Args:
+        score_threshold: scores must be above this.
+        nms_threshold: IoU above which the lower of two boxes of a class is dropped.
+        max_detections: of a picture, over all classes.
+        means, stds: of the box targets, 4 numbers or [K, 4].
     """
 
-    def __init__(self, score_threshold=0.05, nms_threshold=0.3, max_detections=100, **kwargs):
+    def __init__(
+        self,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.3,
+        max_detections: int = 100,
+        means: Sequence = BOX_MEANS,
+        stds: Sequence = BOX_STDS,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         self.max_detections = max_detections
+        self.means, self.stds = means, stds
         self.supports_jit = False  # suppression is a kernel of its own
 
     def call(self, inputs):
         logits, deltas, regions, image = inputs
-        rows = tf.shape(regions)[1]
-        logits = tf.reshape(tf.cast(logits, tf.float32), [-1, rows, logits.shape[-1]])
-        deltas = tf.reshape(tf.cast(deltas, tf.float32), [-1, rows, deltas.shape[-1]])
-        scores, boxes = decode_regions(logits, deltas, regions, tf.shape(image)[1], tf.shape(image)[2])
-        return dict(
-            zip(
-                ("boxes", "scores", "labels", "count"),
-                nms.class_nms(boxes, scores, self.nms_threshold, self.max_detections, self.score_threshold),
-                strict=True,
-            )
+        logits, deltas = per_image(logits, regions), per_image(deltas, regions)
+        height, width = tf.shape(image)[1], tf.shape(image)[2]
+        scores, boxes = decode_regions(logits, deltas, regions, height, width, self.means, self.stds)
+        return best_of_each_class(
+            scores, boxes, self.score_threshold, self.nms_threshold, self.max_detections
         )
 
     def compute_output_spec(self, inputs):
@@ -288,4 +298,6 @@ class DetectionOutput(keras.layers.Layer):
             "score_threshold": self.score_threshold,
             "nms_threshold": self.nms_threshold,
             "max_detections": self.max_detections,
+            "means": self.means,
+            "stds": self.stds,
         }

@@ -165,7 +165,7 @@ def faster_rcnn(
         sizes = sizes or (PYRAMID_SIZES if neck == "pyramid" else SIZES)
         sizes = sizes if neck == "pyramid" else (sizes,)
         grid = rpn.AnchorGrid(tuple(map(tuple, sizes)), tuple(ratios), tuple(map_strides[propose_on]))
-        objectness, deltas = rpn.rpn_head(maps[propose_on], grid.per_place, 2 * channels, neck != "none")
+        objectness, deltas = rpn.rpn_head(maps[propose_on], grid.per_location, 2 * channels, neck != "none")
         regions = rpn.Proposals(grid.sizes, grid.ratios, grid.strides, count=proposals, name="proposals")(
             [objectness, deltas, image, *maps[propose_on]]
         )

@@ -11,7 +11,7 @@ import dataclasses
 import tensorflow as tf
 
 from tfcnn import backbones, draw
-from tfcnn.detection import fast_rcnn, rpn
+from tfcnn.detection import fast_rcnn_training, rpn
 from tfcnn.detection.detector import Detector
 from tfcnn.detection.stages import Stages
 from tfcnn.evaluation import voc
@@ -25,7 +25,7 @@ class Recipe:
         anchors, positive_anchors, negative_anchors, border: of `rpn.rpn_targets`.
         proposals: kept of each image, before the true boxes join.
         before_nms: best anchors that enter suppression.
-        regions, positive_share, background, hardest: of `fast_rcnn.sample_regions` and `region_losses`.
+        regions, positive_share, background, hardest: of `fast_rcnn_training.sample_regions` and `region_losses`.
         box_weight: factor of the two box losses.
     """
 
@@ -81,7 +81,7 @@ class FasterRCNNTrainee:
             {"objectness", "rpn_box", "class", "box"}: scalars; only those of `parts`.
         """
         recipe, image, boxes = self.recipe, batch["image"], batch["boxes"]
-        labels = tf.where(batch["difficult"] | batch["crowd"], -1, batch["labels"])
+        labels, ignore = batch["labels"], batch["difficult"] | batch["crowd"]
         height, width = tf.shape(image)[1], tf.shape(image)[2]
         seed = batch["seed"]
         given = batch["proposals"] if self.stages.proposals is None else None
@@ -95,6 +95,7 @@ class FasterRCNNTrainee:
                 height,
                 width,
                 seed,
+                ignore=ignore,
                 positive=recipe.positive_anchors,
                 negative=recipe.negative_anchors,
                 count=recipe.anchors,
@@ -104,17 +105,18 @@ class FasterRCNNTrainee:
             losses |= {"objectness": objectness, "rpn_box": recipe.box_weight * box}
         if "regions" in self.parts:
             proposals = given if given is not None else self.propose(image, first)
-            regions, columns, matched = fast_rcnn.sample_regions(
+            regions, columns, matched = fast_rcnn_training.sample_regions(
                 proposals,
                 boxes,
                 labels,
                 seed + 1,
+                ignore=ignore,
                 count=recipe.regions,
                 positive_share=recipe.positive_share,
                 negative=recipe.background,
             )
             logits, deltas = self.stages.regions(regions, first["pool_maps"], training=True)
-            name, box = fast_rcnn.region_losses(
+            name, box = fast_rcnn_training.region_losses(
                 logits, deltas, regions, columns, matched, hardest=recipe.hardest
             )
             losses |= {"class": name, "box": recipe.box_weight * box}

@@ -26,24 +26,28 @@ def base_anchors(sizes, ratios):
     return np.stack([-width, -height, width, height], axis=1).astype(np.float32) / 2
 
 
-def py_faster_rcnn_anchors():
-    """The nine anchors of py-faster-rcnn, as continuous boxes round (0, 0), for a stride of 16.
+def py_faster_rcnn_anchors(sizes=(128, 256, 512), ratios=(0.5, 1, 2), base=16):
+    """The nine anchors of py-faster-rcnn, as continuous boxes round (0, 0), for a stride of 16; or others like them.
 
     The program works with inclusive pixels: its first anchor (-84, -40, 99, 55) covers 184 x 96 pixels, the
-    continuous box (-84, -40, 100, 56) round (8, 8), which `grid` puts there again. Widths and heights are
-    rounded as the program does it, halves to even.
+    continuous box (-84, -40, 100, 56) round (8, 8), which `grid` puts there again. Widths and heights of a box of
+    `base` pixels are rounded as the program does it, halves to even, and then enlarged.
+
+    Args:
+        sizes: `base` times the program's scales (8, 16, 32), pixels.
+        ratios: height / width.
+        base: the program's base_size, the stride of the map, pixels.
 
     Returns:
-        NumPy float32 [9, 4]: ratios 0.5, 1, 2 outer, scales 8, 16, 32 inner.
+        NumPy float32 [A, 4]: ratio outer, size inner.
 
     Source: py-faster-rcnn, lib/rpn/generate_anchors.py.
     """
-    base = 16
     anchors = []
-    for ratio in (0.5, 1, 2):
+    for ratio in ratios:
         width = np.round(np.sqrt(base * base / ratio))
         height = np.round(width * ratio)
-        for scale in (8, 16, 32):
+        for scale in np.asarray(sizes) / base:
             anchors.append([-width * scale, -height * scale, width * scale, height * scale])
     return np.array(anchors, np.float32) / 2
 
