@@ -27,6 +27,7 @@ class Recipe:
         before_nms: best anchors that enter suppression.
         regions, positive_share, background, hardest: of `fast_rcnn_training.sample_regions` and `region_losses`.
         box_weight: factor of the two box losses.
+        ignore_overlap: of `rpn.inside_ignored`.
     """
 
     anchors: int = 256
@@ -40,6 +41,7 @@ class Recipe:
     background: tuple = (0.0, 0.5)
     hardest: int = 0
     box_weight: float = 1.0
+    ignore_overlap: float = 0.7
 
 
 PAPER = Recipe(border=0.0, proposals=2000, before_nms=12000, regions=128, background=(0.1, 0.5))
@@ -100,6 +102,7 @@ class FasterRCNNTrainee:
                 negative=recipe.negative_anchors,
                 count=recipe.anchors,
                 border=recipe.border,
+                ignore_overlap=recipe.ignore_overlap,
             )
             objectness, box = rpn.rpn_losses(first["objectness"], first["deltas"], *drawn)
             losses |= {"objectness": objectness, "rpn_box": recipe.box_weight * box}
@@ -114,6 +117,7 @@ class FasterRCNNTrainee:
                 count=recipe.regions,
                 positive_share=recipe.positive_share,
                 negative=recipe.background,
+                ignore_overlap=recipe.ignore_overlap,
             )
             logits, deltas = self.stages.regions(regions, first["pool_maps"], training=True)
             name, box = fast_rcnn_training.region_losses(
