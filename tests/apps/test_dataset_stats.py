@@ -29,7 +29,9 @@ def test_a_set_with_broken_files(tmp_path):
         ("cat", 5, 5, 9, 9, 0),
         ("unicorn", 1, 1, 2, 2, 0),
     ]
+    categories = [{"id": k + 1, "name": name} for k, name in enumerate(voc.CLASSES)]
     files = {
+        "categories.json": json.dumps(categories),
         "Annotations/two.xml": layouts.voc_xml(objects),
         "Annotations/none.xml": layouts.voc_xml([], size=(50, 30)),
         "JPEGImages/one.jpg": layouts.encoded(layouts.picture(40, 30))[:-9],

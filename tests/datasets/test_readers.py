@@ -92,6 +92,7 @@ def test_imagenet(tmp_path):
     folder = layouts.imagenet(tmp_path / "ILSVRC", "CLS-LOC")
     data = datasets.open("imagenet_loc", folder, "val")
     assert data.classes == ["first thing", "second, the"]  # synsets in sorted order
+    assert data.category_ids == [1, 2]
     (record,) = data.examples
     assert (record.image_id, record.label, record.labels.tolist()) == ("v_1", 1, [1, 1])
     assert record.boxes.tolist() == [[0, 0, 10, 10], [10, 10, 40, 30]]  # 0-based, inclusive
@@ -101,12 +102,26 @@ def test_imagenet(tmp_path):
     (folder / "LOC_synset_mapping.txt").write_text("n001 3 first_thing\nn003 1 third\n")
     data = datasets.open("imagenet_loc", folder, "val")
     assert data.classes == ["first_thing", "third"] and not len(data.examples[0].boxes)
+    assert data.category_ids == [3, 1]  # the list's own, as official results have them
     assert [finding["rule"] for finding in data.broken] == ["object skipped"] * 2
     (folder / "LOC_synset_mapping.txt").unlink()
     (folder / "ImageSets/CLS-LOC/val.txt").unlink()  # then the annotations are the list
     layouts.write(folder, {"Annotations/CLS-LOC/val/v_2.xml": "<annotation>"})
     data = datasets.open("imagenet_loc", folder, "val")
-    assert data.classes == ["n002"] and data.broken[0]["why"] == "not a readable annotation"
+    assert data.classes == ["n002"] and data.broken[0]["why"].startswith("not a readable annotation")
+
+
+def test_ids_of_the_official_synset_list_are_kept(tmp_path):
+    folder = layouts.imagenet(tmp_path / "ILSVRC", "DET")
+    (folder / "LOC_synset_mapping.txt").unlink()
+    for lines, ids in (
+        ("n002 1 second\nn001 2 first\n", [2, 1]),
+        ("n002 7 second\nn001 7 first\n", [1, 2]),  # ids that are none
+        ("n002 second\nn001 2 first\n", [1, 2]),
+    ):
+        layouts.write(folder, {"devkit/data/map_det.txt": lines})
+        data = datasets.open("imagenet_det", folder, "val")
+        assert (data.classes, data.category_ids) == (["first", "second"], ids)
 
 
 def test_imagenet_det_keeps_pictures_without_objects(tmp_path):
@@ -211,6 +226,42 @@ def test_folder_without_splits_holds_out_each_tenth(tmp_path):
         record.image_id for record in datasets.open("folder", tmp_path / "wrapper", "val").examples
     ] == val
     assert sorted(val + train) == [record.image_id for record in datasets.open("folder", folder).examples]
+
+
+def test_folders_that_a_person_does_not_see_are_no_classes(tmp_path):
+    folder = layouts.classes(tmp_path / "set")
+    hidden = {
+        f"train/{name}/x.png": b"" for name in (".ipynb_checkpoints", "@eaDir", "ants/.ipynb_checkpoints")
+    }
+    layouts.write(folder, hidden | {"train/ants/._0.png": b""})
+    data = datasets.open("folder", folder, "train")
+    assert data.classes == ["ants", "bees"] and len(data) == 6 and not data.broken
+
+
+def test_pictures_inside_a_classs_folders_are_named(tmp_path):
+    folder = layouts.write(tmp_path / "set", {"cat/1.jpg": b"", "cat/persian/2.jpg": b"", "dog/3.jpg": b""})
+    data = datasets.open("folder", folder)
+    assert len(data) == 2
+    (finding,) = data.broken
+    assert finding["why"] == "1 pictures in folders inside the class cat"
+    assert finding["rule"].startswith("pictures skipped: move them up")
+
+
+def test_a_single_class_is_said(tmp_path):
+    data = datasets.open("folder", layouts.write(tmp_path / "set", {"only/1.jpg": b"", "only/2.jpg": b""}))
+    assert [finding["why"] for finding in data.broken] == ["only one class, only: every answer is right"]
+
+
+def test_a_class_folder_that_only_one_split_has(tmp_path):
+    folder = layouts.classes(tmp_path / "set")
+    layouts.write(folder, {"val/ants/0.png": b"", "train/wasps/0.png": b"", "notes/pages/0.png": b""})
+    train, val = (datasets.open("folder", folder, split) for split in ("train", "val"))
+    assert train.classes == val.classes == ["ants", "bees", "wasps"] and not train.broken
+    assert [finding["why"] for finding in val.broken] == [
+        "no picture of bees here, but in other splits",
+        "no picture of wasps here, but in other splits",
+    ]
+    assert [record.label for record in val.examples] == [0]
 
 
 def test_mnist(tmp_path):

@@ -30,6 +30,31 @@ def test_folder_and_zip_alike(pair):
             root.read("nothing.txt")
 
 
+def test_what_is_hidden_is_not_listed(tmp_path):
+    files = [
+        "a.png",
+        ".b.png",
+        "@eaDir/c.png",
+        ".git/d",
+        "in/._a.png",
+        "in/.ipynb_checkpoints/x.png",
+        "in/Thumbs.db",
+    ]
+    folder = layouts.write(tmp_path / "set", dict.fromkeys(files, ""))
+    for root in (Root(folder), Root(layouts.zipped(folder, tmp_path / "set.zip")).at("set")):
+        assert root.files() == ["a.png"] and root.folders() == ["in"]
+        assert root.files("in") == root.folders("in") == [] and root.walk() == ["a.png"]
+
+
+def test_backslashes_in_a_zip_are_folders(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("set\\cat\\0.png", b"00")
+    root = Root(path)
+    assert root.walk() == ["set/cat/0.png"] and root.at("set").folders() == ["cat"]
+    assert root.read("set/cat/0.png") == b"00" and root.file("set/cat/0.png").size == 2
+
+
 def test_find(tmp_path):
     layouts.write(tmp_path, {"in/sign": "", "more/data": ""})
     assert find(tmp_path / "in", lambda r: r.exists("sign"), "sign").prefix == ""

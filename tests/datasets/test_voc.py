@@ -58,17 +58,124 @@ def test_zip_equals_folder(folder, tmp_path):
         np.testing.assert_array_equal(a.image(), b.image())
 
 
-def test_classes(folder):
+def names(folder, **objects_of):
+    """One object of each name in each picture's annotation."""
+    for image_id, found in objects_of.items():
+        xml = layouts.voc_xml([(name, 1, 1, 9, 9, 0) for name in found.split()])
+        layouts.write(folder, {f"Annotations/{image_id}.xml": xml})
+    return folder
+
+
+def test_classes_of_ones_own_that_share_some_of_vocs_names(folder):
+    """Taken for VOC's 20 before, and every truck left out."""
+    for split in ("train", "val"):
+        data = voc.read(names(folder, one="person car truck", two="car", none="truck"), split)
+        assert data.classes == ["car", "person", "truck"] and data.category_ids == [1, 2, 3]
+    assert not [finding for finding in findings(data) if "unknown" in finding[1]]
+
+
+def test_a_class_of_another_split_alone(folder):
+    data = voc.read(names(folder, one="ripe unripe", two="ripe", none="ripe rotten"), "train")
+    assert data.classes == ["ripe", "rotten", "unripe"]
+    why = "no object of rotten here, but in other splits"
+    rule = "class kept; a categories.json beside Annotations says which there are"
+    assert findings(data) == [("train", why, rule)]
+    assert voc.read(folder, "val").classes == data.classes
+
+
+def test_a_stray_name_beside_vocs_is_said(folder):
+    data = voc.read(names(folder, one=" ".join(voc.CLASSES), two="unicorn", none=""), "train")
+    assert data.classes == sorted([*voc.CLASSES, "unicorn"])
+    assert findings(data)[0][:2] == ("Annotations", "unicorn beside VOC's own classes")
+
+
+def test_names_of_other_splits_are_those_of_objects_alone(folder):
+    """An owner, a part of a body, and a text that is no plain ASCII."""
+    whole = layouts.voc_xml([("person", 1, 1, 9, 9, 0)])
+    part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+    odd = whole.replace("</object>", f"{part}</object><owner><name>Jim</name></owner>")
+    names(folder, one="person", two="person")
+    layouts.write(folder, {"Annotations/none.xml": odd})
+    assert voc.read(folder, "train").classes == voc.CLASSES
+    coded = whole.replace("person", "m&#252;ll")
+    layouts.write(folder, {"Annotations/none.xml": coded})
+    assert voc.read(folder, "train").classes == ["müll", "person"]
+    layouts.write(folder, {"Annotations/none.xml": whole.replace("person", "犬").encode("utf-16")})
+    assert voc.read(folder, "train").classes == ["person", "犬"]
+
+
+def test_categories_json(folder):
     layouts.write(folder, {"Annotations/none.xml": layouts.voc_xml([("unicorn", 1, 1, 9, 9, 0)])})
-    data = voc.read(folder)
-    assert data.classes == voc.CLASSES
-    why = "object 1 has unknown class 'unicorn'"
-    assert findings(data) == [("Annotations/none.xml", why, "object skipped")]
-    names = [{"id": 5, "name": "unicorn"}, {"id": 2, "name": "dog"}]
-    layouts.write(folder, {"categories.json": json.dumps(names)})
+    listed = [{"id": 5, "name": "unicorn"}, {"id": 2, "name": "dog"}]
+    layouts.write(folder, {"categories.json": json.dumps(listed)})
     data = voc.read(folder)
     assert data.classes == ["unicorn", "dog"] and data.category_ids == [5, 2]
     assert [record.labels.tolist() for record in data.examples] == [[1], [], [0]]
+    assert ("Annotations/two.xml", "object 1 has unknown class 'cat'", "object skipped") in findings(data)
+    for bad in ("{", "{}", '[{"name": "dog"}]', '[{"id": "1", "name": "dog"}]', "[1]"):
+        layouts.write(folder, {"categories.json": bad})
+        with pytest.raises(InputError, match="categories.json is no list of"):
+            voc.read(folder)
+
+
+def test_a_line_of_a_list_is_a_name(folder):
+    """Blanks in a name, the kit's column of flags, and pictures' own suffixes and folders."""
+    picture = layouts.encoded(layouts.picture(40, 30))
+    for name in ("images (42)", "images (43)", "take 1", "a_jpg.rf.06d5"):
+        layouts.write(
+            folder, {f"Annotations/{name}.xml": layouts.voc_xml([]), f"JPEGImages/{name}.jpg": picture}
+        )
+    lines = [
+        "images (42)  1",
+        "images (43)",
+        "take 1",
+        "one.jpg",
+        "JPEGImages/two.jpg",
+        "none -1",
+        "a_jpg.rf.06d5",
+    ]
+    layouts.write(folder, {"ImageSets/Main/own.txt": "\n".join(lines)})
+    data = voc.read(folder, "own")
+    assert not data.broken
+    assert [record.image_id for record in data.examples] == [
+        "images (42)",
+        "images (43)",
+        "take 1",
+        "one",
+        "two",
+        "a_jpg.rf.06d5",
+    ]
+
+
+def test_a_split_of_segmentation_alone(folder):
+    layouts.write(folder, {"ImageSets/Segmentation/seg.txt": "two"})
+    assert [record.image_id for record in voc.read(folder, "seg").examples] == ["two"]
+
+
+def test_a_second_box_in_an_object_is_named(folder):
+    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>4</xmax><ymax>4</ymax></bndbox></object>"
+    xml = layouts.voc_xml([("dog", 1, 1, 9, 9, 0)]).replace("</object>", box)
+    data = voc.read(layouts.write(folder, {"Annotations/none.xml": xml}), "val")
+    why = "object 1 (dog) has 2 elements bndbox"
+    assert findings(data) == [("Annotations/none.xml", why, "the first is taken")]
+    assert data.examples[0].boxes.tolist() == [[0, 0, 9, 9]]
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "shift_jis", "cp1252", "utf-16"])
+def test_encodings_that_python_knows(folder, encoding):
+    word = {"gb2312": "马", "shift_jis": "馬"}.get(encoding, "œuf" if encoding == "cp1252" else "馬")
+    xml = f'<?xml version="1.0" encoding="{encoding}"?>' + layouts.voc_xml([(word, 1, 1, 9, 9, 0)])
+    layouts.write(folder, {"Annotations/none.xml": xml.encode(encoding)})
+    data = voc.read(folder, "val")
+    assert word in data.classes and len(data.examples[0].boxes) == 1
+
+
+def test_an_encoding_that_nobody_knows_costs_one_picture(folder):
+    xml = '<?xml version="1.0" encoding="UTF8MB4"?>' + layouts.voc_xml([])
+    data = voc.read(layouts.write(folder, {"Annotations/one.xml": xml}), "train")
+    assert [record.image_id for record in data.examples] == ["two"]
+    why = "not a readable annotation (unknown encoding: UTF8MB4)"
+    assert findings(data) == [("Annotations/one.xml", why, "picture skipped")]
 
 
 def test_classes_from_the_annotations(folder):
@@ -105,8 +212,16 @@ def test_broken(folder):
     assert findings(data) == [
         ("Annotations/one.xml", "object 5 (dog) has no box of four numbers", "object skipped"),
         ("Annotations/one.xml", "object 6 (dog) has no box of four numbers", "object skipped"),
-        ("Annotations/two.xml", "not a readable annotation", "picture skipped"),
-        ("Annotations/bomb.xml", "not a readable annotation", "picture skipped"),
+        (
+            "Annotations/two.xml",
+            "not a readable annotation (no element found: line 1, column 20)",
+            "picture skipped",
+        ),
+        (
+            "Annotations/bomb.xml",
+            "not a readable annotation (EntitiesForbidden(name='b', system_id=None, public_id=None))",
+            "picture skipped",
+        ),
         ("Annotations/absent.xml", "the annotation is missing", "picture skipped"),
         ("Annotations/one.xml", "box [8, 8, 3, 20] of object 1 (dog) is inverted", "object skipped"),
         ("Annotations/one.xml", "box [8, 8, 8, 20] of object 2 (dog) is empty", "object skipped"),

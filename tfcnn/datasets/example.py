@@ -6,7 +6,7 @@ covers [i, i+1).
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -72,11 +72,11 @@ class Record:
     height: int
     source: Callable[[], bytes | np.ndarray]
     boxes: np.ndarray = dataclasses.field(default_factory=lambda: NOTHING)
-    labels: np.ndarray = None
-    difficult: np.ndarray = None
-    truncated: np.ndarray = None
-    crowd: np.ndarray = None
-    area: np.ndarray = None
+    labels: np.ndarray | None = None
+    difficult: np.ndarray | None = None
+    truncated: np.ndarray | None = None
+    crowd: np.ndarray | None = None
+    area: np.ndarray | None = None
     label: int = -1
     joints: np.ndarray | None = None
     masks: Callable[[], np.ndarray] | None = None
@@ -208,9 +208,62 @@ class Dataset:
         ]
 
 
+def annotated(
+    corners: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    *,
+    width: int,
+    height: int,
+    file: str,
+    broken: list[dict],
+    difficult: np.ndarray | None = None,
+    truncated: np.ndarray | None = None,
+    crowd: np.ndarray | None = None,
+    areas: np.ndarray | None = None,
+    box_areas: np.ndarray | None = None,
+    slack: float = 0.5,
+) -> tuple[dict, np.ndarray]:
+    """The fields of a `Record` that tell of its objects: the annotation's own for evaluation, and those that can be
+    trained on.
+
+    Args:
+        corners: [T, 4], continuous corners of the numbers as written.
+        labels: [T].
+        names: T names for the report: of the objects' classes, or of the annotation's entries.
+        width, height: the picture's size; 0 unknown.
+        file: the annotation's name, for the report.
+        broken: list of what was wrong.
+        difficult, truncated, crowd: bool [T]; all False by default.
+        areas: [T], the annotated ones; by default the boxes'.
+        box_areas: [T], width times height as written.
+        slack: of `checked_boxes`.
+
+    Returns:
+        (keyword arguments of `Record`, the indices int [M] of the T objects that were kept).
+    """
+    corners = np.asarray(corners, np.float64).reshape(-1, 4)
+    labels = np.asarray(labels, np.int32).reshape(-1)
+    none = np.zeros(len(corners), bool)
+    flags = {
+        name: none if flag is None else np.asarray(flag, bool).reshape(-1)
+        for name, flag in (("difficult", difficult), ("truncated", truncated), ("crowd", crowd))
+    }
+    if box_areas is None:
+        box_areas = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
+    ignored = flags["difficult"] | flags["crowd"]
+    truth = Truth(corners, box_areas, box_areas if areas is None else areas, labels, ignored)
+    boxes, kept = checked_boxes(corners, names, width, height, file, broken, slack)
+    fields = {"boxes": boxes, "labels": labels[kept], "truth": truth}
+    fields |= {name: flag[kept] for name, flag in flags.items()}
+    if areas is not None:
+        fields["area"] = areas[kept].astype(np.float32)
+    return fields, kept
+
+
 def checked_boxes(
     boxes: np.ndarray,
-    names: list[str],
+    names: Sequence[str],
     width: int,
     height: int,
     file: str,

@@ -2,11 +2,12 @@
 
 import pathlib
 
-from tfcnn.datasets.example import Dataset, Record
+from tfcnn.datasets.example import Dataset, Record, report
 from tfcnn.datasets.root import Root
 from tfcnn.errors import InputError
 from tfcnn.sources import SUFFIXES
 
+SPLITS = ("train", "training", "val", "valid", "validation")  # of one set: each may lack a class of another
 HELD_OUT = 10  # where there are no splits, each tenth picture of a class is for validation
 
 
@@ -21,7 +22,8 @@ def read(path: str | pathlib.Path, split: str | None = None, name: str = "folder
         name: of the data set.
 
     Returns:
-        The data set; classes are the folders' names, sorted.
+        The data set; classes are the names, sorted, of the folders with pictures, of this split and of those for
+        training and validation.
 
     Raises:
         InputError: no pictures, or no such split.
@@ -30,7 +32,7 @@ def read(path: str | pathlib.Path, split: str | None = None, name: str = "folder
     roots = [top, *(top.at(folder) for folder in top.folders())]
     splits = {f: root.at(f) for root in reversed(roots) for f in root.folders() if _classes(root.at(f))}
     if split in splits:
-        return _dataset(name, splits[split], None)
+        return _dataset(name, splits[split], None, [splits[other] for other in SPLITS if other in splits])
     if _classes(top):
         root = top
     elif len(splits) == 1:  # no split, but one folder round the classes
@@ -40,17 +42,15 @@ def read(path: str | pathlib.Path, split: str | None = None, name: str = "folder
         raise InputError(f"{path} has no pictures in {f'{split}/' if split else ''}CLASS/{found}")
     if split not in (None, "train", "val", "test"):
         raise InputError(f"{path} has no split {split!r}: it parts into train and val")
-    return _dataset(name, root, split)
+    return _dataset(name, root, split, [])
 
 
-def _pictures(root: Root, folder: str) -> list[str]:
-    return [
-        f for f in root.files(folder) if pathlib.PurePosixPath(f).suffix.lower() in SUFFIXES and f[0] != "."
-    ]
+def _pictures(files: list[str]) -> list[str]:
+    return [file for file in files if pathlib.PurePosixPath(file).suffix.lower() in SUFFIXES]
 
 
 def _classes(root: Root) -> list[str]:
-    return [folder for folder in root.folders() if _pictures(root, folder)]
+    return [folder for folder in root.folders() if _pictures(root.files(folder))]
 
 
 def _part(files: list[str], part: str | None) -> list[str]:
@@ -60,10 +60,33 @@ def _part(files: list[str], part: str | None) -> list[str]:
     return [f for f, held in zip(files, held_out, strict=True) if part is None or held == (part != "train")]
 
 
-def _dataset(name: str, root: Root, part: str | None) -> Dataset:
-    classes = _classes(root)
-    files = [(label, f"{c}/{f}") for label, c in enumerate(classes) for f in _part(_pictures(root, c), part)]
+def _dataset(name: str, root: Root, part: str | None, splits: list[Root]) -> Dataset:
+    """The pictures of a folder of classes; `splits` are the folders that name classes, too."""
+    broken: list[dict] = []
+    files_of = {label: pictures for label in root.folders() if (pictures := _pictures(root.files(label)))}
+    classes = sorted({*files_of, *(label for split in splits for label in _classes(split))})
+    for label in classes:
+        if label not in files_of:
+            report(broken, str(root), f"no picture of {label} here, but in other splits", "class kept")
+            continue
+        inside = sum(len(_pictures(root.walk(f"{label}/{inner}"))) for inner in root.folders(label))
+        if inside:
+            why = f"{inside} pictures in folders inside the class {label}"
+            report(
+                broken,
+                f"{root}/{label}",
+                why,
+                "pictures skipped: move them up, or name the folder above them",
+            )
+    if len(classes) == 1:
+        why = f"only one class, {classes[0]}: every answer is right"
+        report(broken, str(root), why, "class kept; a folder for each class lies in the folder that is named")
+    files = [
+        (classes.index(label), f"{label}/{file}")
+        for label, pictures in files_of.items()
+        for file in _part(pictures, part)
+    ]
     examples = [
         Record(file.rpartition(".")[0], file, 0, 0, root.file(file), label=label) for label, file in files
     ]
-    return Dataset(name, classes, list(range(1, len(classes) + 1)), examples)
+    return Dataset(name, classes, list(range(1, len(classes) + 1)), examples, broken)

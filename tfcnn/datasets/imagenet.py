@@ -7,14 +7,13 @@ or DET. An object's name is its synset. Corners are 0-based and inclusive: (xmin
 Source: the ILSVRC development kit; Russakovsky et al., IJCV 115(3), 2015.
 """
 
-import json
 import pathlib
 
 import numpy as np
 
-from tfcnn.datasets.example import Dataset, Record, Truth, checked_boxes, report
+from tfcnn.datasets.example import Dataset, Record, annotated, report
 from tfcnn.datasets.root import Root, find
-from tfcnn.datasets.voc import parse_annotation
+from tfcnn.datasets.voc import categories, known_objects, parse_annotation
 from tfcnn.errors import InputError
 
 # Where the development kit, Kaggle's copy and people of their own keep the list of synsets.
@@ -51,7 +50,7 @@ def read_det(path: str | pathlib.Path, split: str = "val", pictures: bool = True
     return _read(path, split, "DET", "imagenet_det", pictures)
 
 
-def _read(path, split: str, task: str, name: str, pictures: bool) -> Dataset:
+def _read(path: str | pathlib.Path, split: str, task: str, name: str, pictures: bool) -> Dataset:
     root = find(path, lambda r: task in r.folders("Annotations"), f"Annotations/{task}")
     folder = split.split("_")[0]
     broken: list[dict] = []
@@ -62,7 +61,6 @@ def _read(path, split: str, task: str, name: str, pictures: bool) -> Dataset:
         if root.exists(file):
             annotation = parse_annotation(root.read(file), file, broken)
             if annotation is None:
-                report(broken, file, "not a readable annotation", "picture skipped")
                 continue
         elif folder != "train":
             report(broken, file, "the annotation is missing", "picture skipped")
@@ -75,6 +73,7 @@ def _read(path, split: str, task: str, name: str, pictures: bool) -> Dataset:
     found = {obj["name"] for *_, annotation in parsed for obj in annotation["objects"]}
     if task == "CLS-LOC":
         found |= {image_id.split("/")[0] for image_id, *_ in parsed if "/" in image_id}
+        found |= set(root.folders(f"Annotations/{task}/train"))  # every split has the same classes
     synsets, names, ids = _synsets(root, pathlib.Path(path), found)
     index_of = {synset: index for index, synset in enumerate(synsets)}
     examples = [_record(root, *entry, index_of, task == "CLS-LOC", broken) for entry in parsed]
@@ -97,60 +96,66 @@ def _ids(root: Root, task: str, split: str) -> list[str]:
 
 
 def _synsets(root: Root, path: pathlib.Path, found: set[str]) -> tuple[list[str], list[str], list[int]]:
-    """Synsets, names and ids of the classes: categories.json, else a list of synsets, else those found."""
-    if root.exists("categories.json"):
-        categories = json.loads(root.text("categories.json"))
-        synsets = [category.get("synset", category["name"]) for category in categories]
-        return (
-            synsets,
-            [category["name"] for category in categories],
-            [category["id"] for category in categories],
-        )
-    for place in (root, Root(path)):
-        file = next((file for file in SYNSET_FILES if place.exists(file)), None)
+    """Synsets, names and ids of the classes, by synset: categories.json, else a list of synsets, else those found.
+    Ids are the list's own, as official results have them, else the position, from 1."""
+    if (entries := categories(root)) is not None:
+        synsets = [entry.get("synset", entry["name"]) for entry in entries]
+        return synsets, [entry["name"] for entry in entries], [entry["id"] for entry in entries]
+    for folder in (root, Root(path)):
+        file = next((file for file in SYNSET_FILES if folder.exists(file)), None)
         if file is not None:
-            label_of = dict(
-                sorted(_synset_line(line) for line in place.text(file).splitlines() if line.strip())
-            )
-            return list(label_of), list(label_of.values()), list(range(1, len(label_of) + 1))
+            lines = [_synset_line(line) for line in folder.text(file).splitlines() if line.strip()]
+            lines = sorted({synset: (synset, *rest) for synset, *rest in lines}.values())
+            synsets, ids, names = map(list, zip(*lines, strict=True))
+            if None in ids or len(set(ids)) < len(ids):
+                ids = list(range(1, len(ids) + 1))
+            return synsets, names, ids
     synsets = sorted(found)
     return synsets, synsets, list(range(1, len(synsets) + 1))
 
 
-def _synset_line(line: str) -> tuple[str, str]:
-    """ "n01440764 tench, Tinca tinca" or the kit's "n02119789 1 kit_fox"."""
+def _synset_line(line: str) -> tuple[str, int | None, str]:
+    """Synset, id and name of "n01440764 tench, Tinca tinca" or the kit's "n02119789 1 kit_fox"."""
     synset, _, label = line.strip().partition(" ")
     number, _, rest = label.partition(" ")
-    return synset, (rest if number.isdigit() and rest else label).strip() or synset
+    if number.isdecimal() and rest:
+        return synset, int(number), rest.strip()
+    return synset, None, label.strip() or synset
 
 
-def _record(root, image_id, file, picture, annotation, index_of, is_loc: bool, broken) -> Record:
+def _record(
+    root: Root,
+    image_id: str,
+    file: str,
+    picture: str,
+    annotation: dict,
+    index_of: dict[str, int],
+    is_loc: bool,
+    broken: list[dict],
+) -> Record:
     width, height = (max(0, side) for side in annotation["size"])
-    known = []
-    for obj in annotation["objects"]:
-        if obj["name"] in index_of:
-            known.append(obj)
-        else:
-            report(
-                broken, file, f"object {obj['place'] + 1} has unknown class {obj['name']!r}", "object skipped"
-            )
+    known = known_objects(annotation, index_of, file, broken)
     names = [obj["name"] for obj in known]
-    labels = np.array([index_of[name] for name in names], np.int32)
-    corners = np.array([obj["box"] for obj in known], np.float64).reshape(-1, 4) + [0, 0, 1, 1]
-    # Some annotators wrote the picture's size as the last pixel.
-    boxes, kept = checked_boxes(corners, names, width, height, file, broken, slack=1.0)
-    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    labels = [index_of[name] for name in names]
+    fields, _ = annotated(
+        np.array([obj["box"] for obj in known], np.float64).reshape(-1, 4) + [0, 0, 1, 1],
+        labels,
+        names,
+        width=width,
+        height=height,
+        file=file,
+        broken=broken,
+        slack=1.0,  # some annotators wrote the picture's size as the last pixel
+    )
     label = -1
     if is_loc:
-        label = int(labels[0]) if len(labels) else index_of.get(image_id.split("/")[0], -1)
+        label = labels[0] if labels else index_of.get(image_id.split("/")[0], -1)
     return Record(
         image_id=image_id.split("/")[-1],
         file=picture,
         width=width,
         height=height,
         source=root.file(picture),
-        boxes=boxes,
-        labels=labels[kept],
         label=label,
-        truth=Truth(corners, areas, areas, labels, np.zeros(len(labels), bool)),
+        **fields,
     )

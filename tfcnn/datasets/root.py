@@ -1,23 +1,36 @@
 """Where a data set lies: a folder or a .zip, read by the same few calls."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import posixpath
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tfcnn.errors import InputError
 
+# What file systems, archivers and notebooks leave beside a person's files; so does a leading dot.
+HIDDEN = (
+    "@eaDir",
+    "@Recycle",
+    "#recycle",
+    "$RECYCLE.BIN",
+    "__MACOSX",
+    "lost+found",
+    "Thumbs.db",
+    "desktop.ini",
+)
+
 
 class Root:
-    """A tree of files by names with forward slashes, relative to its own top.
+    """A tree of files by names with forward slashes, relative to its own top. What is hidden is not listed.
 
     Reading is thread-safe: a folder's files are opened one by one, and `zipfile` locks the archive round
     each read.
     """
 
-    def __init__(self, path: str | pathlib.Path):
+    def __init__(self, path: str | pathlib.Path) -> None:
         self.path = pathlib.Path(path)
         self.prefix = ""
         if self.path.is_dir():
@@ -29,7 +42,9 @@ class Root:
                 raise InputError(
                     f"{path} is neither a folder nor a .zip: name the data set's folder"
                 ) from None
-            self._members = {n for n in self._archive.namelist() if not n.endswith("/")}
+            # Some programs of Windows write its own backslashes.
+            names = ((n if "/" in n else n.replace("\\", "/"), n) for n in self._archive.namelist())
+            self._members = {name: member for name, member in names if not name.endswith("/")}
             self._tree = _tree(self._members)
         else:
             raise InputError(f"No data set at {path}: name an existing folder or .zip file")
@@ -61,7 +76,7 @@ class Root:
         """
         try:
             if self._archive is not None:
-                return self._archive.read(self._full(name))
+                return self._archive.read(self._members[self._full(name)])
             return (self.path / self._full(name)).read_bytes()
         except (KeyError, FileNotFoundError):
             raise InputError(f"{self} has no {name}") from None
@@ -76,7 +91,7 @@ class Root:
         """Bytes of one file; -1 where there is none."""
         try:
             if self._archive is not None:
-                return self._archive.getinfo(self._full(name)).file_size
+                return self._archive.getinfo(self._members[self._full(name)]).file_size
             return os.stat(self.path / self._full(name)).st_size
         except (KeyError, OSError):
             return -1
@@ -97,20 +112,28 @@ class Root:
         """Names of all files below `under`, sorted, relative to `under`."""
         full = self._full(under).rstrip("/")
         if self._archive is None:
-            place = self.path / full
-            return sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
-        start = full + "/" if full else ""
-        return sorted(member[len(start) :] for member in self._members if member.startswith(start))
+            folder = self.path / full
+            names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        else:
+            start = full + "/" if full else ""
+            names = (member[len(start) :] for member in self._members if member.startswith(start))
+        return sorted(name for name in names if not any(map(_hidden, name.split("/"))))
 
     def _children(self, under: str) -> tuple[set[str], set[str]]:
         full = self._full(under).rstrip("/")
-        if self._archive is None:
-            place = self.path / full
-            if not place.is_dir():
-                return set(), set()
-            entries = [(entry.name, entry.is_dir()) for entry in place.iterdir()]
-            return {n for n, is_dir in entries if is_dir}, {n for n, is_dir in entries if not is_dir}
-        return self._tree.get(full, (set(), set()))
+        if self._archive is not None:
+            folders, files = self._tree.get(full, (set(), set()))
+        else:
+            folder = self.path / full
+            with os.scandir(folder) if folder.is_dir() else contextlib.nullcontext(()) as entries:
+                kinds = [(entry.name, entry.is_dir()) for entry in entries]
+            folders = {name for name, is_folder in kinds if is_folder}
+            files = {name for name, is_folder in kinds if not is_folder}
+        return {f for f in folders if not _hidden(f)}, {f for f in files if not _hidden(f)}
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in HIDDEN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +152,7 @@ class File:
         return self.root.size(self.name)
 
 
-def _tree(members: set[str]) -> dict[str, tuple[set[str], set[str]]]:
+def _tree(members: Iterable[str]) -> dict[str, tuple[set[str], set[str]]]:
     """Names of the folders and of the files right under each folder of an archive; its top is ""."""
     tree: dict[str, tuple[set[str], set[str]]] = {"": (set(), set())}
     for member in members:

@@ -145,7 +145,8 @@ def _classes_panel(panel, dataset: Dataset) -> None:
 
 
 def _sides_panel(panel, sides: np.ndarray) -> None:
-    edges = np.geomspace(max(1, sides.min()), max(2, sides.max()), 41)
+    least = max(1.0, sides.min())
+    edges = np.geomspace(least, max(2 * least, sides.max()), 41)  # where all are alike, they have a place too
     _histogram(panel, sides, edges, "size: square root of the area, pixels")
     panel.set_xscale("log")
     for (name, (low, _)), top in zip(SIZES.items(), (0.98, 0.98, 0.98), strict=True):

@@ -5,11 +5,11 @@ Source: tensorflow.org/datasets, features of "Image classification" and "Object 
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from tfcnn.datasets.example import Dataset, Record, Truth, checked_boxes
+from tfcnn.datasets.example import Dataset, Record, annotated
 from tfcnn.errors import InputError
 
 
@@ -39,7 +39,7 @@ def read(path: str | None, split: str = "train", name: str = "") -> Dataset:
     return adapt(items, _class_names(builder.info.features), f"tfds:{name}")
 
 
-def _class_names(features) -> list[str]:
+def _class_names(features: Mapping) -> list[str]:
     if "objects" in features:
         inner = features["objects"]
         return list(getattr(inner, "feature", inner)["label"].names)
@@ -84,32 +84,24 @@ def _record(items: Sequence[dict], index: int, classes: list[str], broken: list[
         return Record(**common, label=int(item["label"]))
     objects = {key: np.asarray(values) for key, values in item["objects"].items()}
     unit = objects["bbox"].reshape(-1, 4).astype(np.float64)
-    labels = objects["label"].reshape(-1).astype(np.int32)
-    corners = unit[:, [1, 0, 3, 2]] * [width, height, width, height]
-    boxes, kept = checked_boxes(corners, [classes[label] for label in labels], width, height, file, broken)
-    flags = {
-        ours: objects[theirs].astype(bool)
-        for ours, theirs in (
-            ("difficult", "is_difficult"),
-            ("truncated", "is_truncated"),
-            ("crowd", "is_crowd"),
-        )
-        if theirs in objects
-    }
-    box_areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-    areas = objects["area"].astype(np.float64) if "area" in objects else box_areas
-    ignored = flags.get("difficult", flags.get("crowd", np.zeros(len(labels), bool)))
-    return Record(
-        **common,
-        boxes=boxes,
-        labels=labels[kept],
-        area=areas[kept].astype(np.float32),
-        truth=Truth(corners, box_areas, areas, labels, ignored),
-        **{flag: values[kept] for flag, values in flags.items()},
+    labels = objects["label"].reshape(-1)
+    fields, _ = annotated(
+        unit[:, [1, 0, 3, 2]] * [width, height, width, height],
+        labels,
+        [classes[label] for label in labels],
+        width=width,
+        height=height,
+        file=file,
+        broken=broken,
+        difficult=objects.get("is_difficult"),
+        truncated=objects.get("is_truncated"),
+        crowd=objects.get("is_crowd"),
+        areas=objects["area"].astype(np.float64) if "area" in objects else None,
     )
+    return Record(**common, **fields)
 
 
-def _size(image) -> tuple[int, int]:
+def _size(image: bytes | np.ndarray) -> tuple[int, int]:
     if not isinstance(image, bytes):
         return image.shape[1], image.shape[0]
     from PIL import Image
@@ -118,7 +110,7 @@ def _size(image) -> tuple[int, int]:
         return header.size
 
 
-def _source(items: Sequence[dict], index: int):
+def _source(items: Sequence[dict], index: int) -> Callable[[], bytes | np.ndarray]:
     def source() -> bytes | np.ndarray:
         image = items[index]["image"]
         if isinstance(image, bytes):

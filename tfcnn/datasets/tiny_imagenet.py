@@ -5,10 +5,11 @@ Source: Stanford CS231N, tiny-imagenet-200.zip.
 """
 
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
-from tfcnn.datasets.example import Dataset, Record, Truth, checked_boxes, report
+from tfcnn.datasets.example import Dataset, Record, annotated, report
 from tfcnn.datasets.root import Root, find
 from tfcnn.errors import InputError
 
@@ -47,7 +48,7 @@ def read(path: str | pathlib.Path, split: str = "train", pictures: bool = True) 
     return Dataset("tiny_imagenet", names, list(range(1, len(names) + 1)), examples, broken)
 
 
-def _lines(root: Root, split: str, synsets: list[str]):
+def _lines(root: Root, split: str, synsets: list[str]) -> Iterator[tuple[str, str, str, list[str]]]:
     """The annotation file, the picture, its synset and the numbers of its box, line by line."""
     if split == "val":
         for line in root.text("val/val_annotations.txt").splitlines():
@@ -61,7 +62,16 @@ def _lines(root: Root, split: str, synsets: list[str]):
             yield file, f"train/{synset}/images/{name}", synset, numbers
 
 
-def _record(root, file, picture, synset, numbers, index_of, pictures, broken) -> Record | None:
+def _record(
+    root: Root,
+    file: str,
+    picture: str,
+    synset: str,
+    numbers: list[str],
+    index_of: dict[str, int],
+    pictures: bool,
+    broken: list[dict],
+) -> Record | None:
     if synset not in index_of:
         report(broken, file, f"{picture} has unknown class {synset!r}", "picture skipped")
         return None
@@ -74,17 +84,22 @@ def _record(root, file, picture, synset, numbers, index_of, pictures, broken) ->
     except ValueError:
         report(broken, file, f"{picture} has no box of four numbers", "object skipped")
         corners = np.zeros((0, 4))
-    labels = np.full(len(corners), index_of[synset], np.int32)
-    boxes, kept = checked_boxes(corners, [synset] * len(corners), SIDE, SIDE, picture, broken)
-    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    count = len(corners)
+    fields, _ = annotated(
+        corners,
+        [index_of[synset]] * count,
+        [synset] * count,
+        width=SIDE,
+        height=SIDE,
+        file=picture,
+        broken=broken,
+    )
     return Record(
         image_id=picture.rsplit("/", 1)[1].rsplit(".", 1)[0],
         file=picture,
         width=SIDE,
         height=SIDE,
         source=root.file(picture),
-        boxes=boxes,
-        labels=labels[kept],
         label=index_of[synset],
-        truth=Truth(corners, areas, areas, labels, np.zeros(len(labels), bool)),
+        **fields,
     )
