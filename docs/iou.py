@@ -19,7 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from tfcnn.ops import boxes  # noqa: E402
 
 TRUE, FOUND = "#1a9850", "#d73027"
-CAT = [90.0, 8.0, 330.0, 292.0]  # the cat's face
+CAT = [90.0, 8.0, 330.0, 292.0]  # ground truth: the cat's face
 GUESS = [128.0, 54.0, 372.0, 296.0]
 UNIT = [0.0, 0.0, 100.0, 100.0]
 
@@ -58,12 +58,12 @@ def main():
     iou = iou_of(CAT, GUESS)
     union = area(CAT) + area(GUESS) - area(meet)
     titles = [
-        "the true box and the found one",
+        "ground-truth box and detection",
         f"intersection: {area(meet):,.0f} pixels",
         f"union: {union:,.0f} pixels",
     ]
     for axes, title in zip(above.subplots(1, 3), titles, strict=True):
-        axes.imshow(cat, alpha=1.0 if title.startswith("the") else 0.35)
+        axes.imshow(cat, alpha=1.0 if title.startswith("ground") else 0.35)
         if title.startswith("inter"):
             frame(axes, meet, None, fill=True, facecolor="#4575b4", alpha=0.75)
         if title.startswith("union"):
@@ -84,7 +84,7 @@ def main():
         frame(axes, other, FOUND)
         middle = other[2] / 2
         axes.set(xlim=(middle - 100, middle + 100), ylim=(103, -3), aspect="equal")
-        right = ": just right for VOC" if overlap == 0.5 else ""
+        right = ": just enough for VOC" if overlap == 0.5 else ""
         axes.set_title(f"IoU {overlap}{right}", fontsize=10)
         axes.set_axis_off()
     FigureCanvasAgg(figure).print_png(str(pathlib.Path(__file__).with_suffix(".png")))
