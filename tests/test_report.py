@@ -1,28 +1,37 @@
 """The page: self-contained, bounded, and safe against names that look like HTML."""
 
 import base64
+import html
+import json
 import re
+import shutil
+import subprocess
 
 import numpy as np
+import pytest
 
 from tfcnn import images, report
 
 
 def test_the_page_embeds_at_most_its_number_and_says_how_many_more():
     tiny = report.reduced(np.zeros((4, 4, 3), np.uint8))
-    entries = [report.Entry(f"picture {i}", [("a", tiny), ("b", tiny)]) for i in range(150)]
+    entries = [
+        report.Entry(f"picture {i}", [report.Shown("a", tiny), report.Shown("b", tiny)]) for i in range(150)
+    ]
     page = report.gallery("all", entries, more=7).decode()
-    assert page.count("<img") == report.MOST_PICTURES == 200
+    assert page.count('<img src="data:') == report.MOST_PICTURES == 200
     assert "107 more pictures" in page
-    assert page.count("<h2>") == 150
+    assert page.count("<h3>") == 150
     assert "more pictures" not in report.gallery("few", entries[:100]).decode()
 
 
 def test_nothing_is_fetched_and_text_is_no_html():
     picture = report.reduced(np.full((500, 1000, 3), 90, np.uint8))
-    entry = report.Entry('<script>alert("x")</script>', [("a < b & c", picture)], ["line <1>", "2"])
+    entry = report.Entry(
+        '<script>alert("x")</script>', [report.Shown("a < b & c", picture)], ["line <1>", "2"]
+    )
     page = report.gallery("t & <t>", [entry], lines=["\udcff odd name"]).decode()
-    assert "<script" not in page and "&lt;script&gt;" in page and "a &lt; b &amp; c" in page
+    assert '<script>alert("x")' not in page and "&lt;script&gt;" in page and "a &lt; b &amp; c" in page
     rest = re.sub(r'src="data:image/jpeg;base64,[^"]+"', "", page)
     assert not re.search(r"(src|href)=|https?:|url\(|@import", rest)
     shown = re.search(r"base64,([^\"]+)", page).group(1)
@@ -33,3 +42,67 @@ def test_small_pictures_stay_sharp():
     random = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     assert (images.read(report.reduced(random)) == random).all()
     assert images.read(report.reduced(np.full((100, 400), 300.0))).tolist()[0][0] == [255, 255, 255]
+
+
+def test_chapters_have_a_table_of_contents():
+    cards = [
+        report.Entry(name, chapter=chapter) for name, chapter in [("a", "art"), ("b", "art"), ("c", "x & y")]
+    ]
+    page = report.gallery("all", cards).decode()
+    assert re.findall(r"<nav>(.*)</nav>", page) == [
+        '<a href="#chapter-1">art</a><a href="#chapter-2">x &amp; y</a>'
+    ]
+    chapters = re.findall(r'<section class="chapter" id="([^"]+)"><h2>([^<]+)</h2>(.*?)</section>', page)
+    assert [(place, name, cards.count("<article")) for place, name, cards in chapters] == [
+        ("chapter-1", "art", 2),
+        ("chapter-2", "x &amp; y", 1),
+    ]
+
+
+def test_pictures_are_found_again_on_a_page():
+    shown = [report.Shown("a < b", report.reduced(np.zeros((4, 4, 3), np.uint8)), "a b.png")]
+    page = report.gallery("all", [report.Entry("a", shown)]).decode()
+    assert 'data-file="a%20b.png"' in page
+    assert report.pictures_of(page) == [report.Shown("a < b", shown[0].data)]
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+def test_a_picture_is_enlarged_by_click_or_key_and_stepped_by_arrows(tmp_path):
+    random = np.random.default_rng(0)
+    pictures = [
+        report.Shown(name, report.reduced(random.integers(0, 256, (99, 99, 3), np.uint8)), f"{name}.png")
+        for name in ("one", "two", "three")
+    ]
+    images.write(tmp_path / "three.png", random.integers(0, 256, (999, 50, 3), np.uint8))
+    script = """<script>
+      const heard = [], key = (where, name) => where.dispatchEvent(new KeyboardEvent("keydown", {key: name}));
+      const note = () => heard.push(box.open ? words.textContent.trim() : "closed");
+      key(pictures[0], "Enter"); note(); key(box, "ArrowLeft"); note();
+      setTimeout(() => {
+        heard.push(large.naturalHeight); key(box, "ArrowRight"); note(); large.click(); note(); pictures[1].click();
+        note(); box.querySelector(".next").click(); note(); heard.push(document.body.scrollWidth <= innerWidth);
+        document.title = JSON.stringify(heard);
+      }, 1000);
+    </script></html>"""
+    page = report.gallery("all", [report.Entry("card", pictures)]).decode().replace("</html>", script)
+    (tmp_path / "index.html").write_text(page)
+    command = [
+        BROWSER,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+    ]
+    command += [
+        "--window-size=390,844",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        (tmp_path / "index.html").as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    heard = json.loads(html.unescape(re.search(r"<title>(.*)</title>", done.stdout).group(1)))
+    steps = ["1 / 3  card  one", "3 / 3  card  three", 999, "1 / 3  card  one", "closed", "2 / 3  card  two"]
+    assert heard == [*steps, "3 / 3  card  three", True]

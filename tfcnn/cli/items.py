@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tfcnn import files, images
+from tfcnn import files, images, report
 from tfcnn.cli.output import Output
 from tfcnn.errors import InputError
 
@@ -27,7 +27,7 @@ class Item:
         entry: its fields; give it more.
         lines: text that index.html shows under its pictures.
         link: a page of this item's own, relative to output_dir.
-        shown: its (caption, picture file) pairs for index.html.
+        shown: its pictures for index.html.
         finished: whether it is in the results, or refused.
     """
 
@@ -36,7 +36,7 @@ class Item:
         self.name, self.stem, self.entry = name, stem, entry
         self.lines: list[str] = []
         self.link = ""
-        self.shown: list[tuple[str, bytes]] = []
+        self.shown: list[report.Shown] = []
         self.finished = False
 
     def __enter__(self) -> Self:
@@ -67,7 +67,7 @@ class Item:
         """
         relative = f"{self.stem}_{kind}" if kind else self.stem
         relative = self._output.save_picture(image, relative)
-        self.show(image, caption or kind)
+        self.shown += self._output.reduced(image, caption or kind, relative)
         if relative:
             if main:
                 self.entry["picture"] = relative

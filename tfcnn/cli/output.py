@@ -153,9 +153,9 @@ class Output:
         data = images.encode(image, suffix)
         return self.save_bytes(data, relative) if self.flags.save_images else ""
 
-    def reduced(self, image: np.ndarray, caption: str) -> list[tuple[str, bytes]]:
-        """[(caption, JPEG)] for index.html, or [] when it shows enough already."""
+    def reduced(self, image: np.ndarray, caption: str, file: str = "") -> list[report.Shown]:
+        """[a picture for index.html], or [] when it shows enough already."""
         self._shown += 1
         if self._shown > report.MOST_PICTURES or not self.flags.save_images:
             return []
-        return [(caption, report.reduced(image))]
+        return [report.Shown(caption, report.reduced(image), file)]

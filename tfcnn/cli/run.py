@@ -153,10 +153,11 @@ class Run(Output):
     # ------------------------------------------------------------------------------------- out
 
     def sheet(self, image: np.ndarray, relative: str, title: str) -> str:
-        """Write a picture of the whole run, as `save_picture`; index.html shows it first, at its own size."""
+        """Write a picture of the whole run, as `save_picture`; index.html shows it first, as wide as the page."""
         relative = self.save_picture(image, relative)
         if relative:
-            self._sheets.append(report.Entry(title, [(relative, report.reduced(image, report.SHEET_SIDE))]))
+            shown = report.Shown(relative, report.reduced(image, report.SHEET_SIDE), relative)
+            self._sheets.append(report.Entry(title, [shown], sheet=True))
             self.results.setdefault("files", []).append(relative)
         return relative
 
