@@ -20,8 +20,14 @@ PAGES = {
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 README, LECTURE = PAGES["README.md"], PAGES["docs/lecture.md"]
-QUICK = {"classify", "saliency", "nets", "download"}  # run by `make test`; the others by `make test-all`
-LONG = re.compile(r"^train_|^demo$")  # train for more than a minute, or run by a test of their own
+QUICK = [
+    "classify",
+    "saliency",
+    "nets",
+    "download",
+]  # their first command runs in `make test`, all in `make test-all`
+# Train for more than a minute, run by a test of their own, or need a network.
+LONG = re.compile(r"train_|demo$|download --nets")
 COMMAND = re.compile(r"python (-m apps\.|benchmarks/|docs/|tests/)|\btfcnn [a-z]|\bmake [a-z]|\bpytest ")
 ROWS = [
     f"{letter}{i}"
@@ -94,9 +100,12 @@ def needs_the_readers_own(arguments):
 
 APPS = app_commands()
 RUNNABLE = [
-    (a, args) for a in APPS for args in APPS[a] if not LONG.search(a) and not needs_the_readers_own(args)
+    (a, args)
+    for a in APPS
+    for args in APPS[a]
+    if not LONG.match(" ".join([a, *args])) and not needs_the_readers_own(args)
 ]
-QUICKLY = [(a, []) for a, args in RUNNABLE if a in QUICK and not args]
+QUICKLY = [next(pair for pair in RUNNABLE if pair[0] == app) for app in QUICK]
 SLOWLY = [pair for pair in RUNNABLE if pair not in QUICKLY]
 
 
