@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import colorsys
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -152,3 +153,36 @@ def grid(
                 text = text[:-2] + "…" if len(text) > 2 else text[:1]
             canvas.text((left, top + cell_h + 2), text, font=font, fill="black")
     return np.array(sheet)
+
+
+@contextlib.contextmanager
+def fonts_for(text: str) -> Iterator[Callable[[str], str]]:
+    """Matplotlib with fonts that have the letters of a text, for the figures made and drawn inside the context.
+
+    Args:
+        text: all that the figures will say in words of the user's.
+
+    Yields:
+        A function that gives a text to show: a letter that no installed font has is written as \\uXXXX. Show it with
+        parse_math=False, since a dollar sign in a name is no formula.
+    """
+    import matplotlib
+    from matplotlib import font_manager
+
+    def letters(file):
+        return font_manager.get_font(file).get_charmap().keys()
+
+    families = list(matplotlib.rcParams["font.family"])
+    missing = {ord(letter) for letter in text} - letters(font_manager.findfont(font_manager.FontProperties()))
+    for font in font_manager.fontManager.ttflist if missing else ():
+        if "Last Resort" not in font.name:  # that draws every letter as a box with its number
+            found = missing & letters(font.fname)
+            if found:
+                families.append(font.name)
+                missing -= found
+
+    def shown(text: str) -> str:
+        return "".join(f"\\u{ord(each):04x}" if ord(each) in missing else each for each in text)
+
+    with matplotlib.rc_context({"font.family": families}):
+        yield shown

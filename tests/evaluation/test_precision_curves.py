@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from evaluation_cases import random_case, tables
 
+from tfcnn.draw import fonts_for
 from tfcnn.errors import InputError
 from tfcnn.evaluation import coco, curves, voc
 
@@ -36,3 +37,15 @@ def test_pages_of_twenty():
     assert blue > 100  # a line is drawn
     with pytest.raises(InputError, match="nothing to find|no class has an object"):
         curves.draw([], "title")
+
+
+@pytest.mark.parametrize("name", ["猫", "снег", "$a_$", "a\\b"])
+def test_any_name_is_drawn_without_a_warning(recwarn, name):
+    line = np.array([0, 0.5]), np.array([1, 0.5])
+    curves.draw([curves.Panel(name, [("a", *line)])], "title")
+    assert [str(each.message) for each in recwarn] == []
+
+
+def test_a_letter_that_no_font_has_is_written_by_its_number():
+    with fonts_for("猫\U0010fffe") as shown:
+        assert shown("a\U0010fffe") == "a\\u10fffe"

@@ -17,6 +17,11 @@ from tfcnn.datasets.root import Root, find
 from tfcnn.errors import InputError
 
 SKIPPED = "object skipped"
+AREAS = {
+    "small": (0.0, 32.0**2),
+    "medium": (32.0**2, 96.0**2),
+    "large": (96.0**2, 1e10),
+}  # COCO's sizes, pixels
 
 
 def read(

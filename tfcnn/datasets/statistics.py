@@ -9,11 +9,11 @@ import numpy as np
 
 from tfcnn import draw, images
 from tfcnn.datasets import decode
+from tfcnn.datasets.classes import distinct
+from tfcnn.datasets.coco import AREAS
 from tfcnn.datasets.example import Dataset, report
 from tfcnn.datasets.pipeline import whole_sample
 from tfcnn.errors import InputError
-
-SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}  # COCO's areas, in pixels
 
 
 def summary(dataset: Dataset) -> dict:
@@ -43,12 +43,16 @@ def summary(dataset: Dataset) -> dict:
         "empty_images": sum(not len(record.boxes) for record in dataset.examples),
         "difficult": int(_joined(dataset, "difficult", bool).sum()),
         "crowd": int(_joined(dataset, "crowd", bool).sum()),
-        "sizes": {name: int(((areas >= low) & (areas < high)).sum()) for name, (low, high) in SIZES.items()},
+        "sizes": {name: int(((areas >= low) & (areas < high)).sum()) for name, (low, high) in AREAS.items()},
         "per_class": {
             name: {"images": int(with_class), "objects": int(number)}
-            for name, with_class, number in zip(dataset.classes, pictures, objects, strict=True)
+            for name, with_class, number in zip(_names(dataset), pictures, objects, strict=True)
         },
     }
+
+
+def _names(dataset: Dataset) -> list[str]:
+    return distinct(dataset.classes, dataset.category_ids)
 
 
 def _joined(dataset: Dataset, column: str, dtype: type) -> np.ndarray:
@@ -86,9 +90,6 @@ def figure(dataset: Dataset) -> np.ndarray:
     Raises:
         InputError: the set has no boxes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     boxes = _joined(dataset, "boxes", np.float64).reshape(-1, 4)
     if not len(boxes):
         raise InputError(f"The {dataset.name} data set has no boxes to draw")
@@ -96,10 +97,20 @@ def figure(dataset: Dataset) -> np.ndarray:
     counts = np.array([len(record.boxes) for record in dataset.examples])
     whole = np.array([[record.width, record.height] for record in dataset.examples], np.float64)
     shares = sides / np.repeat(np.maximum(whole, 1), counts, axis=0)
+    with draw.fonts_for("".join(dataset.classes)) as shown:
+        return _page(dataset, sides, counts, shares, shown)
+
+
+def _page(
+    dataset: Dataset, sides: np.ndarray, counts: np.ndarray, shares: np.ndarray, shown: Callable[[str], str]
+) -> np.ndarray:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     page = Figure(figsize=(11, 7.5), layout="constrained", dpi=110)
     axes = page.subplots(2, 3)
     _counts_panel(axes[0, 0], counts)
-    _classes_panel(axes[0, 1], dataset)
+    _classes_panel(axes[0, 1], dataset, shown)
     _sides_panel(axes[0, 2], np.sqrt(sides.prod(1)))
     _histogram(
         axes[1, 0], np.log2(sides[:, 0] / sides[:, 1]), np.linspace(-4, 4, 33), "shape: width / height"
@@ -134,13 +145,15 @@ def _counts_panel(panel, counts: np.ndarray) -> None:
     panel.set_ylabel("pictures", fontsize=8)
 
 
-def _classes_panel(panel, dataset: Dataset) -> None:
+def _classes_panel(panel, dataset: Dataset, shown: Callable[[str], str]) -> None:
     numbers = np.bincount(_joined(dataset, "labels", np.int64), minlength=len(dataset.classes))
-    shown = np.argsort(-numbers, kind="stable")[:25]
-    panel.barh([dataset.classes[k] for k in shown], numbers[shown], color="#4c72b0")
+    most = np.argsort(-numbers, kind="stable")[:25]
+    names = _names(dataset)
+    panel.barh(range(len(most)), numbers[most], color="#4c72b0")
+    panel.set_yticks(range(len(most)), [shown(names[k]) for k in most], parse_math=False)
     panel.invert_yaxis()
     panel.set_xscale("symlog")
-    more = f", the first {len(shown)} of {len(numbers)}" if len(shown) < len(numbers) else ""
+    more = f", the first {len(most)} of {len(numbers)}" if len(most) < len(numbers) else ""
     panel.set_title(f"objects a class{more}", fontsize=9)
 
 
@@ -149,7 +162,7 @@ def _sides_panel(panel, sides: np.ndarray) -> None:
     edges = np.geomspace(least, max(2 * least, sides.max()), 41)  # where all are alike, they have a place too
     _histogram(panel, sides, edges, "size: square root of the area, pixels")
     panel.set_xscale("log")
-    for (name, (low, _)), top in zip(SIZES.items(), (0.98, 0.98, 0.98), strict=True):
+    for (name, (low, _)), top in zip(AREAS.items(), (0.98, 0.98, 0.98), strict=True):
         left = max(np.sqrt(low), edges[0])
         if left < edges[-1]:
             panel.axvline(left, color="#999999", linewidth=0.7)

@@ -11,6 +11,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from tfcnn.datasets.classes import distinct
+from tfcnn.datasets.coco import AREAS
 from tfcnn.datasets.example import Record
 from tfcnn.detections import Detections
 from tfcnn.evaluation import matching
@@ -18,12 +20,7 @@ from tfcnn.evaluation.tables import ResultTable, TruthTable, tables
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-RANGES = {
-    "all": (0, 1e10),
-    "small": (0, 32**2),
-    "medium": (32**2, 96**2),
-    "large": (96**2, 1e10),
-}  # ends inclusive
+RANGES = {"all": (0.0, 1e10)} | AREAS  # ends inclusive
 LIMITS = (1, 10, 100)  # detections a picture and class
 RIGHT, WRONG, IGNORED = 1, 0, -1
 
@@ -99,7 +96,7 @@ def summarize(evaluation: Evaluation, classes: Sequence[str]) -> dict:
             "truths": int(evaluation.truths[k]),
             "detections": int(evaluation.detections[k]),
         }
-        for k, name in enumerate(classes)
+        for k, name in enumerate(distinct(classes))
     }
     return {**evaluation.figures(), "per_class": per_class}
 

@@ -1,10 +1,11 @@
 """Precision/recall curves as pictures."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tfcnn.draw import fonts_for
 from tfcnn.errors import InputError
 from tfcnn.evaluation import coco, voc
 
@@ -62,10 +63,13 @@ def draw(panels: Sequence[Panel], title: str) -> list[np.ndarray]:
     """
     if not panels:
         raise InputError("no class has an object to find: there is no curve to draw")
-    return [_page(panels[first : first + A_PAGE], title) for first in range(0, len(panels), A_PAGE)]
+    with fonts_for("".join([title, *(panel.title for panel in panels)])) as shown:
+        return [
+            _page(panels[first : first + A_PAGE], title, shown) for first in range(0, len(panels), A_PAGE)
+        ]
 
 
-def _page(panels: Sequence[Panel], title: str) -> np.ndarray:
+def _page(panels: Sequence[Panel], title: str, shown: Callable[[str], str]) -> np.ndarray:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -74,13 +78,13 @@ def _page(panels: Sequence[Panel], title: str) -> np.ndarray:
     width, height = max(2.3 * columns, 4.6), 2.2 * rows + 1.0  # inches
     figure = Figure(figsize=(width, height), dpi=110)
     figure.subplots_adjust(0.6 / width, 0.65 / height, 1 - 0.15 / width, 1 - 0.65 / height, 0.14, 0.28)
-    figure.suptitle(title, fontsize=11, y=1 - 0.15 / height)
+    figure.suptitle(shown(title), fontsize=11, y=1 - 0.15 / height)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     grid[0, 0].set(xlim=(0, 1), ylim=(0, 1.03), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])  # all share them
     for axes, panel in zip(grid.flat, panels, strict=False):
         for order, (name, recall, precision) in enumerate(panel.lines):
             axes.plot(recall, precision, label=name, color=f"C{order}", linewidth=1.4 - 0.3 * order)
-        axes.set_title(panel.title, fontsize=9)
+        axes.set_title(shown(panel.title), fontsize=9, parse_math=False)
         axes.tick_params(labelsize=7)
         axes.grid(color="0.9")
     for axes in grid.flat[len(panels) :]:

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from tfcnn.datasets.classes import distinct
 from tfcnn.datasets.example import Record
 from tfcnn.detections import Detections
 from tfcnn.evaluation import matching
@@ -62,10 +63,10 @@ def breakdown(
     best = np.concatenate([order[s : s + n] for s, n in zip(starts[:-1], taken, strict=True)] or [order])
     results = results.take(best)
     kinds = _kinds(truth, results, len(classes), similar(classes))
-    per_class = {}
+    per_class, names = {}, distinct(classes)
     for label in np.flatnonzero(taken):
         shares = np.bincount(kinds[results.label == label], minlength=len(KINDS)) / taken[label]
-        per_class[classes[label]] = dict(zip(KINDS, shares.tolist(), strict=True))
+        per_class[names[label]] = dict(zip(KINDS, shares.tolist(), strict=True))
     mean = {
         k: float(np.mean([s[k] for s in per_class.values()])) if per_class else float("nan") for k in KINDS
     }

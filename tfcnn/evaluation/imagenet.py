@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from tfcnn.datasets.classes import distinct
 from tfcnn.datasets.example import Record
 from tfcnn.detections import Detections
 from tfcnn.evaluation import matching, voc
@@ -95,7 +96,7 @@ def detection(
     outcome[detections[taken[:, 0] >= 0]] = voc.RIGHT
     scores = results.score[order]
     per_class = {}
-    for label, name in enumerate(classes):
+    for label, name in enumerate(distinct(classes)):
         mine = slice(starts[label], starts[label + 1])
         found = voc.Outcome(outcome[mine], scores[mine], int(np.count_nonzero(truth.label == label)))
         ap = voc.average_precision(found)["ap_area"]

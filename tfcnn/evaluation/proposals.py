@@ -6,13 +6,8 @@ Source: Hosang, Benenson, Dollar, Schiele, "What makes for effective detection p
 import numpy as np
 import tensorflow as tf
 
+from tfcnn.datasets.coco import AREAS
 from tfcnn.ops import boxes as box_ops
-
-SIDES = {
-    "small": (0.0, 32.0),
-    "medium": (32.0, 96.0),
-    "large": (96.0, float("inf")),
-}  # COCO's, in the net's pixels
 
 
 def truth_at(records, size):
@@ -62,12 +57,12 @@ def table(shares, truth, thresholds=(0.5, 0.7)):
         thresholds: least IoU of a covered box.
 
     Returns:
-        {"all" and each of SIDES: {"boxes": count, threshold: share, None without boxes}}.
+        {"all" and each of AREAS, in the net's pixels: {"boxes": count, threshold: share, None without boxes}}.
     """
     boxes = np.concatenate([*truth, np.zeros((0, 4), np.float32)])
-    side = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     rows = {"all": np.ones(len(shares), bool)}
-    rows |= {name: (side >= low) & (side < high) for name, (low, high) in SIDES.items()}
+    rows |= {name: (area >= low) & (area < high) for name, (low, high) in AREAS.items()}
     return {
         name: {"boxes": int(chosen.sum())}
         | {str(t): float(np.mean(shares[chosen] >= t)) if chosen.any() else None for t in thresholds}

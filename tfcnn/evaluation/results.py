@@ -8,10 +8,11 @@ import glob
 import json
 import math
 import pathlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 
 import numpy as np
 
+from tfcnn.datasets.classes import match
 from tfcnn.datasets.example import Record
 from tfcnn.errors import InputError
 from tfcnn.evaluation.tables import ResultTable
@@ -43,8 +44,9 @@ def read(
     images: dict[Hashable, int],
     classes: Sequence[str],
     category_ids: Sequence[int],
+    present: Collection[int] = (),
 ) -> tuple[ResultTable, list[str]]:
-    """Reads what --results names.
+    """Reads results, whoever wrote them.
 
     Args:
         spec: a COCO results list (.json, or a folder that holds detections.json); or the devkit's files: a
@@ -53,6 +55,7 @@ def read(
         classes: names of the K classes.
         category_ids: the data set's own id of each class. A categories.json beside a results list comes
             first.
+        present: classes 0..K-1 that have an object: of several with a name of categories.json it is that one.
 
     Returns:
         The table, and notes for the person on what was left out.
@@ -64,13 +67,16 @@ def read(
     if path.is_dir() and (path / "detections.json").is_file():
         path = path / "detections.json"
     if path.is_file() and _is_json(path):
-        return coco_results(load(path), images, _categories(path, classes, category_ids), str(path))
+        return coco_results(load(path), images, _categories(path, classes, category_ids, present), str(path))
     return devkit_results(_devkit_files(spec, classes), images, classes)
 
 
 def _is_json(path: pathlib.Path) -> bool:
-    with path.open("rb") as file:
-        return path.suffix.lower() == ".json" or file.read(64).lstrip()[:1] in (b"[", b"{")
+    try:
+        with path.open("rb") as file:
+            return path.suffix.lower() == ".json" or file.read(64).lstrip()[:1] in (b"[", b"{")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def load(path: pathlib.Path) -> object:
@@ -83,22 +89,26 @@ def load(path: pathlib.Path) -> object:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise InputError(f"{path} is not JSON of results: its brackets are nested too deep") from None
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from None
 
 
 def _categories(
-    path: pathlib.Path, classes: Sequence[str], category_ids: Sequence[int]
+    path: pathlib.Path, classes: Sequence[str], category_ids: Sequence[int], present: Collection[int]
 ) -> dict[Hashable, int]:
     beside = path.parent / "categories.json"
     if beside.is_file() and beside != path:
-        label_of = {name: label for label, name in enumerate(classes)}
         try:
-            named = {c["id"]: label_of[c["name"]] for c in load(beside) if c["name"] in label_of}
-        except (TypeError, KeyError):
+            ids, names = zip(*((c["id"], str(c["name"])) for c in load(beside)), strict=True)
+            label_of = dict(zip(ids, match(names, ids, classes, category_ids, present), strict=True))
+        except (TypeError, KeyError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(f'{beside} is not a list of {{"id", "name"}}') from None
-        if named:
-            return named
+        if max(label_of.values()) >= 0:
+            return {category: label for category, label in label_of.items() if label >= 0}
     return {category: label for label, category in enumerate(category_ids)}
 
 
@@ -123,7 +133,7 @@ def coco_results(
     sides = _numbers(entries, columns["bbox"], "bbox", 4, where)
     score = _numbers(entries, columns["score"], "score", 1, where).reshape(-1)
     image = image_places(columns["image_id"], images, where)
-    label = np.array([categories.get(name, -1) for name in columns["category_id"]], np.int32)
+    label = _labels(columns["category_id"], categories, where)
     corners = np.concatenate([sides[:, :2], sides[:, :2] + sides[:, 2:]], axis=1)
     table = ResultTable(image, label, score, corners, sides[:, 2] * sides[:, 3])
     known = label >= 0
@@ -135,6 +145,13 @@ def coco_results(
         raise InputError(f"{where}: no category_id is the data set's: {ids} here, {own} there")
     note = f"{where}: {np.count_nonzero(~known)} detections of unknown category_id ({ids}) are left out"
     return table.take(known), [note]
+
+
+def _labels(names: Sequence[Hashable], categories: dict[Hashable, int], where: str) -> np.ndarray:
+    try:
+        return np.array([categories.get(name, -1) for name in names], np.int32)
+    except TypeError:
+        raise InputError(f"{where}: a category_id is neither a number nor a text") from None
 
 
 def _columns(entries: object, keys: Sequence[str], where: str) -> dict[str, list]:
@@ -157,7 +174,7 @@ def _numbers(entries: list, column: list, key: str, width: int, where: str) -> n
         shape = (len(entries), width) if width > 1 and entries else (len(entries),)
         if numbers.shape == shape and np.isfinite(numbers).all():
             return numbers.reshape(len(entries), width)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     bad = next(i for i, value in enumerate(column) if not _sound(value, width))
     what = "a finite number" if width == 1 else f"{width} finite numbers"
@@ -167,7 +184,7 @@ def _numbers(entries: list, column: list, key: str, width: int, where: str) -> n
 def _sound(value: object, width: int) -> bool:
     try:
         numbers = np.array(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return numbers.shape == (() if width == 1 else (width,)) and bool(np.isfinite(numbers).all())
 
@@ -287,20 +304,30 @@ def poses(entries: object, images: dict[Hashable, int], joints: int, where: str 
         InputError: not such a list, or pictures that the data set does not have.
     """
     if isinstance(entries, dict) and "images" in entries:
-        entries = [
-            {
-                "image_id": pathlib.PurePath(image["file"]).stem,
-                "keypoints": [[*xy, 1] for xy in person["joints"]],
-            }
-            for image in entries["images"]
-            for person in image.get("persons", [])
-        ]
+        entries = _entries_of_run(entries["images"], where)
     columns = _columns(entries, ("image_id", "keypoints"), where)
-    flat = [np.ravel(points).tolist() for points in columns["keypoints"]]
-    points = _numbers(entries, flat, "keypoints", 3 * joints, where).reshape(-1, joints, 3)[:, :, :2]
+    points = _numbers(entries, columns["keypoints"], "keypoints", 3 * joints, where)
+    points = points.reshape(-1, joints, 3)[:, :, :2]
     image = image_places(columns["image_id"], images, where)
     score = _numbers(entries, [entry.get("score", 0) for entry in entries], "score", 1, where).reshape(-1)
     best = np.full((max(images.values(), default=-1) + 1, joints, 2), np.nan)
     for index in np.argsort(-score, kind="stable")[::-1]:
         best[image[index]] = points[index]
     return best
+
+
+def _entries_of_run(pictures: object, where: str) -> list[dict]:
+    """The poses in the results.json of app `pose`, as COCO's list has them."""
+    try:
+        return [
+            {
+                "image_id": pathlib.PurePath(picture["file"]).stem,
+                "keypoints": [number for x, y in person["joints"] for number in (x, y, 1)],
+            }
+            for picture in pictures
+            for person in picture.get("persons", ())
+        ]
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise InputError(
+            f'{where}: its images are not [{{"file", "persons": [{{"joints": [[x, y], ..]}}]}}]'
+        ) from None

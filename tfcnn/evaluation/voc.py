@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from tfcnn.datasets.classes import distinct
 from tfcnn.datasets.example import Record
 from tfcnn.detections import Detections
 from tfcnn.evaluation import matching
@@ -126,7 +127,7 @@ def evaluate(
     Args:
         truth: the table of truth, or a data set's records.
         results: the table of results, or detections by image_id.
-        classes: names of the K classes.
+        classes: names of the K classes; of equal ones `classes.distinct` makes the keys of `per_class`.
         iou_threshold: least IoU of a right detection.
         strict: py-faster-rcnn's readings: IoU above the threshold, floating recall points.
 
@@ -145,7 +146,7 @@ def summarize(
 ) -> dict:
     """The figures of `evaluate` from what `match` found."""
     per_class = {}
-    for name, found in zip(classes, outcomes, strict=True):
+    for name, found in zip(distinct(classes), outcomes, strict=True):
         numbers = average_precision(found, float_points=strict)
         per_class[name] = {**numbers, "truths": found.truths, "detections": len(found.outcome)}
     present = [numbers for numbers in per_class.values() if numbers["truths"]]

@@ -1,0 +1,50 @@
+"""Classes are ids: names that repeat are told apart, and matched with a model's by name, id, or objects."""
+
+import numpy as np
+import pytest
+
+from tfcnn.datasets import statistics
+from tfcnn.datasets.classes import distinct, match
+from tfcnn.datasets.example import Dataset, Record
+from tfcnn.errors import InputError
+
+# A root category with the name of its only child, as Roboflow exports it.
+NAMES, IDS = ["car", "car", "dog"], [0, 1, 4]
+
+
+def test_equal_names_are_told_apart_by_their_ids():
+    assert distinct(NAMES, IDS) == ["car (id 0)", "car (id 1)", "dog"]
+    assert distinct(NAMES) == ["car (id 0)", "car (id 1)", "dog"] == distinct(distinct(NAMES))
+
+
+def test_a_models_class_is_that_of_the_same_name_and_of_several_that_of_the_same_id():
+    assert match(["dog", "car", "cat"], [1, 2, 3], ["car", "dog"], [7, 9], {0}) == [1, 0, -1]
+    assert match(NAMES, IDS, NAMES, IDS, {1}) == [0, 1, 2]
+
+
+def test_of_several_classes_with_a_name_and_other_ids_the_one_with_objects_is_meant():
+    assert match(["car"], [7], NAMES, IDS, {1, 2}) == [1]
+    for present in ({0, 1}, {2}):
+        with pytest.raises(InputError, match=r"several classes named 'car' \(ids 0, 1\)"):
+            match(["car"], [7], NAMES, IDS, present)
+
+
+@pytest.fixture
+def cars():
+    boxes = np.array([[0, 0, 5, 5], [0, 0, 15, 9]], np.float32)
+    record = Record("a", "a.jpg", 20, 20, lambda: b"", boxes, np.array([1, 1], np.int32))
+    return Dataset("coco", ["猫", "猫", "$a_$"], [0, 1, 2], [record])
+
+
+def test_statistics_count_equal_names_apart(cars):
+    per_class = statistics.summary(cars)["per_class"]
+    assert [(name, row["objects"]) for name, row in per_class.items()] == [
+        ("猫 (id 0)", 0),
+        ("猫 (id 1)", 2),
+        ("$a_$", 0),
+    ]
+
+
+def test_statistics_draw_any_name_without_a_warning(cars, recwarn):
+    statistics.figure(cars)
+    assert [str(each.message) for each in recwarn] == []

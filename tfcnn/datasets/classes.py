@@ -1,0 +1,58 @@
+"""The classes of a data set beside those of a model or a results file: a class is its id, names may repeat."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from tfcnn.errors import InputError
+
+
+def distinct(names: Sequence[str], category_ids: Sequence[int] | None = None) -> list[str]:
+    """The names of K classes, each once: where several share a name their ids tell them apart, "car (id 0)".
+
+    Args:
+        names: K names.
+        category_ids: the data set's own id of each class; None takes 0..K-1.
+    """
+    ids = range(len(names)) if category_ids is None else category_ids
+    count = Counter(names)
+    return [name if count[name] == 1 else f"{name} (id {i})" for name, i in zip(names, ids, strict=True)]
+
+
+def match(
+    names: Sequence[str],
+    ids: Sequence[int],
+    classes: Sequence[str],
+    category_ids: Sequence[int],
+    present: Collection[int],
+) -> list[int]:
+    """Which class of a data set each class of a model is.
+
+    Args:
+        names, ids: of the model's classes.
+        classes, category_ids: names and ids of the data set's K classes.
+        present: those of 0..K-1 that have an object.
+
+    Returns:
+        0..K-1 for each of `names`, -1 where the data set has no class of that name. Of several with one name it is
+        the one with the same id, else the only one that has objects.
+
+    Raises:
+        InputError: neither says which.
+    """
+    own = list(zip(category_ids, classes, strict=True))
+    return [_match(name, i, own, present) for name, i in zip(names, ids, strict=True)]
+
+
+def _match(name: str, category_id: int, own: list[tuple[int, str]], present: Collection[int]) -> int:
+    if (category_id, name) in own:
+        return own.index((category_id, name))
+    same = [label for label, (_, other) in enumerate(own) if other == name]
+    if len(same) > 1:
+        with_objects = [label for label in same if label in present]
+        if len(with_objects) != 1:
+            ids = ", ".join(str(own[label][0]) for label in same)
+            raise InputError(
+                f"the data set has several classes named {name!r} (ids {ids}): give them names of their own"
+            )
+        same = with_objects
+    return same[0] if same else -1
