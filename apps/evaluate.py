@@ -5,22 +5,30 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
+from collections.abc import Callable
 
 from absl import flags
 
 from tfcnn import cli
-from tfcnn.cli import lists, testing_flags
+from tfcnn.cli import lists, models, testing_flags
+from tfcnn.datasets.classes import distinct, match
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "start", "measure a results file or a model by the rules of VOC, COCO, ImageNet or LSP"
 
-DATASETS = {"voc": "val", "coco": None, "imagenet_loc": "val", "imagenet_det": "val", "tiny_imagenet": "val"}
-DATASETS["lsp"] = "val"  # the split where none is named
+SPLITS = {"voc": "val", "coco": None, "imagenet_loc": "val", "imagenet_det": "val", "tiny_imagenet": "val"}
+SPLITS["lsp"] = "val"  # where none is named
 
 DATASET = flags.DEFINE_enum(
-    "dataset", None, list(DATASETS), "Layout of the truth, and the rule that belongs to it"
+    "dataset",
+    None,
+    list(SPLITS),
+    "Layout of the ground truth, and the rule that belongs to it; of coco boxes are scored, keypoints are read "
+    "and not scored",
 )
-DATA = flags.DEFINE_string("data", None, "Folder or .zip that holds the truth, e.g. --data=VOCdevkit/VOC2007")
+DATA = flags.DEFINE_string(
+    "data", None, "Folder or .zip that holds the ground truth, e.g. --data=VOCdevkit/VOC2007"
+)
 SPLIT = flags.DEFINE_string("split", None, "Part of the data set; none takes val, e.g. --split=test")
 ANNOTATIONS = flags.DEFINE_string(
     "annotations",
@@ -42,23 +50,25 @@ STRICT = flags.DEFINE_bool(
 
 def main(run: cli.Run) -> None:
     if not DATASET.value:
-        raise InputError(f"name the data set: --dataset={','.join(DATASETS)}")
+        raise InputError(f"name the data set: --dataset={','.join(SPLITS)}")
     if bool(RESULTS.value) == bool(run.flags.model):
         raise InputError("name either --results=FILE or --model=MODEL")
     specs = lists.paths(RESULTS.value or run.flags.model)
-    data = read_truth(pictures=bool(run.flags.model))
-    if run.flags.model:
-        measured, names = [of_models(run, data, specs)], [run.flags.model]
+    read, measure = RULES[DATASET.value]
+    find = of_models(specs) if run.flags.model else None
+    data = read_truth(pictures=find is not None)
+    if find is not None:
+        measured, names = [find(run, data, specs)], [run.flags.model]
     else:
         if len(specs) > 2:
             raise InputError(f"--results takes one file, or two to compare, not {len(specs)}")
-        measured, names = [read_results(run, data, spec) for spec in specs], specs
+        measured, names = [read(run, data, spec) for spec in specs], specs
     run.begin()
     for finding in data.broken:
         if finding["rule"] == "picture skipped":
             run.refuse(finding["file"], finding["why"])
-    rule = RULES[DATASET.value]
-    answers = [rule(run, data, results, f"_{n + 1}" if n else "") for n, results in enumerate(measured)]
+    data = dataclasses.replace(data, classes=distinct(data.classes, data.category_ids))
+    answers = [measure(run, data, results, f"_{n + 1}" if n else "") for n, results in enumerate(measured)]
     run.metrics |= answers[0]
     if len(answers) > 1:
         run.results["other"] = answers[1]
@@ -72,7 +82,7 @@ def read_truth(pictures: bool):
     """The data set that the flags name; annotations alone where its pictures are not looked at."""
     from tfcnn import datasets
 
-    name, split, annotations = DATASET.value, SPLIT.value or DATASETS[DATASET.value], ANNOTATIONS.value
+    name, split, annotations = DATASET.value, SPLIT.value or SPLITS[DATASET.value], ANNOTATIONS.value
     if annotations is not None and pathlib.Path(annotations).is_dir():
         raise InputError(f"--annotations={annotations} is a folder: name the data set's own folder by --data")
     if annotations is not None and name in ("voc", "imagenet_det"):
@@ -84,15 +94,12 @@ def read_truth(pictures: bool):
     return data
 
 
-def read_results(run, data, spec: str):
-    """What a results file holds, for the pictures of --limit: a ResultTable, or poses [N, J, 2]."""
+def read_boxes(run, data, spec: str):
+    """A results file of boxes, for the pictures of --limit: a ResultTable."""
     from tfcnn.evaluation import results
 
     images = results.image_index(data.examples)
-    if DATASET.value == "lsp":
-        path = pathlib.Path(spec)
-        return results.poses(results.load(path), images, len(data.joints), spec)[: run.flags.limit]
-    table, notes = results.read(spec, images, data.classes, data.category_ids)
+    table, notes = results.read(spec, images, data.classes, data.category_ids, _present(data))
     for note in notes:
         run.say(note)
     if run.flags.limit is not None:
@@ -100,21 +107,43 @@ def read_results(run, data, spec: str):
     return table
 
 
-def of_models(run, data, models: list[str]):
-    """What detectors find in a data set's pictures, in the form of `read_results`; several are an ensemble."""
-    if DATASET.value not in ("voc", "coco", "imagenet_det"):
+def read_poses(run, data, spec: str):
+    """A results file of poses, for the pictures of --limit: float64 [N, J, 2]."""
+    from tfcnn.evaluation import results
+
+    path, images = pathlib.Path(spec), results.image_index(data.examples)
+    return results.poses(results.load(path), images, len(data.joints), spec)[: run.flags.limit]
+
+
+def _present(data) -> set[int]:
+    """The classes 0..K-1 that have an object."""
+    return {int(label) for record in data.examples for label in record.labels}
+
+
+def of_models(sources: list[str]) -> Callable:
+    """What finds, with models of this kind, all that results files of the data set hold; several are an ensemble."""
+    kind = models.card_of(sources[0]).get("kind", "faster_rcnn")
+    if kind not in MODELS:
+        raise InputError(f"--model={sources[0]} is a {kind}; evaluate measures {', '.join(MODELS)}")
+    find, measured_on = MODELS[kind]
+    if DATASET.value not in measured_on:
         raise InputError(
-            f"--model: a detector is measured on voc, coco or imagenet_det, not on {DATASET.value}"
+            f"--model={sources[0]} is a {kind}, measured on {', '.join(measured_on)}, not on {DATASET.value}"
         )
-    detector, names, _, given = testing_flags.open_detector(run, models)
-    index = [data.classes.index(name) if name in data.classes else -1 for name in names]
+    return find
+
+
+def of_detectors(run, data, sources: list[str]):
+    """What detectors find: {image_id: Detections} in the data set's classes."""
+    detector, names, ids, given = testing_flags.open_detector(run, sources)
+    index = match(names, ids, data.classes, data.category_ids, _present(data))
     if max(index) < 0:
         raise InputError(
             f"--model={run.flags.model} knows none of the classes of {DATASET.value}, such as {data.classes[0]}"
         )
     absent = [name for name in data.classes if name not in names]
     if absent:
-        run.say(f"the model does not know {', '.join(absent[:5])}{' ...' if absent[5:] else ''}")
+        run.say(f"the model does not know {_some(absent)}")
     records = data.examples[: run.flags.limit]
     with run.progress(len(records), "detect") as progress:
         found, refused = detector.over_records(
@@ -163,7 +192,7 @@ def voc(run, data, results, suffix: str) -> dict:
     outcomes = rule.match(truth, results, len(data.classes), strict=STRICT.value)
     figures = rule.summarize(outcomes, data.classes, strict=STRICT.value)
     if figures["absent"] and not suffix:
-        run.say(f"nothing to find of {', '.join(figures['absent'])}: no AP, and not in the means")
+        run.say(f"nothing to find of {_some(figures['absent'])}: no AP, and not in the means")
     _errors(run, data, truth, results, suffix)
     title = "Precision over recall at IoU 0.5; the number is the area AP in percent"
     _draw(run, curves.voc_panels(outcomes, data.classes), title, suffix)
@@ -176,7 +205,7 @@ def coco(run, data, results, suffix: str) -> dict:
 
     truth = _truth(run, data)
     if not suffix:
-        run.say("boxes are evaluated; masks and keypoints are not")
+        run.say("boxes are scored; masks and keypoints are read, not scored")
     evaluation = rule.accumulate(truth, results, len(data.classes))
     _errors(run, data, truth, results, suffix)
     title = "Precision over recall; the number is AP in percent"
@@ -207,14 +236,19 @@ def lsp(run, data, results, suffix: str) -> dict:
     return {"lsp": pose.evaluate(joints[..., :2], joints[..., 2] > 0, results)}
 
 
-RULES = {
-    "voc": voc,
-    "coco": coco,
-    "imagenet_det": imagenet_det,
-    "imagenet_loc": localization,
-    "tiny_imagenet": localization,
-    "lsp": lsp,
+# What reads a data set's results files, and what measures results: (run, data, results, suffix) -> {name: figures}.
+RULES: dict[str, tuple[Callable, Callable]] = {
+    "voc": (read_boxes, voc),
+    "coco": (read_boxes, coco),
+    "imagenet_det": (read_boxes, imagenet_det),
+    "imagenet_loc": (read_boxes, localization),
+    "tiny_imagenet": (read_boxes, localization),
+    "lsp": (read_poses, lsp),
 }
+
+# The kind on a model's card -> what gives its results, and the data sets whose rules measure them.
+DETECTOR = (of_detectors, ("voc", "coco", "imagenet_det"))
+MODELS: dict[str, tuple[Callable, tuple[str, ...]]] = {"faster_rcnn": DETECTOR, "fast_rcnn": DETECTOR}
 
 
 def _errors(run, data, truth, results, suffix: str) -> None:
@@ -233,6 +267,11 @@ def _draw(run, panels, title: str, suffix: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------- out
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _table(run, answers: list[dict], names: list[str]) -> tuple[list[str], list[list[str]]]:

@@ -168,24 +168,66 @@ def test_coco_by_hand_from_annotations_alone(tmp_path):
     assert figures["AR1"] == 0.5 and figures["AR100"] == pytest.approx((3 + 7 * 0.5) / 10, abs=1e-12)
     assert figures["APs"] == pytest.approx(1, abs=1e-12) and figures["APl"] is None
     assert figures["per_class"]["toothbrush"]["AP"] is None and figures["per_class"]["car"]["truths"] == 2
-    assert "other" not in results and "masks and keypoints are not" in err
+    assert "other" not in results and "masks and keypoints are read, not scored" in err
 
 
-def test_poses_and_guesses(tmp_path):
+def test_classes_of_one_name_are_told_apart_by_their_ids(tmp_path):
+    truth = {  # a root category with the name of its only child, as Roboflow exports it
+        "images": [{"id": 1, "width": 64, "height": 48, "file_name": "a.jpg"}],
+        "categories": [{"id": 0, "name": "car"}, {"id": 1, "name": "car"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 40], "area": 1600, "iscrowd": 0}
+        ],
+    }
+    (tmp_path / "t.json").write_text(json.dumps(truth))
+    # The results' own ids and names: a car is 7 there.
+    (tmp_path / "categories.json").write_text(json.dumps([{"id": 7, "name": "car"}]))
+    found = [{"image_id": 1, "category_id": 7, "bbox": [0, 0, 40, 40], "score": 0.9}]
+    (tmp_path / "r.json").write_text(json.dumps(found))
+    results, out, _ = evaluate(
+        tmp_path, "--dataset=coco", f"--annotations={tmp_path}/t.json", f"--results={tmp_path}/r.json"
+    )
+    assert results["metrics"]["coco"]["AP"] == pytest.approx(1)
+    per_class = results["metrics"]["coco"]["per_class"]
+    assert {name: row["truths"] for name, row in per_class.items()} == {"car (id 0)": 0, "car (id 1)": 1}
+    assert list(results["errors_per_class"]) == ["car (id 1)"] and "AP car (id 1)" in out
+
+
+def test_a_split_without_any_object_has_null_figures(tmp_path, voc):
+    for file in (voc / "Annotations").iterdir():
+        file.write_text(annotation([]))
+    (tmp_path / "r.json").write_text("[]")
+    results, out, err = evaluate(tmp_path, "--dataset=voc", f"--data={voc}", f"--results={tmp_path}/r.json")
+    figures = results["metrics"]["voc"]
+    assert [figures[name] for name in ("map_11", "map_area", "map_raw")] == [None] * 3
+    assert set(results["errors"].values()) == {None} and results["errors_per_class"] == {}
+    assert "aeroplane, bicycle, bird, boat, bottle and 15 more" in err
+    assert ["map_11", "-"] in [line.split() for line in out.splitlines()]
+
+
+POINTS = [(10 * j, 7 * j % 30) for j in range(14)]
+
+
+def poses(tmp_path):
+    """The folder of a pose set of two pictures that are not there."""
     from tfcnn.datasets.lsp import JOINTS
 
     root = tmp_path / "pose" / "val"
     root.mkdir(parents=True)
-    points = [(10 * j, 7 * j % 30) for j in range(14)]
     header = ",".join(
         ["file,width,height"] + [f"{name}_{part}" for name in JOINTS for part in ("x", "y", "visible")]
     )
-    row = ",".join(f"{x},{y},1" for x, y in points)
+    row = ",".join(f"{x},{y},1" for x, y in POINTS)
     (root / "joints.csv").write_text(f"{header}\na.jpg,200,200,{row}\nb.jpg,200,200,{row}\n")
+    return root.parent
+
+
+def test_poses_and_guesses(tmp_path):
+    poses(tmp_path)
     pose = {
         "image_id": "a",
         "category_id": 1,
-        "keypoints": [v for x, y in points for v in (x, y, 1)],
+        "keypoints": [v for x, y in POINTS for v in (x, y, 1)],
         "score": 1,
     }
     (tmp_path / "p.json").write_text(json.dumps([pose]))
@@ -220,10 +262,32 @@ def test_poses_and_guesses(tmp_path):
         (["--dataset=voc", "--data={voc}"], "name either --results=FILE or --model=MODEL"),
         (["--dataset=voc", "--data={voc}", "--split=test", "--results=x"], "no split 'test': it has val"),
         (["--dataset=voc", "--data={voc}", "--results={tmp}/none.json"], "No results at"),
+        (["--dataset=voc", "--data={voc}", "--results={tmp}/deep.json"], "nested too deep"),
+        (
+            ["--dataset=voc", "--data={voc}", "--results={tmp}/nan.json"],
+            "score of entry 1 is not a finite number",
+        ),
     ],
 )
 def test_a_wrong_command_is_one_line_and_leaves_nothing(tmp_path, voc, flags, message):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    entry = {"image_id": "000001", "category_id": 8, "bbox": [0, 0, 1, 1], "score": float("nan")}
+    (tmp_path / "nan.json").write_text(json.dumps([entry]))
     flags = [flag.format(voc=voc, tmp=tmp_path) for flag in flags]
     results, out, err = evaluate(tmp_path, *flags, status=2)
     assert results is None and out == "" and message in err and len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "dataset, model, message",
+    [
+        ("voc", "digits", "is a classifier; evaluate measures faster_rcnn, fast_rcnn"),
+        ("lsp", "faster_rcnn_voc", "is a faster_rcnn, measured on voc, coco, imagenet_det, not on lsp"),
+    ],
+)
+def test_a_model_of_a_kind_that_is_not_measured_on_the_data_set_is_refused(tmp_path, dataset, model, message):
+    results, _, err = evaluate(
+        tmp_path, f"--dataset={dataset}", "--data=nowhere", f"--model={model}", status=2
+    )
+    assert results is None and err.splitlines()[-1] == f"evaluate: --model={model} {message}"
