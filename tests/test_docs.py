@@ -1,5 +1,6 @@
 """README and docs from their own text: commands are run or parsed, Python blocks executed, links and tables checked."""
 
+import functools
 import json
 import os
 import pathlib
@@ -20,12 +21,8 @@ PAGES = {
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 README, LECTURE = PAGES["README.md"], PAGES["docs/lecture.md"]
-QUICK = [
-    "classify",
-    "saliency",
-    "nets",
-    "download",
-]  # their first command runs in `make test`, all in `make test-all`
+# Their first command runs in `make test`, all of their commands in `make test-all`.
+QUICK = ["classify", "saliency", "nets", "download"]
 # Train for more than a minute, run by a test of their own, or need a network.
 LONG = re.compile(r"train_|demo$|download --nets")
 COMMAND = re.compile(r"python (-m apps\.|benchmarks/|docs/|tests/)|\btfcnn [a-z]|\bmake [a-z]|\bpytest ")
@@ -35,21 +32,32 @@ ROWS = [
     for i in range(1, last + 1)
 ]
 
-# Parses many commands of an app as the app would, without its work: a line of JSON on standard input each.
+# Parses many commands of an app as the app would, without its work; prints its flags and what it refuses.
 PARSE = """
 import importlib, json, sys
-name, commands = sys.argv[1], [json.loads(line) for line in sys.stdin]
-app = importlib.import_module(f"apps.{name}")
+app = importlib.import_module(f"apps.{sys.argv[1]}")
 from absl import flags
 from absl.testing import flagsaver
-for arguments in commands:
+refused = []
+for arguments in json.load(sys.stdin):
     with flagsaver.flagsaver():
         try:
             rest = flags.FLAGS(["app", *arguments])
             assert not [each for each in rest[1:] if each.startswith("-")], rest
         except Exception as error:
-            print(" ".join(arguments), "->", error)
+            refused.append(" ".join(arguments) + f": {error}")
+print(json.dumps({"flags": list(flags.FLAGS), "refused": refused}))
 """
+
+
+@functools.cache
+def parsed(app):
+    """{"flags": the app's, "refused": commands of the pages that it does not take, with the reason}."""
+    command = [sys.executable, "-c", PARSE, app]
+    text = json.dumps(APPS.get(app, []))
+    done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
 
 
 def blocks(page, language):
@@ -100,10 +108,10 @@ def needs_the_readers_own(arguments):
 
 APPS = app_commands()
 RUNNABLE = [
-    (a, args)
-    for a in APPS
-    for args in APPS[a]
-    if not LONG.match(" ".join([a, *args])) and not needs_the_readers_own(args)
+    (app, arguments)
+    for app in APPS
+    for arguments in APPS[app]
+    if not LONG.match(" ".join([app, *arguments])) and not needs_the_readers_own(arguments)
 ]
 QUICKLY = [next(pair for pair in RUNNABLE if pair[0] == app) for app in QUICK]
 SLOWLY = [pair for pair in RUNNABLE if pair not in QUICKLY]
@@ -131,10 +139,13 @@ def test_readme_lists_every_app_and_no_other():
 @pytest.mark.parametrize("app", APPS)
 def test_apps_flags_and_values_are_known(app):
     assert app in cli.apps()
-    lines = "".join(json.dumps(arguments) + "\n" for arguments in APPS[app])
-    command = [sys.executable, "-c", PARSE, app]
-    done = subprocess.run(command, cwd=ROOT, input=lines, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr[-2000:]
+    assert not parsed(app)["refused"]
+
+
+def test_flags_that_sentences_name_exist():
+    known = {flag for app in cli.apps() for flag in parsed(app)["flags"]}
+    named = {flag for page in PAGES.values() for flag in re.findall(r"`--(\w+)", page)}
+    assert len(named) > 30 and not named - known
 
 
 def run(app, arguments, folder):
