@@ -21,8 +21,14 @@ def batches(batch_size=8, changed=None):
     """A data source like tfcnn.datasets.pipeline's; its epochs end with an uneven batch."""
     data = arrays() | (changed or {})
 
-    def start(step):
-        return tf.data.Dataset.from_tensor_slices(data).batch(batch_size).repeat().skip(step)
+    def start(step, shard=0, of=1):
+        whole = tf.data.Dataset.from_tensor_slices(data).batch(batch_size).repeat().skip(step)
+
+        def part(batch):
+            count = tf.shape(batch["label"])[0]
+            return {n: v[count * shard // of : count * (shard + 1) // of] for n, v in batch.items()}
+
+        return whole.map(part) if of > 1 else whole
 
     return start
 

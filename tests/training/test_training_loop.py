@@ -90,17 +90,17 @@ def bad_data(places):
     return small.batches(8, {"image": image})
 
 
-def test_a_batch_that_is_not_finite_is_refused_and_its_ids_are_written(tmp_path):
+def test_a_batch_that_is_not_finite_is_skipped_and_its_ids_are_written(tmp_path):
     said = []
     trainee = Brightness()
     result = run(trainee, tmp_path, bad_data([9]), steps=13, say=said.append)
     assert result.skipped == 3 and result.step == 13  # three of them, but not in a row
     assert all(np.isfinite(w).all() for w in trainee.weights().values())
-    refused, second, third = lines(tmp_path / "refused.jsonl")
+    first, second, third = lines(tmp_path / "skipped.jsonl")
     assert (second["step"], third["step"]) == (7, 12)
-    assert refused["step"] == 2 and refused["image_ids"] == [f"picture{k}" for k in range(8, 16)]
-    assert refused["why"] == "loss brightness is nan"
-    assert "Step 2 refused" in said[0]
+    assert first["step"] == 2 and first["image_ids"] == [f"picture{k}" for k in range(8, 16)]
+    assert first["why"] == "loss brightness is nan"
+    assert "Step 2 skipped" in said[0]
 
 
 def test_a_gradient_that_is_not_finite_is_named_by_its_weight(tmp_path):
@@ -113,7 +113,7 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_weight(tmp_path):
         run(Steep(), tmp_path)
 
 
-def test_the_third_refused_step_in_a_row_ends_the_run_with_the_last_good_checkpoint(tmp_path):
+def test_the_third_skipped_step_in_a_row_ends_the_run_with_the_last_good_checkpoint(tmp_path):
     good = small.batches(8)
     run(small.SmallTrainee(), tmp_path, good, steps=10)
     weights, header = checkpoints.newest(tmp_path / "checkpoints")

@@ -6,6 +6,7 @@ format keeps a CRC-32 of every array, so a damaged file is noticed when it is re
 taken. Nothing in it is pickled.
 """
 
+import concurrent.futures
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import numpy as np
 from tfcnn import files
 from tfcnn.errors import InputError
 
+FOLDER = "checkpoints"  # in a run's folder
 DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -43,6 +45,57 @@ def write(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict) -> No
             f"Could not write the checkpoint {path} ({error.strerror}): the last good one is kept; "
             "make room and start the same command again."
         ) from error
+
+
+class Writer:
+    """Writes checkpoints in a thread of its own, one at a time, so that training goes on meanwhile.
+
+    A context: at its end the last write is done. At most one state waits in memory beside the nets.
+    """
+
+    def __init__(self):
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._pending: concurrent.futures.Future | None = None
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._thread.shutdown()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self._pending is not None and not self._pending.done()
+
+    def write(self, path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict, keep: int = 0) -> None:
+        """Begins to write a checkpoint, once the one before it is written.
+
+        Args:
+            path, arrays, header: as the function `write`; the arrays must not change any more.
+            keep: delete all but so many of the folder's newest afterwards; 0 deletes none.
+
+        Raises:
+            InputError: the checkpoint before this one could not be written.
+        """
+        self.wait()
+        self._pending = self._thread.submit(_write_and_keep, path, arrays, header, keep)
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is written.
+
+        Raises:
+            InputError: it could not be.
+        """
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
+
+
+def _write_and_keep(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict, keep: int) -> None:
+    write(path, arrays, header)
+    if keep:
+        keep_newest(path.parent, keep)
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:

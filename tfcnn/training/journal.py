@@ -17,7 +17,7 @@ class Journal:
 
     log.jsonl has a line for every logged step ({step, losses, rate, gradient_norm, examples_per_second,
     waiting}; the losses are means since the line before) and for every validation ({step, validation});
-    refused.jsonl has one for every refused step ({step, why, losses, image_ids}).
+    skipped.jsonl has one for every skipped step ({step, why, losses, image_ids}).
 
     Args:
       folder: where log.jsonl and tensorboard/ lie.
@@ -30,12 +30,12 @@ class Journal:
 
     def __init__(self, folder: pathlib.Path, step: int, tensorboard: bool = True):
         self.folder = folder
-        self.log, self.refusals = folder / "log.jsonl", folder / "refused.jsonl"
+        self.log, self.skips = folder / "log.jsonl", folder / "skipped.jsonl"
         self.board = None
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
             _drop_later(self.log, step)
-            _drop_later(self.refusals, step)
+            _drop_later(self.skips, step)
             if tensorboard:
                 self.board = tf.summary.create_file_writer(str(folder / "tensorboard"))
 
@@ -48,10 +48,10 @@ class Journal:
                     for name, value in _scalars(fields):
                         tf.summary.scalar(name, value, step=step)
 
-    def refused(self, step: int, why: str, losses: dict, image_ids: list) -> None:
-        """Adds a refused step and its images to refused.jsonl."""
+    def skipped(self, step: int, why: str, losses: dict, image_ids: list) -> None:
+        """Adds a skipped step and its images to skipped.jsonl."""
         with self._writing():
-            _append(self.refusals, {"step": step, "why": why, "losses": losses, "image_ids": image_ids})
+            _append(self.skips, {"step": step, "why": why, "losses": losses, "image_ids": image_ids})
 
     def pictures(self, step: int, pictures: list[np.ndarray]) -> None:
         """Shows uint8 pictures [H, W, 3] in TensorBoard."""
@@ -110,6 +110,10 @@ class Clock:
         """Share of the time in which a step waited for its input."""
         seconds = self.waiting + self.stepping
         return self.waiting / seconds if seconds else None
+
+    def speed(self) -> dict[str, float | None]:
+        """Gives `examples_per_second` and `waiting`, the share of the time."""
+        return {"examples_per_second": self.examples_per_second, "waiting": self.waiting_share}
 
     def left(self, steps: int) -> float | None:
         """Seconds that so many more steps take."""

@@ -18,21 +18,21 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tfcnn.errors import InputError
 from tfcnn.runtime import Stop
 from tfcnn.training import checkpoints, memory
+from tfcnn.training.config import check_seed
 from tfcnn.training.journal import Clock, Journal, Timer
-from tfcnn.training.optimizers import SGD, AdamW
+from tfcnn.training.optimizers import SGD, AdamW, KerasOptimizer
+from tfcnn.training.run_state import RunState
 from tfcnn.training.schedules import Schedule
 from tfcnn.training.signals import Signals
 from tfcnn.training.step import Step
 
-REFUSED_IN_A_ROW = 3  # so many refused steps one after the other end the run
+LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 LOG_LINES = 500  # of a run, at most
-CHECKPOINTS = "checkpoints"  # the folder in a run's folder
+UNREAD_STEPS = 100  # so many steps may go by before their losses are fetched from the device
 
 
 class Trainee(Protocol):
@@ -81,12 +81,12 @@ class Result:
 
 def train(
     trainee: Trainee,
-    batches: Callable[[int], tf.data.Dataset],
+    batches: Callable[..., tf.data.Dataset],
     *,
     steps: int,
     folder: str | pathlib.Path,
-    schedule: Schedule,
-    optimizer: SGD | AdamW | None = None,
+    schedule: Schedule | keras.optimizers.schedules.LearningRateSchedule | None,
+    optimizer: SGD | AdamW | keras.optimizers.Optimizer | None = None,
     multiplier: Callable[[keras.Variable], float] | None = None,
     clip_norm: float | None = None,
     average: float | None = None,
@@ -114,9 +114,9 @@ def train(
       trainee: nets, losses and validation, made in the strategy's scope, with frozen layers frozen.
       batches: gives the data set from a batch on: batches(n) begins with what batches(0) has at place n. Each
         element is a dict of tensors with the examples along the first axis, the same number in each; an
-        `image_id` among them is written down when a step is refused.
+        `image_id` among them is written down when a step is skipped.
       steps: number of steps of the whole run.
-      folder: takes checkpoints/, log.jsonl, refused.jsonl and tensorboard/. What lies there is gone on with.
+      folder: takes checkpoints/, log.jsonl, skipped.jsonl and tensorboard/. What lies there is gone on with.
       schedule: learning rate as a function of the step.
       optimizer: AdamW() unless given.
       multiplier, clip_norm, average, accumulate: as `training.step.Step`.
@@ -133,20 +133,26 @@ def train(
       progress: called before the first step and after each one with the number of steps done and a dict of
         numbers to show: `losses`, `examples_per_second`, `waiting` (share of the time), `seconds_left`.
       stop: tells of SIGTERM and SIGUSR1 where the app listens from its start; else the loop listens itself.
-      say: called with sentences for a person: refused steps, memory, where the run goes on.
+      say: called with sentences for a person: skipped steps, memory, where the run goes on.
 
     Returns:
       A Result.
 
     Raises:
-      InputError: too little memory, a checkpoint of another architecture, a full disk, or three refused steps
+      InputError: too little memory, a checkpoint of another architecture, a full disk, or three skipped steps
         in a row; the last good checkpoint is intact.
       runtime.Interrupted: SIGTERM or SIGUSR1 came, and a checkpoint was written.
       KeyboardInterrupt: Ctrl-C came, and a checkpoint was written.
     """
     folder = pathlib.Path(folder)
     strategy = strategy or tf.distribute.get_strategy()
+    check_seed(seed)
+    rate_at = _on_host(schedule) if isinstance(schedule, LearningRateSchedule) else schedule
     with strategy.scope():
+        if isinstance(optimizer, keras.optimizers.Optimizer):
+            optimizer = KerasOptimizer(optimizer, rate_at)
+        elif rate_at is None:
+            raise ValueError("A schedule is needed: only Keras' optimizers have a rate of their own.")
         step = Step(
             trainee,
             optimizer or AdamW(),
@@ -156,25 +162,30 @@ def train(
             accumulate=accumulate,
             strategy=strategy,
         )
+    if isinstance(optimizer, KerasOptimizer):
+        rate_at = rate_at or (lambda step: optimizer.rate())
+        lost = optimizer.broken_promises(step.multipliers.values())
+        if lost:
+            say(lost)
     if not resume:
         discard(folder)
-    run = _Run(step, folder, best, keep, say, data)
-    start = done = run.resume()
-    run.journal = Journal(folder, done, tensorboard)
-    clock, save_timer = Clock(), Timer(60 * checkpoint_minutes)
-    log_steps, tenth = max(1, steps // LOG_LINES), max(1, -(-steps // 10))
-    places = itertools.count(done * accumulate)  # in the row of batches
-    if done < steps:
-        source = strategy.experimental_distribute_dataset(_numbers_only(batches(done * accumulate)))
-        step.compile(source.element_spec)
-        size = _batch_size(source.element_spec)
-        if size and check_memory:
-            memory.check(step, size, say)  # before any batch is read
-        iterator = iter(source)
+    with checkpoints.Writer() as writer, Signals(stop) as signals:
+        run = RunState(step, folder, best, keep, say, data, writer)
+        start = done = run.resume()
+        run.journal = Journal(folder, done, tensorboard)
+        clock, save_timer = Clock(), Timer(60 * checkpoint_minutes)
+        log_steps, tenth = max(1, steps // LOG_LINES), max(1, -(-steps // 10))
+        places = itertools.count(done * accumulate)  # in the row of batches
+        if done < steps:
+            source = distributed(batches, done * accumulate, strategy)
+            step.compile(source.element_spec)
+            size = _batch_size(source.element_spec)
+            if size and check_memory:
+                memory.check(step, size, say)  # before any batch is read
+            iterator = iter(source)
+            if progress:
+                progress(done, {"losses": {}, "seconds_left": None, **clock.speed()})
 
-    if progress and done < steps:
-        progress(done, {"losses": {}, "examples_per_second": None, "waiting": None, "seconds_left": None})
-    with Signals(stop) as signals:
         while done < steps:
             began = time.perf_counter()
             taken = list(itertools.islice(iterator, accumulate))
@@ -184,28 +195,38 @@ def train(
             if done == start and not size and check_memory:
                 first = strategy.experimental_local_results(next(iter(taken[-1].values())))[0]
                 memory.check(step, len(first), say)
-            rate = schedule(done)
+            rate = rate_at(done)
             seeds = [(seed, next(places) * strategy.num_replicas_in_sync) for _ in taken]
-            with memory.explained():
-                outcome = _Outcome(step(taken, rate, seeds))
-            clock.add(arrived - began, time.perf_counter() - arrived, outcome.examples)
+            examples = sum(_examples(batch, strategy) for batch in taken)
             done += 1
+            logs = done % log_steps == 0 or done == steps
+            validates = validate_steps and done % validate_steps == 0
+            validates = validates or (done == steps and validate_steps is not None)
+            saves = done == steps or done % tenth == 0 or bool(signals.caught)
+            with memory.explained():
+                run.unread.append(step(taken, rate, seeds))
+                if logs or validates or saves or len(run.unread) == UNREAD_STEPS:
+                    run.fetch(done, lambda n: _ids(batches, (n - 1) * accumulate, accumulate))
+            clock.add(arrived - began, time.perf_counter() - arrived, examples)
 
-            run.take(done, outcome, lambda first=(done - 1) * accumulate: _ids(batches, first, accumulate))
-            if done % log_steps == 0 or done == steps:
+            if logs:
                 run.log(done, rate, clock)
             if progress:
-                speed = {"examples_per_second": clock.examples_per_second, "waiting": clock.waiting_share}
-                progress(done, {"losses": outcome.losses, **speed, "seconds_left": clock.left(steps - done)})
-            if validate_steps and done % validate_steps == 0 or done == steps and validate_steps is not None:
+                progress(
+                    done, {"losses": run.losses, "seconds_left": clock.left(steps - done), **clock.speed()}
+                )
+            if validates:
                 run.validate(done)
-            if done == steps or done % tenth == 0 or save_timer.due() or signals.caught:
+            if saves or signals.caught or (not writer.busy and save_timer.due()):
+                run.fetch(done, lambda n: _ids(batches, (n - 1) * accumulate, accumulate))
                 run.save(done)
             if signals.caught and done < steps:
+                writer.wait()
                 run.journal.flush()
                 raise signals.exception(done)
-    run.journal.flush()
-    run.hand_over()
+        writer.wait()
+        run.journal.flush()
+        run.hand_over()
     return Result(
         step=done,
         trained=done - start,
@@ -213,142 +234,39 @@ def train(
         best=run.best,
         examples_per_second=clock.examples_per_second,
         waiting=clock.waiting_share,
-        skipped=run.refused,
+        skipped=run.skipped,
     )
 
 
 def discard(folder: pathlib.Path) -> None:
     """Deletes what a run of the loop left in a folder."""
-    for name in (CHECKPOINTS, "tensorboard"):
+    for name in (checkpoints.FOLDER, "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("log.jsonl", "refused.jsonl"):
+    for name in ("log.jsonl", "skipped.jsonl"):
         (folder / name).unlink(missing_ok=True)
 
 
-class _Run:
-    """What a run has reached: its checkpoints, its figures and its refused steps."""
+def distributed(
+    batches: Callable[..., tf.data.Dataset], start: int, strategy: tf.distribute.Strategy
+) -> tf.data.Dataset:
+    """Gives the batches from number `start` on, each replica's part made by a pipeline of its own."""
+    count = strategy.num_replicas_in_sync
+    if count == 1:
+        return _numbers_only(batches(start))
 
-    journal: Journal
+    def local(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        each = count // context.num_input_pipelines  # replicas of this worker
+        first = context.input_pipeline_id * each
+        parts = [_numbers_only(batches(start, shard, count)) for shard in range(first, first + each)]
+        return tf.data.Dataset.choose_from_datasets(parts, tf.data.Dataset.range(each).repeat())
 
-    def __init__(self, step: Step, folder: pathlib.Path, best: str | None, keep: int, say: Callable, data):
-        self.step, self.keep, self.say, self.data = step, keep, say, data
-        self.checkpoints = folder / CHECKPOINTS
-        self.sign, self.figure = (-1, best[1:]) if best and best.startswith("-") else (1, best)
-        self.last: dict = {}
-        self.best: dict = {}
-        self.refused = self.refused_in_a_row = 0
-        self.since_log: list[_Outcome] = []
-
-    def resume(self) -> int:
-        """Takes up the newest whole checkpoint and gives its step, or 0."""
-        found = checkpoints.newest(self.checkpoints)
-        if not found:
-            return 0
-        arrays, header = found
-        checkpoints.compare_data(header.get("data"), self.data, str(self.checkpoints.parent))
-        self.step.load(checkpoints.compare(arrays, self.step.state(), str(self.checkpoints)))
-        self.last, self.best, self.refused = header["last"], header["best"], header["refused"]
-        self.refused_in_a_row = header["refused_in_a_row"]
-        self.say(f"Going on from step {header['step']}.")
-        return header["step"]
-
-    def save(self, done: int) -> None:
-        """Writes a checkpoint, and deletes the oldest."""
-        kept = ("last", "best", "refused", "refused_in_a_row")
-        header = {"step": done, "data": self.data} | {name: getattr(self, name) for name in kept}
-        checkpoints.write(checkpoints.path_of(self.checkpoints, done), self.step.state(), header)
-        checkpoints.keep_newest(self.checkpoints, self.keep)
-
-    def take(self, done: int, outcome: "_Outcome", ids: Callable[[], list]) -> None:
-        """Takes a step's outcome; a refused one is written down, and the third in a row ends the run."""
-        if outcome.accepted:
-            self.refused_in_a_row = 0
-            self.since_log.append(outcome)
-            return
-        self.refused += 1
-        self.refused_in_a_row += 1
-        why = outcome.why(self.step)
-        self.journal.refused(done, why, outcome.losses, ids())
-        self.say(f"Step {done} refused, no weight was changed: {why}; its images: {self.journal.refusals}.")
-        if self.refused_in_a_row == REFUSED_IN_A_ROW:
-            raise InputError(
-                f"Training ended at step {done}: {REFUSED_IN_A_ROW} steps in a row were refused ({why}), and "
-                f"the last good checkpoint in {self.checkpoints} is intact; lower the learning rate, or look "
-                f"at the images in {self.journal.refusals}."
-            )
-
-    def log(self, done: int, rate: float, clock: Clock) -> None:
-        """Logs the losses' means since the line before."""
-        if self.since_log:
-            means = {
-                n: float(np.mean([o.losses[n] for o in self.since_log])) for n in self.since_log[0].losses
-            }
-            norm = self.since_log[-1].gradient_norm
-            speed = {"examples_per_second": clock.examples_per_second, "waiting": clock.waiting_share}
-            self.journal.line(done, losses=means, rate=rate, gradient_norm=norm, **speed)
-            self.since_log = []
-
-    def validate(self, done: int) -> None:
-        """Measures the averaged weights, and keeps them apart if they are the best so far."""
-        trainee = self.step.trainee
-        with self.step.averaged():
-            figures = {name: float(value) for name, value in trainee.validate().items()}
-            self.last = {"step": done, **figures}
-            if self.figure and self.figure not in figures:
-                raise ValueError(
-                    f"validate() gives {sorted(figures)}, but not {self.figure}, to find the best."
-                )
-            if self.figure and self._better():
-                self.best = self.last
-                checkpoints.write(self.checkpoints / "best.npz", self.step.network_state(), self.best)
-            self.journal.line(done, validation=figures)
-            if hasattr(trainee, "pictures"):
-                self.journal.pictures(done, trainee.pictures())
-
-    def _better(self) -> bool:
-        if not all(np.isfinite(value) for value in self.last.values()):
-            return False
-        new = self.last[self.figure]
-        return not self.best or self.sign * new > self.sign * self.best[self.figure]
-
-    def hand_over(self) -> None:
-        """Leaves in the networks what is to be released."""
-        if self.best:
-            path = self.checkpoints / "best.npz"
-            arrays, _ = checkpoints.read(path)
-            self.step.load(checkpoints.compare(arrays, self.step.network_state(), str(path)))
-        else:
-            self.step.keep_averages()
-
-
-class _Outcome:
-    """One step's results as numbers; losses are means over its examples."""
-
-    def __init__(self, results: list[dict]):
-        self.examples = sum(float(r["examples"]) for r in results)
-        sums = {name: sum(float(r["losses"][name]) for r in results) for name in results[-1]["losses"]}
-        self.losses = {name: total / self.examples for name, total in sums.items()}
-        self.accepted = bool(results[-1]["accepted"])
-        self.gradient_norm = float(results[-1]["gradient_norm"])
-        self._squares = results[-1]["squares"]
-
-    def why(self, step: Step) -> str:
-        """Names the losses, or else the weights whose gradients, are not finite."""
-        bad = [f"loss {name} is {value}" for name, value in self.losses.items() if not np.isfinite(value)]
-        if not bad:
-            reached = [name for name in step.weights if name not in step.unreached]
-            finite = np.isfinite(self._squares.numpy())
-            names = [name for name, ok in zip(reached, finite, strict=True) if not ok]
-            bad = [f"the gradient of {name} is not finite" for name in names]
-        return ", ".join(bad[:3])
+    return strategy.distribute_datasets_from_function(local)
 
 
 def _numbers_only(data: tf.data.Dataset) -> tf.data.Dataset:
     """Leaves out strings, which no accelerator takes, and reads ahead."""
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     names = [name for name, spec in data.element_spec.items() if spec.dtype != tf.string]
-    return data.map(lambda batch: {n: batch[n] for n in names}).prefetch(2).with_options(options)
+    return data.map(lambda batch: {n: batch[n] for n in names}).prefetch(2)
 
 
 def _batch_size(element_spec: dict) -> int | None:
@@ -357,7 +275,22 @@ def _batch_size(element_spec: dict) -> int | None:
     return spec.shape[0] if isinstance(spec, tf.TensorSpec) else None
 
 
-def _ids(batches, first: int, count: int) -> list:
+def _examples(batch: dict, strategy: tf.distribute.Strategy) -> int:
+    """Number of examples of a batch on this worker, which no device is asked for."""
+    return sum(len(part) for part in strategy.experimental_local_results(next(iter(batch.values()))))
+
+
+def _on_host(schedule: LearningRateSchedule) -> Schedule:
+    """Gives one of Keras' schedules as a function from the step to a number, computed on the CPU."""
+
+    def rate(step: int) -> float:
+        with tf.device("CPU:0"):
+            return float(schedule(step))
+
+    return rate
+
+
+def _ids(batches: Callable[..., tf.data.Dataset], first: int, count: int) -> list:
     """Reads the ids of some batches again: their place is all that it takes."""
     taken = batches(first).take(count)
     ids = [i for batch in taken if "image_id" in batch for i in batch["image_id"].numpy().tolist()]

@@ -1,18 +1,19 @@
-"""SGD with momentum, Adam and AdamW, each on half a page beside its paper.
+"""SGD with momentum, Adam and AdamW, each on half a page beside its paper, and what brings one of Keras in.
 
-They are our own because Keras' optimizers take no learning rate of a variable's own, clip each replica's
-gradients before these are summed, and cannot be told inside the graph to leave a step out. An optimizer here
-has no state: it names its slots (variables of a weight's shape that start at zero) and moves one weight.
-`training.step` holds the
-slots, sums and clips the gradients, and decides whether the step counts. The formulas are TensorFlow's
-operations that go through a weight once; written out they go through it ten times, which took 5 % of a step.
+They are our own because Keras' optimizers take no learning rate of a variable's own and cannot be run on several
+replicas inside a step that may be skipped. An optimizer here has no state: it names its slots (variables of a
+weight's shape that start at zero) and moves one weight. `training.step` holds the slots, sums and clips the
+gradients, and decides whether the step counts. The formulas are TensorFlow's operations that go through a weight
+once; written out they go through it ten times, which took 5 % of a step.
 
   w: a weight   g: its gradient   t: number of this update, from 1   rate: learning rate of this weight at
     this step
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import keras
 import tensorflow as tf
 
 
@@ -21,7 +22,7 @@ class SGD:
     """Stochastic gradient descent with momentum and weight decay.
 
     Args:
-      momentum: share of the last move that is kept.
+        momentum: share of the last move that is kept.
       nesterov: look ahead by the momentum before the gradient counts.
       weight_decay: L2 penalty's factor; biases and normalisation are left out.
 
@@ -34,7 +35,9 @@ class SGD:
 
     slots = ("velocity",)
 
-    def update(self, w, g, rate, t, velocity):
+    def update(
+        self, w: tf.Variable, g: tf.Tensor, rate: tf.Tensor, t: tf.Tensor, velocity: tf.Variable
+    ) -> None:
         """Moves weight and velocity by one step: velocity = momentum * velocity - rate * g; w += velocity."""
         if self.weight_decay and decays(w):
             g += self.weight_decay * w
@@ -53,7 +56,7 @@ class AdamW:
     """Adam with weight decay beside the gradient, not in it; Adam itself where weight_decay is 0.
 
     Args:
-      beta1: decay of the gradient's mean.
+        beta1: decay of the gradient's mean.
       beta2: decay of the squared gradient's mean.
       epsilon: keeps the division finite.
       weight_decay: share of a weight, times the rate, taken off at each step; biases and normalisation are
@@ -69,7 +72,9 @@ class AdamW:
 
     slots = ("m", "v")
 
-    def update(self, w, g, rate, t, m, v):
+    def update(
+        self, w: tf.Variable, g: tf.Tensor, rate: tf.Tensor, t: tf.Tensor, m: tf.Variable, v: tf.Variable
+    ) -> None:
         """Moves weight, mean and squared mean by one step.
 
         m = beta1 * m + (1 - beta1) * g; v = beta2 * v + (1 - beta2) * g^2, both corrected for their start at
@@ -95,6 +100,61 @@ class AdamW:
         )
 
 
-def decays(weight) -> bool:
+def decays(weight: tf.Variable) -> bool:
     """Says whether weight decay holds for a weight: kernels yes, vectors (biases, batch norm) no."""
     return len(weight.shape) > 1
+
+
+class KerasOptimizer:
+    """One of keras.optimizers in the place of ours; its state is kept in checkpoints, and a skipped step spares it.
+
+    Args:
+        optimizer: not built yet; its own clipping and averaging go on top of the step's.
+        schedule: the learning rate as a function of the step, or None: the optimizer's own rate or schedule.
+
+    Raises:
+        ValueError: it is on several replicas, scales losses, or has a schedule beside `schedule`.
+    """
+
+    slots = ()
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer, schedule: Callable[[int], float] | None = None):
+        self.optimizer, self.sets_rate = optimizer, schedule is not None
+        name = type(optimizer).__name__
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise ValueError(
+                f"Keras' {name} trains on one device here; take tfcnn.training.optimizers on several"
+            )
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError("The step scales float16 losses itself; give the inner optimizer")
+        if self.sets_rate and isinstance(optimizer.get_config()["learning_rate"], dict):
+            raise ValueError(f"{name} has a learning-rate schedule of its own, and another was given")
+
+    def build(self, weights: Sequence[keras.Variable]) -> dict[str, tf.Variable]:
+        """Makes the slots of these weights, and gives all state by name."""
+        if not self.optimizer.built:
+            self.optimizer.build(weights)
+        return {f"{k}/{v.path}": v.value for k, v in enumerate(self.optimizer.variables)}
+
+    def rate(self) -> float:
+        """Gives the learning rate of the next step."""
+        return float(self.optimizer.learning_rate)
+
+    def update_all(
+        self, weights: Sequence[keras.Variable], gradients: Sequence[tf.Tensor], rate: tf.Tensor
+    ) -> None:
+        """Moves the weights by one step."""
+        if self.sets_rate:
+            self.optimizer.learning_rate.assign(rate)
+        self.optimizer.apply(gradients, weights)
+
+    def broken_promises(self, multipliers: Sequence[float]) -> str:
+        """Says what holds for our optimizers and not for this one; "" where all holds."""
+        name, lost = type(self.optimizer).__name__, []
+        if {*multipliers} - {0.0, 1.0}:
+            lost.append("every layer has the same learning rate")
+        if self.optimizer.weight_decay:
+            lost.append(
+                "weight decay takes biases and normalisation, too, unless the optimizer excludes them"
+            )
+        return f"With Keras' {name} {', and '.join(lost)}." if lost else ""

@@ -135,13 +135,15 @@ def fit(
 def optimizer(config: TrainingConfig) -> optimizers.SGD | optimizers.AdamW | keras.optimizers.Optimizer:
     """Gives the optimizer that a config names or holds."""
     named = {"adamw": optimizers.AdamW, "sgd": optimizers.SGD}
-    if config.optimizer in named:
+    if isinstance(config.optimizer, str):
         return named[config.optimizer](weight_decay=config.weight_decay)
     return config.optimizer
 
 
-def schedule(config: TrainingConfig, steps: int) -> schedules.Schedule:
-    """Gives the learning rate's course over so many steps."""
+def schedule(config: TrainingConfig, steps: int) -> schedules.Schedule | None:
+    """Gives the learning rate's course over so many steps; None: one of Keras' optimizers has its own."""
+    if isinstance(config.optimizer, keras.optimizers.Optimizer) and isinstance(config.schedule, str):
+        return None
     if not isinstance(config.schedule, str):
         return config.schedule
     return schedules.named(config.schedule, config.learning_rate, steps, min(config.warmup, steps // 10))
@@ -167,7 +169,7 @@ def check_data(folder: str | pathlib.Path, data: Mapping, config: TrainingConfig
     Raises:
         InputError: it was not; what differs is said.
     """
-    found = checkpoints.newest_header(pathlib.Path(folder) / loop.CHECKPOINTS) if config.resume else None
+    found = checkpoints.newest_header(pathlib.Path(folder) / checkpoints.FOLDER) if config.resume else None
     if found:
         checkpoints.compare_data(found.get("data"), data, str(folder))
 

@@ -1,0 +1,152 @@
+"""What a run of the loop has reached: its checkpoints, its figures, its losses and its skipped steps."""
+
+import pathlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from tfcnn.errors import InputError
+from tfcnn.training import checkpoints
+from tfcnn.training.journal import Clock, Journal
+from tfcnn.training.step import Report, Step
+
+SKIPPED_IN_A_ROW = 3  # so many skipped steps one after the other end the run
+
+
+class RunState:
+    """What a run has reached: its checkpoints, its figures and its skipped steps."""
+
+    journal: Journal
+
+    def __init__(
+        self,
+        step: Step,
+        folder: pathlib.Path,
+        best: str | None,
+        keep: int,
+        say: Callable[[str], None],
+        data: Mapping | None,
+        writer: checkpoints.Writer,
+    ):
+        self.step, self.keep, self.say, self.data, self.writer = step, keep, say, data, writer
+        self.checkpoints = folder / checkpoints.FOLDER
+        self.sign, self.figure = (-1, best[1:]) if best and best.startswith("-") else (1, best)
+        self.last: dict = {}
+        self.best: dict = {}
+        self.skipped = self.skipped_in_a_row = 0
+        self.unread: list[Report] = []  # of the last steps
+        self.losses: dict[str, float] = {}  # of the last step that was fetched
+        self.since_log: list[Outcome] = []
+
+    def resume(self) -> int:
+        """Takes up the newest whole checkpoint and gives its step, or 0."""
+        found = checkpoints.newest(self.checkpoints)
+        if not found:
+            return 0
+        arrays, header = found
+        checkpoints.compare_data(header.get("data"), self.data, str(self.checkpoints.parent))
+        self.step.load(checkpoints.compare(arrays, self.step.state(), str(self.checkpoints)))
+        self.last, self.best, self.skipped = header["last"], header["best"], header["skipped"]
+        self.skipped_in_a_row = header["skipped_in_a_row"]
+        self.say(f"Going on from step {header['step']}.")
+        return header["step"]
+
+    def save(self, done: int) -> None:
+        """Has a checkpoint written, and the oldest deleted."""
+        kept = ("last", "best", "skipped", "skipped_in_a_row", "data")
+        header = {"step": done} | {name: getattr(self, name) for name in kept}
+        path = checkpoints.path_of(self.checkpoints, done)
+        self.writer.write(path, self.step.state(), header, self.keep)
+
+    def fetch(self, done: int, ids: Callable[[int], list]) -> None:
+        """Waits for the last steps' losses; skipped ones are written down, and the third in a row ends the run.
+
+        Args:
+            done: number of steps done.
+            ids: gives the image ids of a step.
+        """
+        reports, self.unread = self.unread, []
+        rows = tf.stack([report.numbers for report in reports]).numpy() if reports else []
+        for number, (row, report) in enumerate(zip(rows, reports, strict=True), done - len(reports) + 1):
+            outcome = Outcome(self.step, row)
+            self.losses = outcome.losses
+            if outcome.counts:
+                self.skipped_in_a_row = 0
+                self.since_log.append(outcome)
+            else:
+                self._skip(number, outcome.why(self.step, report), outcome.losses, ids(number))
+
+    def _skip(self, number: int, why: str, losses: dict[str, float], ids: list) -> None:
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        self.journal.skipped(number, why, losses, ids)
+        self.say(f"Step {number} skipped, nothing was changed: {why}; its images: {self.journal.skips}.")
+        if self.skipped_in_a_row == SKIPPED_IN_A_ROW:
+            self.writer.wait()
+            raise InputError(
+                f"Training ended at step {number}: {SKIPPED_IN_A_ROW} steps in a row were skipped ({why}), and "
+                f"the last good checkpoint in {self.checkpoints} is intact; lower the learning rate, or look "
+                f"at the images in {self.journal.skips}."
+            )
+
+    def log(self, done: int, rate: float, clock: Clock) -> None:
+        """Logs the losses' means since the line before."""
+        if self.since_log:
+            means = {
+                n: float(np.mean([o.losses[n] for o in self.since_log])) for n in self.since_log[0].losses
+            }
+            norm = self.since_log[-1].gradient_norm
+            self.journal.line(done, losses=means, rate=rate, gradient_norm=norm, **clock.speed())
+            self.since_log = []
+
+    def validate(self, done: int) -> None:
+        """Measures the averaged weights, and keeps them apart if they are the best so far."""
+        trainee = self.step.trainee
+        with self.step.averaged():
+            figures = {name: float(value) for name, value in trainee.validate().items()}
+            self.last = {"step": done, **figures}
+            if self.figure and self.figure not in figures:
+                raise ValueError(
+                    f"validate() gives {sorted(figures)}, but not {self.figure}, to find the best."
+                )
+            if self.figure and self._better():
+                self.best = self.last
+                self.writer.write(self.checkpoints / "best.npz", self.step.network_state(), self.best)
+            self.journal.line(done, validation=figures)
+            if hasattr(trainee, "pictures"):
+                self.journal.pictures(done, trainee.pictures())
+
+    def _better(self) -> bool:
+        if not all(np.isfinite(value) for value in self.last.values()):
+            return False
+        new = self.last[self.figure]
+        return not self.best or self.sign * new > self.sign * self.best[self.figure]
+
+    def hand_over(self) -> None:
+        """Leaves in the networks what is to be released."""
+        if self.best:
+            path = self.checkpoints / "best.npz"
+            arrays, _ = checkpoints.read(path)
+            self.step.load(checkpoints.compare(arrays, self.step.network_state(), str(path)))
+        else:
+            self.step.keep_averages()
+
+
+class Outcome:
+    """One step's results as numbers; losses are means over its examples."""
+
+    def __init__(self, step: Step, row: np.ndarray):
+        *sums, examples, norm, counts = (float(number) for number in row)
+        self.losses = {name: value / examples for name, value in zip(step.loss_names, sums, strict=True)}
+        self.gradient_norm, self.counts = norm, bool(counts)
+
+    def why(self, step: Step, report: Report) -> str:
+        """Names the losses, or else the weights whose gradients, are not finite."""
+        bad = [f"loss {name} is {value}" for name, value in self.losses.items() if not np.isfinite(value)]
+        if not bad:
+            reached = [name for name in step.weights if name not in step.unreached]
+            finite = np.isfinite(report.squares.numpy())
+            names = [name for name, ok in zip(reached, finite, strict=True) if not ok]
+            bad = [f"the gradient of {name} is not finite" for name in names]
+        return ", ".join(bad[:3] or ["the moving statistics of batch norm are not finite"])
