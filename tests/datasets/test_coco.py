@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from tfcnn.datasets import coco, masks
+from tfcnn.datasets.root import Root
 from tfcnn.errors import InputError
+
+ANNOTATIONS = "annotations/instances_val2017.json"
 
 
 @pytest.fixture
@@ -153,45 +156,269 @@ def test_masks_of_coco_part_have_the_annotated_areas(data):
     assert abs(drawn[large].sum() / annotated[large].sum() - 1) < 0.005
 
 
-def test_polygon_takes_pixels_whose_middle_is_inside():
-    triangle = [np.array([0, 0, 4, 0, 0, 4])]
-    expected = [[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
-    ours = masks.from_polygons(triangle, 4, 4)
-    rows, columns = np.mgrid[:4, :4] + 0.5
-    on_edge = rows + columns == 4
-    np.testing.assert_array_equal(ours[~on_edge], np.array(expected, bool)[~on_edge])
-    ring = np.array([0, 0, 6, 0, 6, 6, 0, 6, 0, 0, 2, 2, 2, 4, 4, 4, 4, 2, 2, 2])
-    drawn = masks.from_polygons([ring], 6, 6)
-    assert drawn.sum() == 36 - 4 and not drawn[2:4, 2:4].any()
-    assert masks.from_polygons([np.array([-5, -5, 50, -5, 50, 50, -5, 50])], 3, 4).all()
+def test_a_square_of_whole_pixels():
+    shape = masks.compact([[2, 1, 5, 1, 5, 3, 2, 3]], 4, 6)
+    expected = np.zeros((4, 6), bool)
+    expected[1:3, 2:5] = True
+    np.testing.assert_array_equal(masks.draw(shape, 4, 6), expected)
+    two = masks.compact([[0, 0, 1, 0, 1, 1, 0, 1], [2, 1, 5, 1, 5, 3, 2, 3]], 4, 6)
+    expected[0, 0] = True
+    np.testing.assert_array_equal(masks.draw(two, 4, 6), expected)
+    assert not masks.draw(masks.compact([], 4, 6), 4, 6).any() and masks.compact(None, 4, 6) is None
 
 
-def test_polygons_agree_with_a_loop_over_points():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        polygon = rng.uniform(-2, 14, (rng.integers(3, 8), 2))
-        ours = masks.from_polygons([polygon.ravel()], 10, 12)
-        for y in range(10):
-            for x in range(12):
-                inside = False
-                for (xa, ya), (xb, yb) in zip(polygon, np.roll(polygon, -1, 0), strict=True):
-                    if (ya > y + 0.5) != (yb > y + 0.5):
-                        inside ^= x + 0.5 > xa + (y + 0.5 - ya) * (xb - xa) / (yb - ya)
-                assert ours[y, x] == inside
+def test_masks_are_those_of_cocos_own_program(data):
+    """`annToMask` of the same annotations: the polygons' rule is COCO's, to the pixel."""
+    official = pytest.importorskip("pycocotools.coco")
+    api = official.COCO.__new__(official.COCO)
+    api.dataset = json.loads(Root(data("coco-part.zip")).at("coco-part").text(ANNOTATIONS))
+    api.createIndex()
+    drawn = 0
+    for record in coco.read(data("coco-part.zip")).examples[:40]:
+        if record.masks is None:
+            continue
+        entries = [a for a in api.dataset["annotations"] if a["image_id"] == record.image_id]
+        ours = record.masks()
+        assert len(entries) == len(ours)
+        for entry, mask in zip(entries, ours, strict=True):
+            np.testing.assert_array_equal(mask, api.annToMask(entry))
+            drawn += 1
+    assert drawn > 200
 
 
-def test_run_lengths_equal_pycocotools():
-    official = pytest.importorskip("pycocotools.mask")
+@pytest.mark.parametrize("form", ["runs", "bytes", "text"])
+def test_run_lengths(form):
+    from pycocotools import mask as official
+
     rng = np.random.default_rng(1)
     for height, width in ((1, 1), (7, 5), (40, 300), (200, 150)):
         for share in (0.0, 0.05, 0.5, 1.0):
             mask = rng.random((height, width)) < share
             mask = np.repeat(mask, 3, axis=0)[:height] if share == 0.05 else mask  # longer runs
-            text = official.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
-            np.testing.assert_array_equal(masks.from_runs(text, height, width), mask)
-            np.testing.assert_array_equal(masks.from_runs(text.decode(), height, width), mask)
+            counts = official.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
+            if form == "text":
+                counts = counts.decode()
+            elif form == "runs":
+                flat = mask.T.ravel()
+                edges = np.flatnonzero(np.diff(flat)) + 1
+                counts = np.diff([0, *edges, flat.size]).tolist()
+                counts = [0, *counts] if flat[0] else counts
+            shape = masks.compact({"size": [height, width], "counts": counts}, height, width)
+            np.testing.assert_array_equal(masks.draw(shape, height, width), mask)
 
 
-def test_run_lengths_that_do_not_fit():
-    with pytest.raises(InputError, match="run lengths of 5 pixels for a mask of 3x2"):
-        masks.from_runs(np.array([2, 3]), 2, 3)
+BAD_SHAPES = [
+    {},
+    {"counts": []},
+    {"counts": [2, 3]},
+    {"counts": [-1, 7]},
+    {"counts": [7]},
+    {"counts": ["a"]},
+    {"counts": ""},
+    {"counts": "05"},
+    {"counts": "o"},
+    {"counts": "\u00e9"},
+    {"counts": None},
+    [1, 1, 5, 1, 5, 5],
+    [[1, 1, 5, 1]],
+    [[1, 1, 5, 1, 5]],
+    [[1, 1, 5, 1, 5, 5, 3]],
+    [[1, 1, 5, 1, 5, 1e12]],
+    [[1, 1, 5, 1, 5, None]],
+    [[1, 1, 5, 1, 5, "x"]],
+    [{}],
+    "polygon",
+    7,
+]
+
+
+@pytest.mark.parametrize("segmentation", BAD_SHAPES, ids=map(str, range(len(BAD_SHAPES))))
+def test_what_is_no_mask(segmentation):
+    with pytest.raises(InputError, match="neither polygons nor run lengths of 3x2 pixels"):
+        masks.compact(segmentation, 2, 3)
+
+
+# ------------------------------------------------------------------------------- odd fields
+
+
+def test_a_mask_that_cannot_be_read_costs_no_box(folder):
+    """A flat list of corners, and an empty object."""
+
+    def change(content):
+        content["annotations"][0]["segmentation"] = [10, 10, 60, 10, 60, 60]
+        content["annotations"][1]["segmentation"] = {}
+
+    rewrite(folder, change)
+    data = coco.read(folder)
+    assert len(data.examples[0].boxes) == 2 and data.examples[0].masks is None
+    assert [finding["rule"] for finding in data.broken] == ["mask left out"] * 2
+    assert data.broken[0]["why"].startswith(
+        "annotation 1: its segmentation is neither polygons nor run lengths"
+    )
+
+
+def test_an_area_that_is_null_is_the_boxs(folder):
+    def change(content):
+        content["annotations"][0] |= {"area": None, "iscrowd": None}
+        content["annotations"][1]["area"] = "61"
+
+    rewrite(folder, change)
+    record = coco.read(folder).examples[0]
+    assert record.area.tolist() == [100, 61] and record.truth.areas.tolist() == [100, 61]
+    assert record.crowd.tolist() == [False, True]
+
+
+def test_numbers_that_are_texts(folder):
+    def change(content):
+        content["images"][0] |= {"id": "7", "width": "40", "height": "30.0"}
+        content["annotations"][0] |= {"image_id": 7, "category_id": "3", "bbox": ["10", 5, "1e1", 10]}
+        content["annotations"][1]["image_id"] = "7"
+
+    rewrite(folder, change)
+    data = coco.read(folder)
+    record = data.examples[0]
+    assert not data.broken and (record.width, record.height) == (40, 30)
+    assert record.boxes.tolist() == [[10, 5, 20, 15], [0, 0, 2, 30]] and record.labels.tolist() == [0, 1]
+
+
+def test_an_id_that_is_not_listed_is_shown_as_it_is_written(folder):
+    rewrite(folder, lambda content: content["annotations"][0].update(image_id="seven"))
+    (finding,) = coco.read(folder).broken
+    assert finding["why"] == "annotation 1 is of picture 'seven', which is not listed"
+
+
+def test_a_size_that_is_missing_is_the_pictures(folder):
+    def change(content):
+        for image in content["images"]:
+            del image["width"], image["height"]
+
+    rewrite(folder, change)
+    data = coco.read(folder)
+    assert [(record.width, record.height) for record in data.examples] == [(40, 30)] * 2
+    assert data.examples[0].masks().shape == (2, 30, 40)
+    assert [(f["why"], f["rule"]) for f in data.broken] == [
+        ("no size of the picture", "size read from the picture")
+    ] * 2
+    assert coco.read(folder, pictures=False).examples[0].width == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["images"][1].pop("id"), r"instances_val2017.json: images\[1\] has no id"),
+        (lambda c: c["images"][1].update(id=[]), r"images\[1\] has no id"),
+        (lambda c: c["images"].append(3), r"images\[2\] has no id"),
+        (lambda c: c["categories"][0].pop("name"), r"categories\[0\] has no name"),
+        (lambda c: c["categories"][1].pop("id"), r"categories\[1\] has no id"),
+        (lambda c: c["categories"][1].update(id=90), r"categories\[1\] has the id 90, where each"),
+        (lambda c: c["categories"][1].update(id="x"), r"categories\[1\] has the id 'x'"),
+    ],
+)
+def test_what_cannot_be_read_at_all_is_one_line(folder, change, message):
+    rewrite(folder, change)
+    with pytest.raises(InputError, match=message) as error:
+        coco.read(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_odd_annotations_are_skipped_and_named(folder):
+    def change(content):
+        box = content["annotations"][0]
+        content["annotations"] += [
+            None,
+            {**box, "id": [1], "category_id": None},
+            {**box, "id": 5, "keypoints": [1, 2]},
+            {key: value for key, value in box.items() if key != "id"},
+        ]
+
+    rewrite(folder, change)
+    data = coco.read(folder)
+    assert len(data.examples[0].boxes) == 4
+    assert [(f["why"], f["rule"]) for f in data.broken] == [
+        ("annotations[2] is no entry", "object skipped"),
+        ("annotation [1] has unknown category None", "object skipped"),
+        ("annotation 5 has no 2 keypoints of three numbers", "joints left out"),
+    ]
+
+
+def test_categories_of_one_name_are_told_apart(folder):
+    """A root category with its class's own name, as exporters write it: the class keeps the name."""
+
+    def change(content):
+        content["categories"] = [
+            {"id": 3, "name": "car", "supercategory": "car"},
+            {"id": 0, "name": "car", "supercategory": "none"},
+            {"id": 90, "name": "bus"},
+            {"id": 91, "name": "bus"},
+        ]
+
+    rewrite(folder, change)
+    data = coco.read(folder)
+    assert data.classes == ["car (id 0)", "car", "bus (id 90)", "bus (id 91)"]
+    assert data.category_ids == [0, 3, 90, 91] and data.examples[0].labels.tolist() == [1, 2]
+    assert [finding["rule"] for finding in data.broken] == [
+        "told apart as car (id 0), car",
+        "told apart as bus (id 90), bus (id 91)",
+    ]
+
+
+# ------------------------------------------------------------------------------- which picture
+
+
+def two_splits(tmp_path, top="", name="a.jpg"):
+    """A picture of the same name in two splits, another size each."""
+    files = {}
+    for split, size in (("train", (40, 30)), ("val", (20, 10))):
+        content = layouts.coco_json()
+        content["images"] = [{"id": 7, "file_name": name, "width": size[0], "height": size[1]}]
+        files[f"annotations/instances_{split}.json"] = json.dumps(content)
+        files[f"{top}{split}/a.jpg"] = layouts.encoded(layouts.picture(*size))
+    return layouts.write(tmp_path / "set", files)
+
+
+@pytest.mark.parametrize("top", ["", "images/"])
+def test_the_splits_own_folder_first(tmp_path, top):
+    folder = two_splits(tmp_path, top)
+    for split, shape in (("train", (30, 40, 3)), ("val", (10, 20, 3))):
+        (record,) = coco.read(folder, split).examples
+        assert record.file == f"{top}{split}/a.jpg" and record.image().shape == shape
+        file = f"annotations/instances_{split}.json"
+        for annotations in (file, folder / file):
+            assert coco.read(folder, annotations=annotations).examples[0].file == record.file
+
+
+def test_a_name_in_two_folders_of_no_split_is_an_error(tmp_path):
+    folder = two_splits(tmp_path)
+    (folder / "annotations/instances_val.json").rename(folder / "mine.json")
+    with pytest.raises(InputError, match="a.jpg is train/a.jpg and val/a.jpg: name the folder"):
+        coco.read(folder, annotations=folder / "mine.json")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "images\\a b.jpg",
+        "..\\..\\media\\upload\\4\\a b.jpg",
+        "C:\\pictures\\a b.jpg",
+        "a%20b.jpg",
+        "/data/local-files/?d=upload/a%20b.jpg",
+        "./a b.jpg",
+        "/nowhere/on/this/machine/a b.jpg",
+    ],
+)
+def test_names_as_other_programs_write_them(tmp_path, name):
+    content = layouts.coco_json()
+    content["images"] = [content["images"][0] | {"file_name": name}]
+    files = {"annotations/instances_val.json": json.dumps(content)}
+    files["images/a b.jpg"] = layouts.encoded(layouts.picture(40, 30))
+    data = coco.read(layouts.write(tmp_path / "set", files))
+    assert [record.file for record in data.examples] == ["images/a b.jpg"]
+    assert data.examples[0].image().shape == (30, 40, 3)
+
+
+def test_both_forms_of_an_accent(tmp_path):
+    content = layouts.coco_json()
+    content["images"] = [content["images"][0] | {"file_name": "caf\u00e9.jpg"}]
+    files = {"annotations/instances_val.json": json.dumps(content)}
+    files["images/cafe\u0301.jpg"] = layouts.encoded(layouts.picture(40, 30))
+    assert len(coco.read(layouts.write(tmp_path / "set", files))) == 1

@@ -1,18 +1,26 @@
 """MS-COCO and every set in its JSON: instances, crowds, person keypoints, polygons and run lengths.
 
 Category ids need not be contiguous: class k is the k-th category by id. A box is x, y, width, height from 0.
+Every field is checked once, where it is read; a number may be written as a text.
 Source: cocodataset.org, "Data format"; cocodataset/cocoapi.
 """
 
+import dataclasses
+import functools
 import json
 import math
 import pathlib
-from collections.abc import Callable
+import posixpath
+import string
+import unicodedata
+import urllib.parse
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from tfcnn.datasets import masks
-from tfcnn.datasets.example import Dataset, Record, Truth, checked_boxes, report
+from tfcnn.datasets import decode, masks
+from tfcnn.datasets.example import Dataset, Record, annotated, report
 from tfcnn.datasets.root import Root, find
 from tfcnn.errors import InputError
 
@@ -45,52 +53,78 @@ def read(
         `joints` [M, J, 3], whose last number is 0 for not labelled, 1 for hidden, 2 for visible.
 
     Raises:
-        InputError: no such set, split or annotation, or not COCO's JSON.
+        InputError: no such set, split or annotation, not COCO's JSON, or a picture's name found in two folders.
     """
-    root, name, text = _locate(path, split, annotations)
-    content = _content(text, name)
-    categories = sorted(content["categories"], key=lambda category: category["id"])
+    where = _locate(path, split, annotations)
+    root, name = where.root, where.name
+    content = _content(where.text, name)
     broken: list[dict] = []
-    objects_of = _objects(content, {category["id"] for category in categories}, name, broken)
-    index_of = {category["id"]: index for index, category in enumerate(categories)}
-    joints = next((list(category["keypoints"]) for category in categories if category.get("keypoints")), [])
-    place = _pictures(root) if root is not None and pictures else None
+    categories = _categories(content, name, broken)
+    keys = [_key(_entry(content, "images", k, name, "id")["id"]) for k in range(len(content["images"]))]
+    objects_of = _objects(content, dict.fromkeys(keys), set(categories), name, broken)
+    index_of = {category_id: index for index, category_id in enumerate(categories)}
+    joints = next(filter(None, (category["joints"] for category in categories.values())), [])
+    search = _search(root, where.folders) if root is not None and pictures else None
     examples = []
-    for image in content["images"]:
-        objects = objects_of.pop(image["id"], None)
+    for key, image in zip(keys, content["images"], strict=True):
+        objects = objects_of.pop(key, None)
         if objects is None:
-            report(broken, name, f"picture id {image['id']} comes twice", "picture skipped")
+            report(broken, name, f"picture id {image['id']!r} comes twice", "picture skipped")
             continue
-        file = str(image.get("file_name", image["id"]))
-        found = place(file) if place is not None else file
+        file = str(image.get("file_name") or image["id"])
+        found = search(file) if search is not None else file
         if found is None:
             report(broken, file, "the picture is missing", "picture skipped")
             continue
+        width, height = (int(_number(image.get(side)) or 0) for side in ("width", "height"))
+        if search is not None and (width <= 0 or height <= 0):
+            report(broken, file, "no size of the picture", "size read from the picture")
+            try:
+                width, height = decode.size(root.read(found), found)
+            except InputError as error:
+                report(broken, found, str(error), "picture skipped")
+                continue
         source = root.file(found) if root is not None else _no_pictures(name)
-        examples.append(_record(image, found, source, objects, index_of, len(joints), broken))
-    names, ids = [category["name"] for category in categories], [category["id"] for category in categories]
-    return Dataset("coco", names, ids, examples, broken, joints)
+        record = Record(image["id"], found, max(0, width), max(0, height), source)
+        examples.append(_with_objects(record, objects, index_of, len(joints), broken))
+    names = [category["name"] for category in categories.values()]
+    return Dataset("coco", names, list(categories), examples, broken, joints)
 
 
-def _locate(path, split, annotations) -> tuple[Root | None, str, str]:
-    """The set's root (None for annotations alone), and the name and the text of the annotations."""
+@dataclasses.dataclass
+class _Location:
+    """Where a split is: its root (None for annotations alone), the annotations' name and text, and the folders
+    that are the split's own."""
+
+    root: Root | None
+    name: str
+    text: str
+    folders: list[str]
+
+
+def _locate(
+    path: str | pathlib.Path | None, split: str | None, annotations: str | pathlib.Path | None
+) -> _Location:
+    # "instances_val2017.json", "person_keypoints_val2017.json": pictures of val2017
+    named = split or pathlib.PurePath(annotations or "").stem.rpartition("_")[2]
     if annotations is not None and pathlib.Path(annotations).is_file():
         text = pathlib.Path(annotations).read_text(encoding="utf-8-sig", errors="replace")
-        return None if path is None else _root_of_pictures(path), str(annotations), text
+        root = None if path is None else _root_of_pictures(path)
+        return _Location(root, str(annotations), text, _folders_of(root, named) if root else [])
     if path is None:
         raise InputError(
             f"No annotation file at {annotations}" if annotations else "Name COCO's annotation file"
         )
     if annotations is not None:
         root = find(path, lambda r: r.exists(str(annotations)), str(annotations))
-        return root, str(annotations), root.text(str(annotations))
+        return _Location(root, str(annotations), root.text(str(annotations)), _folders_of(root, named))
     root = find(path, lambda r: bool(_splits(r)), "annotations/instances_*.json")
     splits = _splits(root)
-    fitting = [s for s in splits if split in (None, s) or s.rstrip("0123456789") == split]
+    fitting = [s for s in splits if split in (None, s) or s.rstrip(string.digits) == split]
     if split not in splits and len(fitting) != 1:
         raise InputError(f"{root} has the splits {', '.join(splits)}: name one, not {split or 'none'}")
-    file = splits[split if split in splits else fitting[0]]
-    return root, file, root.text(file)
+    chosen = split if split in splits else fitting[0]
+    return _Location(root, splits[chosen], root.text(splits[chosen]), _folders_of(root, chosen))
 
 
 def _splits(root: Root) -> dict[str, str]:
@@ -113,33 +147,72 @@ def _root_of_pictures(path: str | pathlib.Path) -> Root:
     )
 
 
-def _pictures(root: Root) -> Callable[[str], str | None]:
-    """A search for a picture by the name that the annotations give it: as it is, or in a folder of the
-    set."""
-    folders = ["", *(folder + "/" for folder in root.folders())]
-    folders += [f"images/{folder}/" for folder in root.folders("images")]
+def _picture_folders(root: Root) -> list[str]:
+    return ["", *root.folders(), *(f"images/{folder}" for folder in root.folders("images"))]
 
-    def place(file: str) -> str | None:
-        for index, folder in enumerate(folders):
-            if root.exists(folder + file):
-                folders.insert(0, folders.pop(index))  # the next picture most likely lies there too
-                return folder + file
+
+def _folders_of(root: Root, split: str) -> list[str]:
+    """The folders named as a split is, exactly or but for the year."""
+    names = {folder: posixpath.basename(folder) for folder in _picture_folders(root)}
+    exact = [folder for folder, name in names.items() if name == split]
+    alike = [
+        f for f, name in names.items() if name and name.rstrip(string.digits) == split.rstrip(string.digits)
+    ]
+    return list(dict.fromkeys(exact + alike))
+
+
+def _search(root: Root, own: list[str]) -> Callable[[str], str | None]:
+    """A search for a picture by the name that the annotations give it: in the split's own folders first, then in
+    all others, where it has to be in one alone."""
+    others = [folder for folder in _picture_folders(root) if folder not in own]
+    listed = functools.cache(lambda folder: frozenset(root.files(folder)))
+
+    def exists(file: str) -> bool:
+        folder, name = posixpath.split(file)
+        return name in listed(folder)
+
+    def search(file: str) -> str | None:
+        if posixpath.isabs(file) and root.exists(file):
+            return file
+        for spelling in _spellings(file):
+            for folders in (own, others):
+                found = list(filter(exists, (posixpath.join(folder, spelling) for folder in folders)))
+                if len(found) > 1 and folders is others:
+                    raise InputError(
+                        f"{file} is {' and '.join(found)}: name the folder of pictures of one split"
+                    )
+                if found:
+                    return found[0]
         return None
 
-    return place
+    return search
+
+
+def _spellings(file: str) -> Iterator[str]:
+    """Names under which a person would look for a file: as written, with Windows' backslashes or a server's %20
+    resolved, what a server's address asks for; each with fewer and fewer of its folders, and in both of Unicode's
+    forms."""
+    slashes = file.replace("\\", "/")
+    unquoted = urllib.parse.unquote(slashes)
+    asked = [unquoted.rpartition("=")[2]] if "?" in unquoted else []
+    for name in dict.fromkeys([file, slashes, unquoted, *asked]):
+        parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+        for first in range(len(parts)):
+            shorter = "/".join(parts[first:])
+            yield from dict.fromkeys([shorter, *(unicodedata.normalize(f, shorter) for f in ("NFC", "NFD"))])
 
 
 def _no_pictures(name: str) -> Callable[[], bytes]:
-    def source():
-        raise InputError(f"{name} was read without its pictures: name the folder that holds them (--data)")
+    def source() -> bytes:
+        raise InputError(f"{name} was read without its pictures: name the folder that holds them")
 
     return source
 
 
-def _content(text: str, name: str) -> dict:
+def _content(text: str, name: str) -> dict[str, list]:
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{name} is no JSON: {error}") from None
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
@@ -148,101 +221,155 @@ def _content(text: str, name: str) -> dict:
     return content
 
 
-def _objects(content: dict, categories: set, name: str, broken: list[dict]) -> dict:
-    """Annotations of each picture id, without those that no rule can save."""
-    objects_of: dict = {image["id"]: [] for image in content["images"]}
-    files = {image["id"]: str(image.get("file_name", image["id"])) for image in content["images"]}
-    seen: set = set()
-    for entry in content["annotations"]:
-        number, image_id = entry.get("id"), entry.get("image_id")
-        file = files.get(image_id, name)
-        if image_id not in objects_of:
-            report(
-                broken, file, f"annotation {number} is of picture {image_id}, which is not listed", SKIPPED
+def _entry(content: dict[str, list], key: str, index: int, name: str, *fields: str) -> dict[str, Any]:
+    """An entry of a list that nothing can be read without."""
+    entry = content[key][index]
+    for field in fields:
+        if not isinstance(entry, dict) or not isinstance(entry.get(field), int | float | str):
+            raise InputError(f"{name}: {key}[{index}] has no {field}: export the annotations again")
+    return entry
+
+
+def _categories(content: dict[str, list], name: str, broken: list[dict]) -> dict[int, dict[str, Any]]:
+    """{id: {"name", "joints"}} in the order of the ids; names that come twice are told apart by the id."""
+    found: dict[int, dict[str, Any]] = {}
+    for index in range(len(content["categories"])):
+        entry = _entry(content, "categories", index, name, "id", "name")
+        number = _number(entry["id"])
+        if number is None or number != int(number) or int(number) in found:
+            raise InputError(
+                f"{name}: categories[{index}] has the id {entry['id']!r}, where each has a whole number of its own"
+            )
+        joints = entry.get("keypoints") or []
+        found[int(number)] = {
+            "name": str(entry["name"]),
+            "joints": list(map(str, joints)) if isinstance(joints, list) else [],
+            "parent": entry.get("supercategory"),
+        }
+    found = dict(sorted(found.items()))
+    ids_of: dict[str, list[int]] = {}
+    for category_id, category in found.items():
+        ids_of.setdefault(category["name"], []).append(category_id)
+    for same, ids in ids_of.items():
+        if len(ids) > 1:
+            # A category whose parent has its own name is the class, as exporters with a root category write it.
+            children = [k for k in ids if found[k]["parent"] == same]
+            renamed = [k for k in ids if [k] != children]
+            for k in renamed:
+                found[k]["name"] = f"{same} (id {k})"
+            why = f"the categories {' and '.join(map(str, ids))} are both called {same}"
+            report(broken, name, why, "told apart as " + ", ".join(found[k]["name"] for k in ids))
+    return found
+
+
+def _objects(
+    content: dict[str, list], pictures: dict[str, None], categories: set[int], name: str, broken: list[dict]
+) -> dict[str, list[dict[str, Any]]]:
+    """Annotations of each picture, by its id as a text, without those that no rule can save: each {"id", "category",
+    "bbox", "area", "crowd", "segmentation", "keypoints"}."""
+    objects_of: dict[str, list] = {key: [] for key in pictures}
+    files = {_key(image["id"]): str(image.get("file_name") or image["id"]) for image in content["images"]}
+    seen: set[str] = set()
+    for index, entry in enumerate(content["annotations"]):
+        if not isinstance(entry, dict):
+            report(broken, name, f"annotations[{index}] is no entry", SKIPPED)
+            continue
+        number, key = entry.get("id"), _key(entry.get("image_id"))
+        file = files.get(key, name)
+        category, box = _number(entry.get("category_id")), _numbers(entry.get("bbox"), 4)
+        if key not in objects_of:
+            image_id = entry.get("image_id")
+            why = f"annotation {number} is of picture {image_id!r}, which is not listed"
+        elif category not in categories:
+            why = f"annotation {number} has unknown category {entry.get('category_id')!r}"
+        elif box is None:
+            why = f"annotation {number} has no box of four numbers"
+        else:
+            if number is not None and _number(number) == 0:
+                why = "annotation has id 0, which pycocotools counts as unmatched"
+                report(broken, file, why, "object kept")
+            elif number is not None and _key(number) in seen:
+                report(broken, file, f"annotation id {number} comes twice", "object kept")
+            seen.add(_key(number))
+            area = _number(entry.get("area"))
+            objects_of[key].append(
+                {
+                    "id": number,
+                    "category": int(category),
+                    "bbox": box,
+                    "area": box[2] * box[3] if area is None else area,
+                    "crowd": bool(_number(entry.get("iscrowd"))),
+                    "segmentation": entry.get("segmentation"),
+                    "keypoints": entry.get("keypoints"),
+                }
             )
             continue
-        if entry.get("category_id") not in categories:
-            report(
-                broken, file, f"annotation {number} has unknown category {entry.get('category_id')}", SKIPPED
-            )
-            continue
-        if not _four_numbers(entry.get("bbox")):
-            report(broken, file, f"annotation {number} has no box of four numbers", SKIPPED)
-            continue
-        if number == 0:
-            report(broken, file, "annotation has id 0, which pycocotools counts as unmatched", "object kept")
-        elif number in seen:
-            report(broken, file, f"annotation id {number} comes twice", "object kept")
-        seen.add(number)
-        objects_of[image_id].append(entry)
+        report(broken, file, why, SKIPPED)
     return objects_of
 
 
-def _four_numbers(box) -> bool:
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(type(number) in (int, float) and math.isfinite(number) for number in box)
-    )
+def _key(value: object) -> str:
+    """An id by which entries find each other, whether it is written as a number or as a text."""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-def _record(image, file, source, objects, index_of, joint_count, broken) -> Record:
-    width, height = int(image.get("width") or 0), int(image.get("height") or 0)
+def _number(value: object) -> float | None:
+    """A finite number, also where it is written as a text; None for anything else."""
+    if not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _numbers(values: object, count: int) -> list[float] | None:
+    """A list of so many finite numbers; None for anything else."""
+    if not isinstance(values, list) or len(values) != count:
+        return None
+    numbers = [_number(value) for value in values]
+    return None if None in numbers else numbers
+
+
+def _with_objects(
+    record: Record,
+    objects: list[dict[str, Any]],
+    index_of: dict[int, int],
+    joint_count: int,
+    broken: list[dict],
+) -> Record:
+    width, height, file = record.width, record.height, record.file
     written = np.array([entry["bbox"] for entry in objects], np.float64).reshape(-1, 4)
-    corners = np.concatenate([written[:, :2], written[:, :2] + written[:, 2:]], axis=1)
-    labels = np.array([index_of[entry["category_id"]] for entry in objects], np.int32)
-    crowd = np.array([bool(entry.get("iscrowd", 0)) for entry in objects], bool)
-    box_areas = written[:, 2] * written[:, 3]
-    areas = np.array(
-        [float(entry.get("area", w_h)) for entry, w_h in zip(objects, box_areas, strict=True)], np.float64
-    )
-    names = [f"annotation {entry.get('id')}" for entry in objects]
-    boxes, kept = checked_boxes(corners, names, width, height, file, broken)
-    joints = None
-    if joint_count:
-        empty = [0] * (3 * joint_count)
-        points = [objects[k].get("keypoints") or empty for k in kept]
-        joints = np.array(points, np.float32).reshape(-1, joint_count, 3)
-    shapes = [_compact(objects[k].get("segmentation")) for k in kept]
-    return Record(
-        image_id=image["id"],
-        file=file,
+    fields, kept = annotated(
+        np.concatenate([written[:, :2], written[:, :2] + written[:, 2:]], axis=1),
+        [index_of[entry["category"]] for entry in objects],
+        [f"annotation {entry['id']}" for entry in objects],
         width=width,
         height=height,
-        source=source,
-        boxes=boxes,
-        labels=labels[kept],
-        crowd=crowd[kept],
-        area=areas[kept].astype(np.float32),
-        joints=joints,
-        masks=_masks(shapes, height, width, file) if any(shape is not None for shape in shapes) else None,
-        truth=Truth(corners, box_areas, areas, labels, crowd),
+        file=file,
+        broken=broken,
+        crowd=[entry["crowd"] for entry in objects],
+        areas=np.array([entry["area"] for entry in objects], np.float64),
+        box_areas=written[:, 2] * written[:, 3],
     )
-
-
-def _compact(segmentation):
-    """A segmentation without Python's numbers, which would fill the memory: polygons, runs or compressed
-    runs."""
-    if isinstance(segmentation, list) and segmentation:
-        return [np.array(polygon, np.float32) for polygon in segmentation if len(polygon) >= 6]
-    if isinstance(segmentation, dict):
-        counts = segmentation["counts"]
-        return counts if isinstance(counts, str) else np.array(counts, np.uint32)
-    return None
-
-
-def _masks(shapes: list, height: int, width: int, file: str) -> Callable[[], np.ndarray]:
-    def draw(shape) -> np.ndarray:
-        if shape is None:
-            return np.zeros((height, width), bool)
-        if isinstance(shape, list):
-            return masks.from_polygons(shape, height, width)
-        return masks.from_runs(shape, height, width)
-
-    def draw_all() -> np.ndarray:
-        try:
-            return np.array([draw(shape) for shape in shapes], bool).reshape(-1, height, width)
-        except InputError as error:
-            raise InputError(f"{file}: {error}") from None
-
-    return draw_all
+    joints, shapes = [], []
+    for entry in (objects[k] for k in kept):
+        points = _numbers(entry["keypoints"], 3 * joint_count) if joint_count else None
+        if joint_count and entry["keypoints"] and points is None:
+            why = f"annotation {entry['id']} has no {joint_count} keypoints of three numbers"
+            report(broken, file, why, "joints left out")
+        joints.append(points or [0] * (3 * joint_count))
+        shape = None
+        if width and height:  # else nobody can draw it
+            try:
+                shape = masks.compact(entry["segmentation"], height, width)
+            except InputError as error:
+                why = f"annotation {entry['id']}: its segmentation is {error}"
+                report(broken, file, why, "mask left out")
+        shapes.append(shape)
+    if joint_count:
+        fields["joints"] = np.array(joints, np.float32).reshape(-1, joint_count, 3)
+    if any(shape is not None for shape in shapes):
+        fields["masks"] = lambda: np.array([masks.draw(shape, height, width) for shape in shapes])
+    return dataclasses.replace(record, **fields)

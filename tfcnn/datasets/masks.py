@@ -1,86 +1,89 @@
-"""Masks of objects: polygons and run lengths as COCO writes them.
+"""Masks of objects as COCO writes them, drawn by COCO's own codec.
 
-Source: cocodataset/cocoapi, common/maskApi.c, for the run lengths; a polygon's rule is ours (see
-`from_polygons`).
+H W the picture's size, P corners of a polygon.
+Source: cocodataset/cocoapi, common/maskApi.c, as pycocotools.mask.
 """
 
 import numpy as np
 
 from tfcnn.errors import InputError
 
-
-def from_polygons(polygons: list[np.ndarray], height: int, width: int) -> np.ndarray:
-    """A mask of polygons: a pixel belongs to it when its middle lies inside one of them (even-odd rule).
-
-    COCO's own program draws outlines a fraction of a pixel otherwise; areas agree but for the border's
-    pixels.
-
-    Args:
-        polygons: arrays [x1, y1, x2, y2, ...] in continuous pixels.
-        height, width: of the mask.
-
-    Returns:
-        bool [height, width].
-    """
-    mask = np.zeros((height, width), bool)
-    for polygon in polygons:
-        mask |= _polygon(np.asarray(polygon, np.float64).reshape(-1, 2), height, width)
-    return mask
+Shape = list[np.ndarray] | bytes | None
 
 
-def _polygon(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    ends = np.roll(points, -1, axis=0)
-    crossings = np.zeros((height, width + 1), np.int32)
-    for (xa, ya), (xb, yb) in zip(points, ends, strict=True):
-        if ya == yb:
-            continue
-        top, bottom = (ya, yb) if ya < yb else (yb, ya)
-        rows = np.arange(max(0, int(np.ceil(top - 0.5))), min(height, int(np.ceil(bottom - 0.5))))
-        x = xa + (rows + 0.5 - ya) * (xb - xa) / (yb - ya)
-        # Every pixel whose middle lies right of the edge changes sides.
-        np.add.at(crossings, (rows, np.clip(np.ceil(x - 0.5), 0, width).astype(int)), 1)
-    return np.cumsum(crossings[:, :width], axis=1) % 2 == 1
-
-
-def from_runs(counts: np.ndarray | str | bytes, height: int, width: int) -> np.ndarray:
-    """A mask of run lengths, column by column, the first run being of zeros.
+def compact(segmentation: object, height: int, width: int) -> Shape:
+    """Checks one `segmentation`, and keeps it without Python's numbers, which would fill the memory.
 
     Args:
-        counts: the runs, or COCO's compressed text of them.
-        height, width: of the mask.
+        segmentation: as read from JSON: polygons [[x1, y1, x2, y2, ...], ...], {"size": [H, W], "counts": run
+            lengths or their compressed text}, or nothing (null, []).
+        height, width: of the picture.
 
     Returns:
-        bool [height, width].
+        Polygons float64 [2 P] each, compressed run lengths, or None for nothing.
 
     Raises:
-        InputError: the runs do not add up to the mask's pixels.
+        InputError: it is none of these.
     """
-    runs = decompress(counts) if isinstance(counts, str | bytes) else np.asarray(counts, np.int64)
-    if runs.sum() != height * width or (runs < 0).any():
-        raise InputError(
-            f"run lengths of {runs.sum()} pixels for a mask of {width}x{height}: re-export the masks"
-        )
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
+    if segmentation is None or segmentation == []:
+        return None
+    try:
+        if isinstance(segmentation, list):
+            return _polygons(segmentation, 100 * max(height, width))
+        if isinstance(segmentation, dict):
+            return _runs(segmentation["counts"], height, width)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        pass
+    raise InputError(f"neither polygons nor run lengths of {width}x{height} pixels")
 
 
-def decompress(text: str | bytes) -> np.ndarray:
-    """COCO's compressed run lengths: numbers of 5 bits a character, low ones first; from the fourth number on
-    each is the difference to the number two before it.
+def draw(shape: Shape, height: int, width: int) -> np.ndarray:
+    """The mask, bool [H, W], of what `compact` gave."""
+    from pycocotools import mask
 
-    Returns:
-        int64 run lengths.
-    """
-    codes = np.frombuffer(text.encode() if isinstance(text, str) else text, np.uint8).astype(np.int64) - 48
-    runs: list[int] = []
-    number, shift = 0, 0
-    for code in codes.tolist():
-        number |= (code & 31) << shift
-        shift += 5
-        if code & 32:
-            continue
-        if code & 16:  # the last five bits hold the sign
-            number -= 1 << shift
-        runs.append(number + (runs[-2] if len(runs) > 2 else 0))
-        number, shift = 0, 0
-    return np.array(runs, np.int64)
+    if shape is None:
+        return np.zeros((height, width), bool)
+    if isinstance(shape, list):
+        runs = mask.merge(mask.frPyObjects(shape, height, width))
+    else:
+        runs = {"size": [height, width], "counts": shape}
+    return mask.decode(runs).astype(bool)
+
+
+def _polygons(segmentation: list, farthest: float) -> list[np.ndarray]:
+    polygons = [np.array(polygon, np.float64) for polygon in segmentation]
+    if any(polygon.ndim != 1 or len(polygon) % 2 for polygon in polygons):
+        raise ValueError("corners have an x and a y")
+    polygons = [polygon for polygon in polygons if len(polygon) >= 6]
+    # The codec walks along every edge pixel by pixel: a corner at 1e9 would take all memory.
+    if not polygons or not all((np.abs(polygon) <= farthest).all() for polygon in polygons):
+        raise ValueError("no polygon, or one far outside the picture")
+    return polygons
+
+
+def _runs(counts: list | str, height: int, width: int) -> bytes:
+    from pycocotools import mask
+
+    if isinstance(counts, list):
+        counts = mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
+    counts = counts.encode() if isinstance(counts, str) else counts
+    runs = _decompressed(counts)
+    if (runs < 0).any() or runs.sum() != height * width:
+        raise ValueError("the runs do not fill the picture")
+    return counts
+
+
+def _decompressed(text: bytes) -> np.ndarray:
+    """int64 run lengths of COCO's text: numbers of 5 bits a character, low ones first; from the fourth number on
+    each is the difference to the number two before it. The codec itself trusts their sum, and where they are too
+    few gives what lay in memory."""
+    codes = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero((codes & 32) == 0)
+    starts = np.append(0, ends[:-1] + 1)
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, ends - starts + 1))
+    numbers = np.add.reduceat((codes & 31) << shifts, starts)
+    negative = (codes[ends] & 16) > 0  # the last five bits hold the sign
+    numbers -= np.where(negative, 1 << (shifts[ends] + 5), 0)
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers
