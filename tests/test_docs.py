@@ -190,7 +190,7 @@ def test_links_and_pictures_are_there(page):
             )
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ("README.md", "docs/lecture.md")])
 def test_a_page_begins_with_the_method_its_picture_and_a_command(page):
     before_command = PAGES[page].split("```sh")[0]
     words = re.sub(r"!?\[[^]]*\]\([^)]*\)", "", before_command).split()
@@ -219,8 +219,8 @@ def test_the_lecture_has_every_row_in_order_and_says_its_state():
     rows = lecture_rows()
     assert list(rows) == ROWS
     for row, cells in rows.items():
-        assert len(cells) == 6 and re.match("done|part|not yet", cells[5]), (row, cells)
-        missing = cells[5] == "not yet"
+        assert len(cells) == 5 and re.match("done|part|not yet", cells[4]), (row, cells)
+        missing = cells[4] == "not yet"
         assert missing == (not cells[2]), f"{row}: a file stands there unless nothing exists"
 
 
