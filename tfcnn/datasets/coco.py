@@ -231,7 +231,7 @@ def _entry(content: dict[str, list], key: str, index: int, name: str, *fields: s
 
 
 def _categories(content: dict[str, list], name: str, broken: list[dict]) -> dict[int, dict[str, Any]]:
-    """{id: {"name", "joints"}} in the order of the ids; names that come twice are told apart by the id."""
+    """{id: {"name", "joints"}} in the order of the ids; a name that comes twice is reported."""
     found: dict[int, dict[str, Any]] = {}
     for index in range(len(content["categories"])):
         entry = _entry(content, "categories", index, name, "id", "name")
@@ -244,7 +244,6 @@ def _categories(content: dict[str, list], name: str, broken: list[dict]) -> dict
         found[int(number)] = {
             "name": str(entry["name"]),
             "joints": list(map(str, joints)) if isinstance(joints, list) else [],
-            "parent": entry.get("supercategory"),
         }
     found = dict(sorted(found.items()))
     ids_of: dict[str, list[int]] = {}
@@ -252,13 +251,8 @@ def _categories(content: dict[str, list], name: str, broken: list[dict]) -> dict
         ids_of.setdefault(category["name"], []).append(category_id)
     for same, ids in ids_of.items():
         if len(ids) > 1:
-            # A category whose parent has its own name is the class, as exporters with a root category write it.
-            children = [k for k in ids if found[k]["parent"] == same]
-            renamed = [k for k in ids if [k] != children]
-            for k in renamed:
-                found[k]["name"] = f"{same} (id {k})"
             why = f"the categories {' and '.join(map(str, ids))} are both called {same}"
-            report(broken, name, why, "told apart as " + ", ".join(found[k]["name"] for k in ids))
+            report(broken, name, why, "classes of their own; figures tell them apart by their ids")
     return found
 
 
