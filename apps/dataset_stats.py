@@ -5,17 +5,11 @@ from __future__ import annotations
 from absl import flags
 
 from tfcnn import cli
-from tfcnn.errors import InputError
+from tfcnn.cli import data_flags
+from tfcnn.cli.data_flags import DATA
 
 GROUP, SUMMARY = "start", "say what a data set holds, and what is broken in it"
 
-DATASET = flags.DEFINE_string(
-    "dataset",
-    None,
-    "voc, coco, imagenet_loc, imagenet_det, tiny_imagenet, lsp, folder, cifar10, mnist, digits, shapes, "
-    "tfds:NAME; e.g. --dataset=coco",
-)
-DATA = flags.DEFINE_string("data", None, "Folder or .zip that holds it, e.g. --data=VOCdevkit/VOC2007")
 SPLIT = flags.DEFINE_string(
     "split", None, "Part of the data set; none takes the layout's first, e.g. --split=train"
 )
@@ -31,16 +25,15 @@ SHEET = flags.DEFINE_integer("sheet", 24, "Pictures on the contact sheet, e.g. -
 
 
 def main(run: cli.Run) -> None:
-    if not DATASET.value:
-        raise InputError("name the data set: --dataset=voc --data=VOCdevkit/VOC2007, or --dataset=shapes")
     from tfcnn import datasets
     from tfcnn.datasets import statistics
 
-    with_pictures = DATA.value is not None or DATASET.value in datasets.PACKAGED
-    data = datasets.open(DATASET.value, DATA.value, SPLIT.value, ANNOTATIONS.value, pictures=with_pictures)
+    packaged = data_flags.kind() in datasets.PACKAGED
+    with_pictures = packaged or DATA.value is not None
+    data = data_flags.open_split(SPLIT.value, ANNOTATIONS.value, pictures=with_pictures)
     data.examples = data.examples[: run.flags.limit]
-    with_pictures = (with_pictures or DATASET.value.startswith("tfds:")) and bool(data.examples)
-    if with_pictures and CHECK.value and DATASET.value not in datasets.PACKAGED:
+    with_pictures = (with_pictures or data.name.startswith("tfds:")) and bool(data.examples)
+    if with_pictures and CHECK.value and not packaged:
         with run.progress(len(data), "pictures checked") as progress:
             statistics.check_pictures(data, progress.advance)
     run.begin()

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from absl import flags
 
 from tfcnn import cli
-from tfcnn.cli import lists, models, testing_flags
+from tfcnn.cli import data_flags, lists, models, testing_flags
+from tfcnn.cli.data_flags import DATA, DATASET
 from tfcnn.datasets.classes import distinct, match
 from tfcnn.errors import InputError
 
@@ -19,16 +20,6 @@ GROUP, SUMMARY = "start", "measure a results file or a model by the rules of VOC
 SPLITS = {"voc": "val", "coco": None, "imagenet_loc": "val", "imagenet_det": "val", "tiny_imagenet": "val"}
 SPLITS["lsp"] = "val"  # where none is named
 
-DATASET = flags.DEFINE_enum(
-    "dataset",
-    None,
-    list(SPLITS),
-    "Layout of the ground truth, and the rule that belongs to it; of coco boxes are scored, keypoints are read "
-    "and not scored",
-)
-DATA = flags.DEFINE_string(
-    "data", None, "Folder or .zip that holds the ground truth, e.g. --data=VOCdevkit/VOC2007"
-)
 SPLIT = flags.DEFINE_string("split", None, "Part of the data set; none takes val, e.g. --split=test")
 ANNOTATIONS = flags.DEFINE_string(
     "annotations",
@@ -49,8 +40,7 @@ STRICT = flags.DEFINE_bool(
 
 
 def main(run: cli.Run) -> None:
-    if not DATASET.value:
-        raise InputError(f"name the data set: --dataset={','.join(SPLITS)}")
+    data_flags.kind(SPLITS)
     if bool(RESULTS.value) == bool(run.flags.model):
         raise InputError("name either --results=FILE or --model=MODEL")
     specs = lists.paths(RESULTS.value or run.flags.model)
@@ -64,6 +54,8 @@ def main(run: cli.Run) -> None:
             raise InputError(f"--results takes one file, or two to compare, not {len(specs)}")
         measured, names = [read(run, data, spec) for spec in specs], specs
     run.begin()
+    for note in data.notes() if run.flags.model else ():
+        run.say(note)
     for finding in data.broken:
         if finding["rule"] == "picture skipped":
             run.refuse(finding["file"], finding["why"])
@@ -80,15 +72,10 @@ def main(run: cli.Run) -> None:
 
 def read_truth(pictures: bool):
     """The data set that the flags name; annotations alone where its pictures are not looked at."""
-    from tfcnn import datasets
-
     name, split, annotations = DATASET.value, SPLIT.value or SPLITS[DATASET.value], ANNOTATIONS.value
-    if annotations is not None and pathlib.Path(annotations).is_dir():
-        raise InputError(f"--annotations={annotations} is a folder: name the data set's own folder by --data")
     if annotations is not None and name in ("voc", "imagenet_det"):
-        data = datasets.open("coco", DATA.value, SPLIT.value, annotations, pictures=pictures)
-    else:
-        data = datasets.open(name, DATA.value, split, annotations, pictures=pictures)
+        name, split = "coco", SPLIT.value
+    data = data_flags.open_split(split, annotations, pictures, name)
     if not data.examples:
         raise InputError(f"{annotations or DATA.value} has no picture in split {split}")
     return data

@@ -73,7 +73,7 @@ def test_a_set_with_broken_files(tmp_path):
     "arguments, message",
     [
         ((), "name the data set"),
-        (("--dataset=vocc", "--data=."), "No data set 'vocc'"),
+        (("--dataset=vocc", "--data=."), "unknown --dataset 'vocc'; the nearest are voc"),
         (("--dataset=voc",), "needs its folder or .zip"),
     ],
 )

@@ -84,7 +84,7 @@ def test_contract(name, tmp_path):
 
 
 def test_unknown_name():
-    with pytest.raises(InputError, match="No data set 'vocc': one of voc, coco"):
+    with pytest.raises(InputError, match="unknown data set 'vocc'; the nearest are voc.*one of voc, coco"):
         datasets.open("vocc", ".")
 
 

@@ -11,15 +11,12 @@ from typing import TypeVar
 from absl import flags
 
 from tfcnn import runtime
-from tfcnn.cli import usage
+from tfcnn.cli import data_flags, usage
+from tfcnn.cli.data_flags import DATASET
 from tfcnn.errors import InputError
 
 Config = TypeVar("Config")
 
-DATASET = flags.DEFINE_string(
-    "dataset", None, "Kind of data: voc, coco, folder, ... or tfds:NAME, e.g. --dataset=folder"
-)
-DATA = flags.DEFINE_string("data", None, "Folder or .zip that holds the data, e.g. --data=pictures.zip")
 TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "Part of the data that is trained on")
 VAL_SPLIT = flags.DEFINE_string("val_split", "val", "Part of the data that figures are measured on")
 EPOCHS = flags.DEFINE_float(
@@ -86,18 +83,12 @@ def read_data():
     Raises:
         InputError: no such data, a picture's class that only one of them has, or a flag of a trained model.
     """
-    from tfcnn import datasets
-
     for name in ("labels", "preprocessing", "allow_custom_objects"):
         if flags.FLAGS[name].value:
             raise InputError(
                 f"--{name} is for a --model; a trainer has its classes and pictures from --dataset"
             )
-    if not DATASET.value:
-        raise InputError(f"--dataset is missing: one of {', '.join(datasets.READERS)}")
-    parts = [
-        datasets.open(DATASET.value, DATA.value, split) for split in (TRAIN_SPLIT.value, VAL_SPLIT.value)
-    ]
+    parts = [data_flags.open_split(split) for split in (TRAIN_SPLIT.value, VAL_SPLIT.value)]
     for part, split in zip(parts, (TRAIN_SPLIT.value, VAL_SPLIT.value), strict=True):
         if not part.examples:
             raise InputError(f"the split {split} of {DATASET.value} has no pictures")

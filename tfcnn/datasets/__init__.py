@@ -5,11 +5,11 @@ import inspect
 import pathlib
 
 from tfcnn.datasets.example import Dataset, Record, Truth
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, unknown
 
 __all__ = ["READERS", "Dataset", "Record", "Truth", "open"]
 
-# The reader of each name that --dataset takes: a module and its function. "tfds:NAME" is any of TensorFlow
+# The reader of each name that `open` takes: a module and its function. "tfds:NAME" is any of TensorFlow
 # Datasets.
 READERS = {
     "voc": ("voc", "read"),
@@ -34,7 +34,7 @@ def open(
     annotations: str | pathlib.Path | None = None,
     pictures: bool = True,
 ) -> Dataset:
-    """Reads a data set by the name that --dataset gives it.
+    """Reads a data set by its reader's name.
 
     Args:
         name: one of `READERS`, or "tfds:NAME".
@@ -53,7 +53,7 @@ def open(
 
         return tfds.read(path, name=name.removeprefix("tfds:"), **options)
     if name not in READERS:
-        raise InputError(f"No data set {name!r}: one of {', '.join(READERS)}, or tfds:NAME")
+        raise unknown("data set", name, READERS, f"one of {', '.join(READERS)}, or tfds:NAME")
     module, function = READERS[name]
     read = getattr(importlib.import_module(f".{module}", __name__), function)
     known = inspect.signature(read).parameters
@@ -62,7 +62,7 @@ def open(
             raise InputError(f"The {name} data set has no annotation file of its own choice: it is for coco")
         options["annotations"] = annotations
     if path is None and name not in PACKAGED and annotations is None:
-        raise InputError(f"The {name} data set needs its folder or .zip (--data)")
+        raise InputError(f"The {name} data set needs a path, its folder or .zip")
     if not pictures and "pictures" in known:
         options["pictures"] = False
     return read(path, **options)

@@ -146,7 +146,7 @@ class Dataset:
     """A data set as its reader understood it.
 
     Attributes:
-        name: as --dataset names it.
+        name: of its reader.
         classes: names of the K classes.
         category_ids: the data set's own id of each class (COCO's have gaps); the index + 1 elsewhere.
         examples: the pictures, in the split's order.

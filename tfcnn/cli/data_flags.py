@@ -1,0 +1,71 @@
+"""The flags that name a data set, and the data set that they name."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from tfcnn.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from tfcnn.datasets import Dataset
+
+DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "Kind of data: voc, coco, imagenet_loc, imagenet_det, tiny_imagenet, lsp, folder, cifar10, mnist, digits, shapes "
+    "or tfds:NAME; evaluate takes those that a rule belongs to, e.g. --dataset=coco",
+)
+DATA = flags.DEFINE_string(
+    "data", None, "Folder or .zip that holds the data, e.g. --data=VOCdevkit/VOC2007 or --data=pictures.zip"
+)
+
+
+def kind(known: Collection[str] | None = None) -> str:
+    """The name that --dataset gives, one of `known` (all readers by default).
+
+    Raises:
+        InputError: none is given, or it is unknown.
+    """
+    from tfcnn import datasets
+
+    known = datasets.READERS if known is None else known
+    if not DATASET.value:
+        raise InputError(
+            f"name the data set: --dataset={next(iter(known))}, or another of {', '.join(known)}"
+        )
+    if DATASET.value not in known and not (known is datasets.READERS and DATASET.value.startswith("tfds:")):
+        raise unknown("--dataset", DATASET.value, known, f"one of {', '.join(known)}")
+    return DATASET.value
+
+
+def open_split(
+    split: str | None, annotations: str | None = None, pictures: bool = True, name: str | None = None
+) -> Dataset:
+    """A part of the data set that the flags name.
+
+    Args:
+        split: as the layout names its parts; None is the reader's default.
+        annotations: COCO's annotation file, where it is not the split's own.
+        pictures: False to read annotations alone.
+        name: the reader, where it is another than --dataset's.
+
+    Raises:
+        InputError: the flags name no data set, or there is no such data.
+    """
+    from tfcnn import datasets
+
+    name = name or kind()
+    if annotations is not None and pathlib.Path(annotations).is_dir():
+        raise InputError(f"--annotations={annotations} is a folder: name the data set's own folder by --data")
+    if (
+        DATA.value is None
+        and name in datasets.READERS
+        and name not in datasets.PACKAGED
+        and annotations is None
+    ):
+        raise InputError(f"--dataset={name} needs its folder or .zip: name it by --data")
+    return datasets.open(name, DATA.value, split, annotations, pictures)
