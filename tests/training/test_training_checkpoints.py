@@ -3,6 +3,7 @@ import pathlib
 import resource
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -112,3 +113,40 @@ def test_the_header_is_plain_json_in_bytes(tmp_path):
     checkpoints.write(tmp_path / "c.npz", {}, {"step": 3})
     with np.load(tmp_path / "c.npz", allow_pickle=False) as file:
         assert json.loads(file["header"].tobytes()) == {"step": 3}
+
+
+def test_a_writer_works_beside_training_one_at_a_time(tmp_path, monkeypatch):
+    """Training goes on while a checkpoint is written; the next one waits for it."""
+    begun, go_on = threading.Event(), threading.Event()
+    plain = checkpoints.write
+
+    def slow(*arguments):
+        begun.set()
+        assert go_on.wait(10)
+        plain(*arguments)
+
+    monkeypatch.setattr(checkpoints, "write", slow)
+    with checkpoints.Writer() as writer:
+        writer.write(checkpoints.path_of(tmp_path, 1), ARRAYS, {"step": 1}, 1)
+        assert begun.wait(10) and writer.busy and not list(tmp_path.glob("step-*"))
+        go_on.set()
+        writer.write(checkpoints.path_of(tmp_path, 2), ARRAYS, {"step": 2}, 1)
+        writer.wait()
+        assert not writer.busy
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000002.npz"]
+
+
+def test_a_writer_says_at_the_next_step_what_went_wrong(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with checkpoints.Writer() as writer:
+        writer.write(tmp_path / "file" / "step-1.npz", ARRAYS, {"step": 1})
+        with pytest.raises(InputError, match="Could not write the checkpoint"):
+            writer.wait()
+
+
+def test_the_newest_header_is_read_alone(tmp_path):
+    assert checkpoints.newest_header(tmp_path) is None
+    for step in (1, 2):
+        checkpoints.write(checkpoints.path_of(tmp_path, step), ARRAYS, {"step": step})
+    checkpoints.path_of(tmp_path, 2).write_bytes(b"cut")
+    assert checkpoints.newest_header(tmp_path) == {"step": 1}

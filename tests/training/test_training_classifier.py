@@ -1,3 +1,6 @@
+import dataclasses
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -5,7 +8,7 @@ import small_training as small
 import tensorflow as tf
 
 from tfcnn.errors import InputError
-from tfcnn.training.classifier import Classifier
+from tfcnn.training.classifier import Classifier, ClassifierConfig, rank, train_classifier
 
 
 class Fixed(keras.layers.Layer):
@@ -56,6 +59,126 @@ def test_a_net_that_says_nothing_is_not_right():
     assert Classifier(silent, lambda: [batch([0, 1, 2, 2])], list("abc")).validate()["top1"] == 0.25
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_wrong_answers(bad):
+    scores = np.zeros((2, 12), np.float32)
+    scores[0, 3] = bad
+    scores[1, 2] = 1.0
+    assert rank(scores, np.array([3, 2])).tolist() == [12, 0]
+
+
+def test_a_net_of_nans_is_right_nowhere():
+    image = keras.Input((small.SIDE, small.SIDE, 3))
+    broken = keras.Model(image, {"logits": keras.layers.Rescaling(np.nan)(Fixed()(image))})
+    figures = Classifier(broken, lambda: [batch([0, 1, 2])], list("abc")).validate()
+    assert figures["top1"] == 0.0 and np.isnan(figures["loss"])
+
+
 def test_a_split_without_a_readable_picture_is_said():
     with pytest.raises(InputError, match="No picture of the validation split can be read"):
         Classifier(fixed(), lambda: [batch([-1, -1])], list("abc")).validate()
+
+
+@pytest.fixture(scope="module")
+def stripes():
+    """Twelve pictures of stripes a class: lying, or upright."""
+    from tfcnn.datasets.example import Dataset, Record
+
+    rng = np.random.default_rng(0)
+    records = []
+    for k in range(24):
+        wave = np.sin(np.arange(32) * rng.uniform(0.4, 0.9) + rng.uniform(0, 6)) * 100 + 128
+        grey = np.broadcast_to(np.expand_dims(wave, k % 2), (32, 32))
+        image = np.repeat(grey[..., None], 3, 2).astype(np.uint8)
+        records.append(Record(k, f"{k}.png", 32, 32, lambda image=image: image, label=k % 2))
+    return Dataset("stripes", ["upright", "lying"], [1, 2], records)
+
+
+def test_a_classifier_is_trained_from_python_with_a_config_and_a_folder(stripes, tmp_path):
+    from tfcnn import backbones
+
+    said, shown, done = [], [], []
+    model = backbones.classifier("tiny", None, classes=2, size=32)
+    config = ClassifierConfig(epochs=20, batch_size=8, augment="none", validate_epochs=0, average=0.5)
+    trained = train_classifier(
+        model,
+        stripes,
+        stripes,
+        config,
+        tmp_path,
+        say=said.append,
+        show=lambda image, name, title: shown.append((name, image.dtype, image.ndim)),
+        progress=lambda step, numbers: done.append((step, numbers["steps"], numbers["what"])),
+    )
+    assert trained.metrics["best"] == trained.metrics["last"] and trained.metrics["best"]["top1"] == 1.0
+    assert trained.release == tmp_path / "release" and trained.unreadable == {}
+    card = json.loads((trained.release / "card.json").read_text())
+    assert card == trained.card
+    assert (
+        card["kind"] == "classifier" and card["classes"] == ["upright", "lying"] and card["image_size"] == 32
+    )
+    assert card["command"] == repr(config) and card["metrics"] == trained.metrics
+    assert said == ["no layer with kernels is frozen; batch norm is live."]
+    assert shown == [("first_batch", np.uint8, 3), ("answers", np.uint8, 3)]
+    assert done[0] == (0, 60, "training") and done[-1] == (60, 60, "training")
+    again = train_classifier(model, stripes, stripes, config, tmp_path, say=said.append)
+    assert again.result.trained == 0 and again.metrics == trained.metrics
+
+
+def test_other_classes_in_a_run_that_goes_on_are_said_before_any_work(stripes, tmp_path):
+    from tfcnn import backbones
+
+    config = ClassifierConfig(steps=1, batch_size=8, augment="none", validate_epochs=0)
+    quiet = {"say": lambda text: None}
+    train_classifier(
+        backbones.classifier("tiny", None, classes=2, size=32), stripes, stripes, config, tmp_path, **quiet
+    )
+    renamed = dataclasses.replace(stripes, classes=["upright", "flat"])
+    shown = []
+    with pytest.raises(InputError, match="class lying is gone, class flat is new"):
+        train_classifier(
+            backbones.classifier("tiny", None, classes=2, size=32),
+            renamed,
+            renamed,
+            dataclasses.replace(config, steps=2),
+            tmp_path,
+            show=lambda *picture: shown.append(picture),
+            **quiet,
+        )
+    assert not shown
+
+
+def test_a_single_class_is_said(stripes, tmp_path):
+    from tfcnn import backbones
+
+    one = dataclasses.replace(stripes, classes=["lying"], examples=stripes.examples[1::2])
+    for record in one.examples:
+        record.label = 0
+    said = []
+    config = ClassifierConfig(steps=1, batch_size=4, augment="none", validate_epochs=0)
+    model = backbones.classifier("tiny", None, classes=1, size=32)
+    train_classifier(model, one, one, config, tmp_path, say=said.append)
+    assert any("one class only, lying" in sentence for sentence in said)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seed": 2**31},
+        {"seed": -1},
+        {"average": 1.0},
+        {"batch_size": 0},
+        {"steps": 0},
+        {"learning_rate": np.nan},
+    ],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_a_setting_out_of_range_is_said(fields):
+    with pytest.raises(InputError, match=f"{next(iter(fields))} is .* must be"):
+        ClassifierConfig(**fields)
+
+
+def test_epochs_become_steps():
+    config = ClassifierConfig(epochs=1.5, accumulate=2, validate_epochs=0.5)
+    assert (config.total_steps(8), config.validation_steps(8)) == (6, 2)
+    assert dataclasses.replace(config, steps=7).total_steps(8) == 7

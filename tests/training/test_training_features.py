@@ -101,6 +101,40 @@ def test_a_damaged_cache_is_refused(cached, tmp_path, harm):
         features.read(copy, found(net))
 
 
+def test_values_beyond_float16_are_kept_as_float32_and_this_is_said(tmp_path):
+    """Some pictures' features pass 65504, the first batch's do not."""
+    net, said = body(), []
+
+    def later_bright():
+        for k, b in enumerate(once()):
+            yield b | {"image": b["image"] * 1e6 if k == 3 else b["image"]}
+
+    features.write(tmp_path / "f", net, later_bright, found(net), IDS, say=said.append)
+    cache = features.read(tmp_path / "f", found(net))
+    assert cache.arrays["map"].dtype == np.float32
+    expected = net(small.arrays()["image"])["map"].numpy()
+    np.testing.assert_allclose(cache.arrays["map"][:8, 0], expected[:8], atol=2e-3)
+    np.testing.assert_allclose(cache.arrays["map"][24:32, 0], expected[24:32] * 1e6, rtol=1e-3, atol=1e3)
+    assert "map pass float16's range: they are kept as float32" in " ".join(said)
+    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == ["index.json", "map.npy", "top.npy"]
+
+
+def test_features_that_are_not_finite_are_no_cache(tmp_path):
+    net = body(np.nan)
+    with pytest.raises(InputError, match="not finite"):
+        features.write(tmp_path / "f", net, once, found(net), IDS, say=lambda text: None)
+    assert not (tmp_path / "f").exists()
+
+
+def test_shards_of_a_batch_are_the_batch(cached):
+    folder, net, _ = cached
+    batches = features.Batches(features.read(folder, found(net)), {"label": np.arange(37)}, 8, seed=4)
+    whole = next(batches(6).as_numpy_iterator())
+    parts = [next(batches(6, shard, 3).as_numpy_iterator()) for shard in range(3)]
+    for name, array in whole.items():
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), array)
+
+
 def test_too_small_a_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(features.shutil, "disk_usage", lambda folder: type("", (), {"free": 10})())
     net = body()

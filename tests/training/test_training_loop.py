@@ -11,15 +11,15 @@ import tensorflow as tf
 
 from tfcnn.errors import InputError
 from tfcnn.runtime import Interrupted, Stop
-from tfcnn.training import checkpoints, freezing, memory
+from tfcnn.training import checkpoints, freezing, loop, memory
 from tfcnn.training.loop import train
 from tfcnn.training.optimizers import SGD
 from tfcnn.training.schedules import constant
 
 
-def run(trainee, folder, data=None, **settings):
+def run(trainee, folder, source=None, **settings):
     settings = {"steps": 10, "schedule": constant(0.01), "optimizer": SGD(), "tensorboard": False} | settings
-    return train(trainee, data or small.batches(), folder=folder, **settings)
+    return train(trainee, source or small.batches(), folder=folder, **settings)
 
 
 def lines(file):
@@ -63,6 +63,52 @@ def test_the_lowest_figure_can_be_the_best(tmp_path):
     trainee.validate = lambda: {"error": next(figures)}
     result = run(trainee, tmp_path, steps=4, validate_steps=1, best="-error")
     assert result.best == {"step": 3, "error": 1.0} and result.last == {"step": 4, "error": 2.0}
+
+
+def test_a_validation_with_a_figure_that_is_not_finite_is_never_the_best(tmp_path):
+    trainee, said = small.SmallTrainee(), []
+    figures = iter([{"accuracy": 1.0, "loss": np.nan}, {"accuracy": 0.9, "loss": np.inf}])
+    trainee.validate = lambda: next(figures)
+    result = run(trainee, tmp_path, steps=2, validate_steps=1, best="accuracy", say=said.append)
+    assert result.metrics["best"] is None and result.metrics["last"]["accuracy"] == 0.9
+    assert "none is the best" in said[-1]
+
+
+def test_a_figure_that_no_truth_stands_behind_is_none_and_the_run_ends_well(tmp_path):
+    trainee = small.SmallTrainee()
+    trainee.validate = lambda: {"map": None}
+    result = run(trainee, tmp_path, steps=2, validate_steps=0, best="map")
+    assert result.metrics["best"] is None and result.step == 2
+    assert lines(tmp_path / "log.jsonl")[-1] == {"step": 2, "validation": {"map": None}}
+
+
+def test_losses_are_fetched_at_the_pace_of_the_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_LINES", 4)
+    fetched = []
+    plain = loop.RunState.fetch
+    monkeypatch.setattr(
+        loop.RunState, "fetch", lambda self, *a: fetched.append(len(self.unread)) or plain(self, *a)
+    )
+    run(small.SmallTrainee(), tmp_path, steps=40, checkpoint_minutes=60)
+    assert [line["step"] for line in lines(tmp_path / "log.jsonl")] == [10, 20, 30, 40]
+    assert (
+        sum(fetched) == 40 and max(fetched) > 1 and sum(n > 0 for n in fetched) <= 13
+    )  # checkpoints fetch, too
+
+
+def test_skipped_steps_in_a_row_that_are_found_late_still_end_the_run_and_leave_no_trace(
+    tmp_path, monkeypatch
+):
+    """Steps 4 to 6 see NaN; all ten losses are fetched at once, after step 10."""
+    monkeypatch.setattr(loop, "LOG_LINES", 1)
+    image = np.ones((80, small.SIDE, small.SIDE, 3), np.float32)
+    image[24:48] = np.nan
+    data = {"image": image, "label": np.zeros(80, np.int32)}
+    trainee = Brightness(small.small_net(batch_norm=True))
+    with pytest.raises(InputError, match="step 6: 3 steps in a row were skipped"):
+        run(trainee, tmp_path, small.batches(8, data | {"image_id": np.arange(80)}), steps=400)
+    assert len(lines(tmp_path / "skipped.jsonl")) == 3
+    assert all(np.isfinite(w).all() for w in trainee.weights().values())
 
 
 def test_losses_are_means_over_the_examples_of_the_step(tmp_path):
@@ -153,6 +199,36 @@ def test_a_checkpoint_of_another_net_is_refused(tmp_path):
         run(wider, tmp_path, steps=2)
 
 
+DATA = {
+    "classes": ["a", "b"],
+    "training": {"images": 9, "boxes": 3, "fingerprint": "x"},
+    "validation": {"images": 2, "boxes": 0, "fingerprint": "y"},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"classes": ["a", "c"]}, "class b is gone, class c is new"),
+        ({"classes": ["b", "a"]}, "the classes stand in another order"),
+        ({"training": DATA["training"] | {"images": 10}}, "9 images for training then, 10 now"),
+        ({"validation": DATA["validation"] | {"fingerprint": "z"}}, "other pictures or boxes for validation"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_data(tmp_path, changed, words):
+    run(small.SmallTrainee(), tmp_path, steps=2, data=DATA)
+    assert run(small.SmallTrainee(), tmp_path, steps=3, data=DATA).trained == 1
+    with pytest.raises(InputError, match=words):
+        run(small.SmallTrainee(), tmp_path, steps=4, data=DATA | changed)
+    assert run(small.SmallTrainee(), tmp_path, steps=4, data=DATA | changed, resume=False).trained == 4
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_seed_that_would_wrap_is_refused(tmp_path, seed):
+    with pytest.raises(InputError, match="must be from 0 to 2147483647"):
+        run(small.SmallTrainee(), tmp_path, seed=seed)
+
+
 def test_a_seed_of_the_trainees_own_is_kept(tmp_path):
     class Drawing(small.SmallTrainee):
         def __init__(self):
@@ -190,6 +266,11 @@ def test_too_little_memory_is_refused_before_the_first_step(tmp_path, monkeypatc
     with pytest.raises(InputError, match="0.0 GiB are free: lower batch_size"):
         run(trainee, tmp_path)
     assert all(np.array_equal(before[n], w) for n, w in trainee.weights().items())
+
+
+def test_the_estimate_of_memory_is_overruled(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda: 10_000)
+    assert run(small.SmallTrainee(), tmp_path, steps=1, check_memory=False).step == 1
 
 
 def test_a_batch_of_known_size_that_cannot_fit_is_not_even_read(tmp_path, monkeypatch):
@@ -261,6 +342,33 @@ def test_freezing_by_endpoint_layer_and_pattern():
     assert trainable() == {"block1_conv", "block2_conv"}
     with pytest.raises(InputError, match="'midle'; the nearest are middle"):
         freezing.freeze(net, ["midle"])
+
+
+def net_with_norms():
+    image = keras.Input((8, 8, 3), name="image")
+    x = keras.layers.Conv2D(2, 3, use_bias=False, name="conv1")(image)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization(name="norm1")(x))
+    x = keras.layers.Conv2D(2, 3, use_bias=False, name="conv2")(x)
+    x = keras.layers.BatchNormalization(name="norm2")(x)
+    return keras.Model(image, keras.layers.Dense(3, name="logits")(keras.layers.Flatten(name="flat")(x)))
+
+
+def test_what_is_still_random_is_not_frozen():
+    net = net_with_norms()
+    assert freezing.trained_layers(net) == set()
+    assert freezing.freeze_trained(net, ["conv1"]) == []
+    assert all(layer.trainable for layer in net.layers)
+    assert freezing.described(net) == "no layer with kernels is frozen; batch norm is live"
+
+
+def test_what_has_been_trained_is_frozen_and_said():
+    net = net_with_norms()
+    net.get_layer("norm1").moving_mean.assign([0.5, 0.25])
+    assert freezing.trained_layers(net) == {"conv1", "norm1"}
+    assert freezing.freeze_trained(net, ["conv1", "conv2"]) == ["conv1", "norm1"]
+    assert {layer.name for layer in net.layers if not layer.trainable} == {"conv1", "norm1"}
+    words = "1 of 3 layers with kernels are frozen (conv1); batch norm is frozen in 1 layers of 2"
+    assert freezing.described({"net": net}) == words
 
 
 def test_tensorboard_gets_scalars_and_pictures(tmp_path):

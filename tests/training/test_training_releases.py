@@ -166,3 +166,9 @@ def test_a_card_that_lacks_something_is_refused(tmp_path):
     with pytest.raises(ValueError, match="licence"):
         releases.save(small.small_net(), tmp_path, {k: v for k, v in CARD.items() if k != "licence"})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_that_is_not_finite_is_null_on_the_card(tmp_path):
+    figures = {"last": {"top1": 0.0, "loss": float("nan")}, "best": None}
+    releases.save(small.small_net(), tmp_path, CARD | {"metrics": figures})
+    assert json.loads((tmp_path / "card.json").read_text())["metrics"]["last"] == {"top1": 0.0, "loss": None}

@@ -202,7 +202,8 @@ def compare_data(found: dict | None, wanted: dict | None, what: str) -> None:
     Raises:
         InputError: they differ; classes are named first, then counts.
     """
-    if found is None or wanted is None or found == wanted:
+    keys = ("classes", "training", "validation")
+    if not found or not wanted or all(found[key] == wanted[key] for key in keys):
         return
     names = [found["classes"], wanted["classes"]]
     if names[0] != names[1]:

@@ -6,7 +6,7 @@ N pictures of a batch, K classes.
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import keras
 import numpy as np
@@ -86,8 +86,10 @@ def train_classifier(
     data = run.summary(training, validation)
     size = config.image_size or model.input_shape[1]
     batches, check = pictures(training, config, size), pictures(validation, config, size, once=True)
-    multiplier = rates(model, config.backbone_rate)
-    _freeze(model, config, endpoints)
+    run.check_data(folder, data, config)
+    trained = run.trained_before(folder, data, config, model)
+    multiplier = rates(model, config.backbone_rate, trained)
+    _freeze(model, config, endpoints, trained)
     trainee, readers = Classifier(model, check, training.classes, config.label_smoothing), [batches, check]
     if config.cache_features:
         told = {"stop": stop, "progress": progress, "say": say}
@@ -100,7 +102,6 @@ def train_classifier(
         say(
             f"the data have one class only, {training.classes[0]}: every answer is right, and nothing is learned."
         )
-    run.check_data(folder, data, config)
     first = pictures(training, dataclasses.replace(config, batch_size=min(SHOWN, config.batch_size)), size)
     show(_first_batch(first, training.classes), "first_batch", "The first batch as it enters the net")
     told = {"strategy": strategy, "stop": stop, "progress": progress, "say": say}
@@ -181,7 +182,8 @@ class Classifier:
             label = label[label >= 0]
             ranks += rank(logits, label).tolist()
             own = np.take_along_axis(logits, label[:, None], 1)[:, 0]
-            losses += (np.logaddexp.reduce(logits, axis=1) - own).tolist()
+            with np.errstate(invalid="ignore"):
+                losses += (np.logaddexp.reduce(logits, axis=1) - own).tolist()
         if not ranks:
             raise InputError("No picture of the validation split can be read: nothing can be measured.")
         figures = {"top1": float(np.mean(np.array(ranks) < 1)), "loss": float(np.mean(losses))}
@@ -261,20 +263,31 @@ def pictures(dataset: Dataset, config: TrainingConfig, size: int, *, once: bool 
     )
 
 
-def rates(model: keras.Model, backbone_rate: float) -> Callable[[keras.Variable], float]:
+def rates(
+    model: keras.Model, backbone_rate: float, trained: Collection[str]
+) -> Callable[[keras.Variable], float]:
     """Gives the factor of each variable's rate: `backbone_rate` in layers that were trained before, but the last."""
     last = [layer for layer in model.layers if layer.weights][-1]
-    trained = freezing.trained_layers(model) - {last.name}
-    slow = {id(v) for layer in model.layers if layer.name in trained for v in layer.variables}
+    slow = {
+        id(v)
+        for layer in model.layers
+        if layer.name in trained and layer is not last
+        for v in layer.variables
+    }
     return lambda variable: backbone_rate if id(variable) in slow else 1.0
 
 
-def _freeze(model: keras.Model, config: ClassifierConfig, endpoints: Mapping[str, str] | None) -> None:
+def _freeze(
+    model: keras.Model,
+    config: ClassifierConfig,
+    endpoints: Mapping[str, str] | None,
+    trained: Collection[str],
+) -> None:
     freezing.freeze(model, config.freeze, endpoints)
     if not model.trainable_variables:
         raise InputError(f"freeze={','.join(config.freeze)} freezes every layer: nothing is left to train")
     if config.freeze_batch_norm is None:
-        freezing.freeze_trained(model)
+        freezing.freeze_trained(model, trained=trained)
     elif config.freeze_batch_norm:
         freezing.freeze_batch_norm(model)
     if config.sync_batch_norm:

@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import keras
@@ -71,7 +71,7 @@ def fingerprint(
 def write(
     folder: str | pathlib.Path,
     model: keras.Model,
-    batches,
+    batches: Callable[[], Iterable[dict]],
     found: dict[str, str],
     image_ids: list[str],
     *,
@@ -90,12 +90,12 @@ def write(
       found: the `fingerprint`.
       image_ids: names of the pictures, in order.
       flip: keep the features of each picture's mirror image too.
-      dtype: of the arrays on the disk.
+      dtype: of the arrays on the disk; one with values beyond its range becomes float32, which is said.
       say: called with the size on the disk before anything is written.
       progress: called after each batch with the number of pictures done.
 
     Raises:
-      InputError: the disk has too little room, or the folder cannot be written to.
+      InputError: the disk has too little room, the folder cannot be written to, or features are not finite.
     """
     folder = pathlib.Path(folder)
     try:
@@ -104,23 +104,29 @@ def write(
         raise InputError(f"The features cannot be written to {folder}: {error.strerror}.") from error
 
 
-def _write(folder, model, batches, found, image_ids, flip, dtype, say, progress):
+def _write(
+    folder: pathlib.Path,
+    model: keras.Model,
+    batches: Callable[[], Iterable[dict]],
+    found: dict[str, str],
+    image_ids: list[str],
+    flip: bool,
+    dtype: str,
+    say: Callable[[str], None],
+    progress: Callable[[int], None] | None,
+) -> None:
     views = 2 if flip else 1
     shapes = {name: (len(image_ids), views, *tensor.shape[1:]) for name, tensor in model.output.items()}
     needed = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape in shapes.values())
     folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
     say(f"The features of {len(image_ids)} pictures take {needed / 1e6:.1f} MB in {folder}.")
-    if needed > free:
-        raise InputError(f"{folder} needs {needed / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left.")
+    _check_room(folder, needed)
 
     beside = folder.with_name(folder.name + ".part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
-    files = {name: beside / f"{name}.npy" for name in shapes}
-    arrays = {n: np.lib.format.open_memmap(files[n], "w+", dtype, shape) for n, shape in shapes.items()}
-    for file in files.values():
-        _reserve(file)
+    paths = {name: beside / f"{name}.npy" for name in shapes}
+    arrays = {name: _mapped(paths[name], dtype, shape) for name, shape in shapes.items()}
     compute = tf.function(lambda image: model(image, training=False), reduce_retracing=True)
     readable = []
     for batch in batches():
@@ -128,8 +134,16 @@ def _write(folder, model, batches, found, image_ids, flip, dtype, say, progress)
         count = min(len(batch["image_id"]), len(image_ids) - done)
         for view in range(views):
             image = tf.reverse(batch["image"], [2]) if view else batch["image"]
-            for name, features in compute(image).items():
-                arrays[name][done : done + count, view] = features.numpy()[:count]
+            for name, output in compute(image).items():
+                values = output.numpy()[:count]
+                if not np.isfinite(values).all():
+                    raise InputError(f"The net's features {name} are not finite: its weights are damaged.")
+                if np.abs(values).max(initial=0) > np.finfo(arrays[name].dtype).max:
+                    say(
+                        f"The features {name} pass {dtype}'s range: they are kept as float32, which is larger."
+                    )
+                    arrays[name] = _widened(paths[name], arrays[name])
+                arrays[name][done : done + count, view] = values
         readable += [i != b"" for i in batch["image_id"].numpy()[:count].tolist()]
         if progress:
             progress(len(readable))
@@ -138,14 +152,37 @@ def _write(folder, model, batches, found, image_ids, flip, dtype, say, progress)
     for name, array in arrays.items():
         array.flush()
         index["arrays"][name] = {
-            "file": files[name].name,
+            "file": paths[name].name,
             "shape": list(shapes[name]),
-            "dtype": dtype,
-            "sha256": _file_digest(files[name]),
+            "dtype": str(array.dtype),
+            "sha256": _file_digest(paths[name]),
         }
     (beside / "index.json").write_text(json.dumps(index) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
+
+
+def _check_room(folder: pathlib.Path, needed: int) -> None:
+    free = shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise InputError(f"{folder} needs {needed / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left.")
+
+
+def _mapped(path: pathlib.Path, dtype: str, shape: tuple[int, ...]) -> np.memmap:
+    """Makes a file for an array and takes its room on the disk."""
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    _reserve(path)
+    return array
+
+
+def _widened(path: pathlib.Path, array: np.memmap) -> np.memmap:
+    """Gives the array as float32, in a file of the same name."""
+    _check_room(path.parent, array.size * 4)
+    wide_path = path.with_suffix(".wide")
+    wide = _mapped(wide_path, "float32", array.shape)
+    wide[:] = array
+    os.replace(wide_path, path)
+    return wide
 
 
 def read(folder: str | pathlib.Path, wanted: dict[str, str], check: bool = True) -> Cache:
@@ -205,11 +242,12 @@ class Batches:
         """Steps in which every picture comes once, rounded up."""
         return -(-len(self._rows) // self.batch_size)
 
-    def batch(self, step: int) -> dict[str, np.ndarray]:
-        """Gives one step's batch as NumPy arrays."""
+    def batch(self, step: int, shard: int = 0, of: int = 1) -> dict[str, np.ndarray]:
+        """Gives one step's batch, or a shard's rows of it, as NumPy arrays."""
         count, arrays = len(self._rows), self.cache.arrays
         views_kept = next(iter(arrays.values())).shape[1]
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        first, last = (step * self.batch_size + self.batch_size * k // of for k in (shard, shard + 1))
+        places = np.arange(first, last)
         picks, views = np.empty(len(places), np.int64), np.empty(len(places), np.int64)
         for epoch in np.unique(places // count):
             rng = np.random.default_rng([self.seed, epoch])
@@ -221,19 +259,20 @@ class Batches:
         columns = {name: column[picks] for name, column in self.columns.items()}
         return features | columns | {"image_id": self._ids[picks]}
 
-    def __call__(self, start_step: int = 0) -> tf.data.Dataset:
-        first = self.batch(0)
+    def __call__(self, start: int = 0, shard: int = 0, of: int = 1) -> tf.data.Dataset:
+        """Gives the batches from number `start` on, or the rows of each that shard `shard` of `of` computes."""
+        first = self.batch(0, shard, of)
         dtypes = [tf.string if a.dtype == object else tf.as_dtype(a.dtype) for a in first.values()]
 
-        def load(step):
+        def load(step: tf.Tensor) -> dict[str, tf.Tensor]:
             arrays = tf.numpy_function(
-                lambda s: tuple(self.batch(int(s)).values()), [step], dtypes, stateful=False
+                lambda s: tuple(self.batch(int(s), shard, of).values()), [step], dtypes, stateful=False
             )
             for array, like in zip(arrays, first.values(), strict=True):
                 array.set_shape(like.shape)
             return dict(zip(first, arrays, strict=True))
 
-        steps = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
+        steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
         return steps.map(load, num_parallel_calls=1, deterministic=True).prefetch(2)
 
 

@@ -1,7 +1,7 @@
 """What stays as it is in training. Freeze before the loop is called: it collects what is trainable once."""
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -54,6 +54,7 @@ def freeze_trained(
     *,
     batch_norm: bool = True,
     endpoints: Mapping[str, str] | None = None,
+    trained: Collection[str] | None = None,
 ) -> list[str]:
     """Freezes what a net brings from an earlier training, and nothing that is still random.
 
@@ -62,11 +63,12 @@ def freeze_trained(
         names: of layers to freeze, as in `freeze`; those that are not trained yet stay trainable.
         batch_norm: freeze every batch norm layer that has been trained, too.
         endpoints: as in `freeze`.
+        trained: names of the layers that have been trained; None: `trained_layers`.
 
     Returns:
         The names of the layers that were frozen and have weights.
     """
-    trained = trained_layers(model)
+    trained = trained_layers(model) if trained is None else trained
     before = {layer.name for layer in model.layers if layer.trainable}
     frozen = []
     for name in freeze(model, names, endpoints):

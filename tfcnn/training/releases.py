@@ -78,7 +78,7 @@ def save(
     }
     contents = {
         "model.keras": content,
-        "card.json": (json.dumps(card, indent=1, allow_nan=False) + "\n").encode(),
+        "card.json": (files.to_json(card) + "\n").encode(),
     }
     if flags is not None:
         contents["flags.txt"] = flags.encode()

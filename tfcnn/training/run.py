@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfcnn.datasets.example import Dataset
 from tfcnn.runtime import Stop
-from tfcnn.training import checkpoints, loop, optimizers, releases, schedules
+from tfcnn.training import checkpoints, freezing, loop, optimizers, releases, schedules
 from tfcnn.training.config import TrainingConfig
 
 RELEASE = "release"  # the folder in a run's folder
@@ -169,9 +169,30 @@ def check_data(folder: str | pathlib.Path, data: Mapping, config: TrainingConfig
     Raises:
         InputError: it was not; what differs is said.
     """
-    found = checkpoints.newest_header(pathlib.Path(folder) / checkpoints.FOLDER) if config.resume else None
-    if found:
-        checkpoints.compare_data(found.get("data"), data, str(folder))
+    checkpoints.compare_data(_data_before(folder, config), data, str(folder))
+
+
+def trained_before(
+    folder: str | pathlib.Path, data: dict, config: TrainingConfig, model: keras.Model
+) -> set[str]:
+    """Names the layers that had been trained before the run: those that may be frozen or learn slowly.
+
+    A run that goes on asks its checkpoint, since in a notebook `model` may hold what the run has taught it.
+
+    Args:
+        folder: of the run.
+        data: `summary`; the names are added, for the checkpoints.
+        config: the settings.
+        model: with the weights that a new run starts from.
+    """
+    before = _data_before(folder, config) or {}
+    data["trained_layers"] = before.get("trained_layers", sorted(freezing.trained_layers(model)))
+    return set(data["trained_layers"])
+
+
+def _data_before(folder: str | pathlib.Path, config: TrainingConfig) -> dict | None:
+    header = checkpoints.newest_header(pathlib.Path(folder) / checkpoints.FOLDER) if config.resume else None
+    return (header or {}).get("data")
 
 
 def unreadable(readers: Sequence[Reads]) -> dict[str, str]:

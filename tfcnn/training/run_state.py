@@ -104,7 +104,8 @@ class RunState:
         """Measures the averaged weights, and keeps them apart if they are the best so far."""
         trainee = self.step.trainee
         with self.step.averaged():
-            figures = {name: float(value) for name, value in trainee.validate().items()}
+            found = trainee.validate()
+            figures = {name: np.nan if value is None else float(value) for name, value in found.items()}
             self.last = {"step": done, **figures}
             if self.figure and self.figure not in figures:
                 raise ValueError(
@@ -130,6 +131,10 @@ class RunState:
             arrays, _ = checkpoints.read(path)
             self.step.load(checkpoints.compare(arrays, self.step.network_state(), str(path)))
         else:
+            if self.figure and self.last:
+                self.say(
+                    "No validation had finite figures alone, so none is the best: the last weights are kept."
+                )
             self.step.keep_averages()
 
 
