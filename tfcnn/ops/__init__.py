@@ -5,7 +5,7 @@ Rules of every function here:
   a batch.
 - A box with x2 <= x1 or y2 <= y1 is degenerate: its area is 0, its IoU with anything is 0, and it never
   makes a NaN.
-- A padded row is a box of zeros, told by label -1 or by a mask `valid`; it changes nothing about the other
+- A padded row is a box of zeros, marked by label -1 or by a mask `valid`; it changes nothing about the other
   rows.
 - No boxes at all (a dimension of 0) is an ordinary case.
 - Equal scores or overlaps: the lower index comes first.

@@ -1,15 +1,17 @@
-"""Anchors: the boxes at every place of a feature map to which an RPN's answers refer.
+"""Anchors: the reference boxes at every location of a feature map, which an RPN classifies and regresses.
 
-Shape letters: A anchors a place, H and W places of the feature map. Anchors are continuous boxes round the
-middle of a place, ((column + 0.5) stride, (row + 0.5) stride).
+Shape letters: A anchors a location, H and W rows and columns of the feature map. Anchors are continuous boxes
+round the centre of a cell, ((column + 0.5) stride, (row + 0.5) stride).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 
-def base_anchors(sizes, ratios):
-    """Anchors of one place, round (0, 0): every ratio with every size, ratio outer, size inner.
+def base_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> np.ndarray:
+    """Anchors of one location, round (0, 0): every ratio with every size, ratio outer, size inner.
 
     Args:
         sizes: square roots of the areas, pixels.
@@ -26,7 +28,9 @@ def base_anchors(sizes, ratios):
     return np.stack([-width, -height, width, height], axis=1).astype(np.float32) / 2
 
 
-def py_faster_rcnn_anchors(sizes=(128, 256, 512), ratios=(0.5, 1, 2), base=16):
+def py_faster_rcnn_anchors(
+    sizes: Sequence[float] = (128, 256, 512), ratios: Sequence[float] = (0.5, 1, 2), base: int = 16
+) -> np.ndarray:
     """The nine anchors of py-faster-rcnn, as continuous boxes round (0, 0), for a stride of 16; or others like them.
 
     The program works with inclusive pixels: its first anchor (-84, -40, 99, 55) covers 184 x 96 pixels, the
@@ -52,13 +56,15 @@ def py_faster_rcnn_anchors(sizes=(128, 256, 512), ratios=(0.5, 1, 2), base=16):
     return np.array(anchors, np.float32) / 2
 
 
-def grid(height, width, stride, base):
+def grid(
+    height: int | tf.Tensor, width: int | tf.Tensor, stride: float, base: np.ndarray | tf.Tensor
+) -> tf.Tensor:
     """The anchors of a feature map.
 
     Args:
         height: rows of the map, a number or an int tensor.
         width: columns of the map, likewise.
-        stride: pixels from one place to the next.
+        stride: pixels from one location to the next.
         base: float [A, 4], anchors round (0, 0).
 
     Returns:
@@ -72,14 +78,16 @@ def grid(height, width, stride, base):
     return tf.reshape(centers[:, :, None] + base, [-1, 4])  # [H, W, A, 4]
 
 
-def inside(anchors, height, width, border=0):
+def inside(
+    anchors: tf.Tensor, height: float | tf.Tensor, width: float | tf.Tensor, border: float = 0
+) -> tf.Tensor:
     """Which anchors lie within the picture.
 
     Args:
         anchors: float [N, 4], pixels.
         height: pixels, a number or a tensor that broadcasts with anchors[..., 0].
         width: likewise.
-        border: pixels by which an anchor may stand over the edge.
+        border: pixels by which an anchor may cross the edge.
 
     Returns:
         bool [N].

@@ -8,7 +8,7 @@ import tensorflow as tf
 TINY = 1e-20  # keeps 0 / 0 out of the IoU of two empty boxes; lost in the area of any real box
 
 
-def area(boxes):
+def area(boxes: tf.Tensor) -> tf.Tensor:
     """Area of each box, 0 for a degenerate one.
 
     Args:
@@ -21,7 +21,7 @@ def area(boxes):
     return tf.nn.relu(x2 - x1) * tf.nn.relu(y2 - y1)
 
 
-def intersection(a, b):
+def intersection(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Area that each box of one list shares with each box of another.
 
     Args:
@@ -38,7 +38,7 @@ def intersection(a, b):
     return width * height
 
 
-def iou(a, b):
+def iou(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Intersection over union of each box of one list with each box of another.
 
     Args:
@@ -52,7 +52,7 @@ def iou(a, b):
     return shared / ((area(a) + TINY)[..., :, None] + area(b)[..., None, :] - shared)
 
 
-def aligned_iou(a, b):
+def aligned_iou(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Intersection over union of boxes in pairs: the first with the first, and so on.
 
     Args:
@@ -70,7 +70,7 @@ def aligned_iou(a, b):
     return shared / (area(a) + TINY + area(b) - shared)
 
 
-def clip(boxes, height, width):
+def clip(boxes: tf.Tensor, height: float | tf.Tensor, width: float | tf.Tensor) -> tf.Tensor:
     """Cuts boxes to the picture; a box outside it becomes degenerate, on the border.
 
     Args:
@@ -85,7 +85,7 @@ def clip(boxes, height, width):
     return tf.maximum(tf.minimum(boxes, size), 0)
 
 
-def flip(boxes, width):
+def flip(boxes: tf.Tensor, width: float | tf.Tensor) -> tf.Tensor:
     """Mirrors boxes left to right; twice is the identity.
 
     Args:
@@ -101,8 +101,8 @@ def flip(boxes, width):
     return tf.stack([width - x2, y1, width - x1, y2], axis=-1)
 
 
-def to_unit(boxes, height, width):
-    """From pixels to shares of the picture.
+def to_unit(boxes: tf.Tensor, height: float | tf.Tensor, width: float | tf.Tensor) -> tf.Tensor:
+    """From pixels to fractions of the picture's sides.
 
     Args:
         boxes: float [..., 4], pixels.
@@ -115,8 +115,8 @@ def to_unit(boxes, height, width):
     return boxes / _sides(boxes, height, width)
 
 
-def from_unit(unit_boxes, height, width):
-    """From shares of the picture to pixels; the inverse of `to_unit`.
+def from_unit(unit_boxes: tf.Tensor, height: float | tf.Tensor, width: float | tf.Tensor) -> tf.Tensor:
+    """From fractions of the picture's sides to pixels; the inverse of `to_unit`.
 
     Args:
         unit_boxes: float [..., 4], 0..1 inside the picture.
@@ -129,29 +129,29 @@ def from_unit(unit_boxes, height, width):
     return unit_boxes * _sides(unit_boxes, height, width)
 
 
-def to_xywh(boxes):
-    """From corners (x1, y1, x2, y2) to COCO's corner and size (x, y, width, height): [..., 4] both."""
+def to_xywh(boxes: tf.Tensor) -> tf.Tensor:
+    """From corners (x1, y1, x2, y2) to COCO's corner and size (x, y, width, height): float [..., 4] both."""
     return tf.concat([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
 
 
-def from_xywh(boxes):
-    """From corner and size (x, y, width, height) to corners (x1, y1, x2, y2): [..., 4] both."""
+def from_xywh(boxes: tf.Tensor) -> tf.Tensor:
+    """From corner and size (x, y, width, height) to corners (x1, y1, x2, y2): float [..., 4] both."""
     return tf.concat([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
 
 
-def to_center(boxes):
-    """From corners (x1, y1, x2, y2) to centre and size (cx, cy, width, height): [..., 4] both."""
+def to_center(boxes: tf.Tensor) -> tf.Tensor:
+    """From corners (x1, y1, x2, y2) to centre and size (cx, cy, width, height): float [..., 4] both."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return tf.concat([(low + high) / 2, high - low], axis=-1)
 
 
-def from_center(boxes):
-    """From centre and size (cx, cy, width, height) to corners (x1, y1, x2, y2): [..., 4] both."""
+def from_center(boxes: tf.Tensor) -> tf.Tensor:
+    """From centre and size (cx, cy, width, height) to corners (x1, y1, x2, y2): float [..., 4] both."""
     center, half = boxes[..., :2], boxes[..., 2:] / 2
     return tf.concat([center - half, center + half], axis=-1)
 
 
-def _sides(boxes, height, width):
+def _sides(boxes: tf.Tensor, height: float | tf.Tensor, width: float | tf.Tensor) -> tf.Tensor:
     """(width, height, width, height) on the last axis, in the dtype of the boxes."""
     height, width = tf.cast(height, boxes.dtype), tf.cast(width, boxes.dtype)
     return tf.stack([width, height, width, height], axis=-1)

@@ -1,13 +1,20 @@
-"""Which anchor answers for which box, and which anchors take part in a loss.
+"""Which anchor is assigned to which ground-truth box, and which anchors are drawn for a loss.
 
-Shape letters: ... any leading dimensions, A anchors (or proposals), M boxes.
+Shape letters: ... any leading dimensions, A anchors (or proposals), M ground-truth boxes.
 """
 
 import tensorflow as tf
 
 
-def match(iou, valid, positive=0.7, negative=0.3, best_for_each=True, lowest=0.0):
-    """Matches every anchor with the box that it overlaps most, and labels it by how much.
+def match(
+    iou: tf.Tensor,
+    valid: tf.Tensor,
+    positive: float = 0.7,
+    negative: float = 0.3,
+    best_for_each: bool = True,
+    lowest: float = 0.0,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Matches every anchor with the ground-truth box that it overlaps most, and labels it by that IoU.
 
     Args:
         iou: float [..., A, M], anchors by boxes.
@@ -37,7 +44,9 @@ def match(iou, valid, positive=0.7, negative=0.3, best_for_each=True, lowest=0.0
     return index, label
 
 
-def sample(label, count, positive_share, seed):
+def sample(
+    label: tf.Tensor, count: int, positive_share: float, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Draws a balanced set: so many positives at most, negatives for the rest, without repeats.
 
     Args:

@@ -11,7 +11,13 @@ import tensorflow as tf
 from tfcnn.ops.boxes import iou
 
 
-def nms(boxes, scores, iou_threshold, max_outputs, score_threshold=float("-inf")):
+def nms(
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
+    iou_threshold: float,
+    max_outputs: int,
+    score_threshold: float = float("-inf"),
+) -> tf.Tensor:
     """Greedy suppression in one list.
 
     Args:
@@ -27,7 +33,13 @@ def nms(boxes, scores, iou_threshold, max_outputs, score_threshold=float("-inf")
     return tf.image.non_max_suppression(_ordered(boxes), scores, max_outputs, iou_threshold, score_threshold)
 
 
-def batched_nms(boxes, scores, iou_threshold, max_outputs, score_threshold=float("-inf")):
+def batched_nms(
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
+    iou_threshold: float,
+    max_outputs: int,
+    score_threshold: float = float("-inf"),
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Greedy suppression in the list of each picture, with results of a fixed size.
 
     Args:
@@ -49,7 +61,13 @@ def batched_nms(boxes, scores, iou_threshold, max_outputs, score_threshold=float
     return boxes, scores, indices, count
 
 
-def class_nms(boxes, scores, iou_threshold, max_outputs, score_threshold=float("-inf")):
+def class_nms(
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
+    iou_threshold: float,
+    max_outputs: int,
+    score_threshold: float = float("-inf"),
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Greedy suppression within each class of each picture, then the best over all classes.
 
     Args:
@@ -72,7 +90,13 @@ def class_nms(boxes, scores, iou_threshold, max_outputs, score_threshold=float("
     return boxes, scores, classes, count
 
 
-def soft_nms(boxes, scores, max_outputs, sigma=0.5, score_threshold=0.001):
+def soft_nms(
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
+    max_outputs: int,
+    sigma: float = 0.5,
+    score_threshold: float = 0.001,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Soft suppression in one list: overlap lowers a box's score by exp(-IoU^2 / sigma) and drops nothing.
 
     Args:
@@ -98,7 +122,7 @@ def soft_nms(boxes, scores, max_outputs, sigma=0.5, score_threshold=0.001):
     )
 
 
-def vote(kept, boxes, weights, iou_threshold=0.5):
+def vote(kept: tf.Tensor, boxes: tf.Tensor, weights: tf.Tensor, iou_threshold: float = 0.5) -> tf.Tensor:
     """Box voting: each kept box becomes the weighted mean of all boxes that overlap it well.
 
     Args:
@@ -118,7 +142,9 @@ def vote(kept, boxes, weights, iou_threshold=0.5):
     return tf.where(total > 0, tf.matmul(votes, boxes) / tf.where(total > 0, total, 1), kept)
 
 
-def _per_class(boxes, scores, iou_threshold, max_outputs, score_threshold):
+def _per_class(
+    boxes: tf.Tensor, scores: tf.Tensor, iou_threshold: float, max_outputs: int, score_threshold: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """`class_nms` of boxes [B, N, K or 1, 4] with the index of each kept box beside it.
 
     A candidate is a box of a class, box * K + class. Suppression only looks at better candidates, so the best
@@ -148,7 +174,14 @@ def _per_class(boxes, scores, iou_threshold, max_outputs, score_threshold):
     return box, score, index, tf.where(valid, label, -1), count
 
 
-def _of_best(boxes, scores, candidates, iou_threshold, max_outputs, score_threshold):
+def _of_best(
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
+    candidates: tf.Tensor,
+    iou_threshold: float,
+    max_outputs: int,
+    score_threshold: float,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The candidates kept of so many best, by falling score, then zeros: int32 [B, L], and their count [B].
 
     The kernel of TensorFlow gives back scores but no indices, and breaks ties as it likes. So it gets a
@@ -176,6 +209,6 @@ def _of_best(boxes, scores, candidates, iou_threshold, max_outputs, score_thresh
     return tf.gather(order, rank, batch_dims=1), count
 
 
-def _ordered(boxes):
+def _ordered(boxes: tf.Tensor) -> tf.Tensor:
     """Degenerate boxes made empty: the kernels would read x2 < x1 as a box with its corners exchanged."""
     return tf.maximum(boxes, tf.gather(boxes, [0, 1, 0, 1], axis=-1))

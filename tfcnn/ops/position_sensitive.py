@@ -1,6 +1,7 @@
-"""Position-sensitive RoIAlign: each bin of a region reads channels of its own, so a region's code is short.
+"""Position-sensitive RoIAlign: each bin of a region reads channels of its own, so a region has few features.
 
-Shape letters: B pictures, H and W places of the feature map, R regions of a picture, S = size, c channels a bin.
+Shape letters: B pictures, H and W rows and columns of the feature map, R regions of a picture, S = size, c
+channels a bin.
 """
 
 import tensorflow as tf
@@ -8,7 +9,9 @@ import tensorflow as tf
 from tfcnn.ops.roi import bin_means
 
 
-def ps_roi_align(features, boxes, stride, size=7, samples=2):
+def ps_roi_align(
+    features: tf.Tensor, boxes: tf.Tensor, stride: float, size: int = 7, samples: int = 2
+) -> tf.Tensor:
     """The mean of bilinear samples in each of size x size bins, each from the bin's own group of channels.
 
     Coordinates are those of `roi.roi_align`. Only the channels that a bin needs are read, S S times fewer than RoIAlign
@@ -40,9 +43,9 @@ def ps_roi_align(features, boxes, stride, size=7, samples=2):
     high = tf.clip_by_value(tf.stop_gradient(boxes[..., 2:]) / stride, low, extent)
     step = (high - low)[:, :, None] / size  # [B, R, 1, 2]
     column, row = tf.meshgrid(tf.range(size, dtype=tf.float32), tf.range(size, dtype=tf.float32))
-    place = tf.reshape(tf.stack([column, row], axis=-1), [bins, 2])  # (x, y) of each bin
-    first = low[:, :, None] + step * (place + 0.5 / samples)  # first and last sample of each bin
-    last = low[:, :, None] + step * (place + 1 - 0.5 / samples)
+    offset = tf.reshape(tf.stack([column, row], axis=-1), [bins, 2])  # (x, y) of each bin
+    first = low[:, :, None] + step * (offset + 0.5 / samples)  # first and last sample of each bin
+    last = low[:, :, None] + step * (offset + 1 - 0.5 / samples)
     corners = (tf.concat([first, last], axis=-1) + 0.5) / tf.tile(
         extent + 1, [2]
     )  # [B, R, bins, 4], x before y

@@ -1,6 +1,6 @@
 """Features of regions: every region of interest becomes a map of one size.
 
-Shape letters: B pictures, H and W places of the feature map, C channels, R regions of a picture, S = size.
+Shape letters: B pictures, H and W rows and columns of the feature map, C channels, R regions of a picture, S = size.
 """
 
 import contextlib
@@ -10,7 +10,9 @@ import tensorflow as tf
 from tensorflow.python.framework.config import is_op_determinism_enabled  # public only for switching it on
 
 
-def roi_align(features, boxes, stride, size=7, samples=2):
+def roi_align(
+    features: tf.Tensor, boxes: tf.Tensor, stride: float, size: int = 7, samples: int = 2
+) -> tf.Tensor:
     """RoIAlign: the mean of bilinear samples in each of size x size bins.
 
     Feature [i, j] lies at pixel ((j + 0.5) stride, (i + 0.5) stride), in the middle of its cell. Each bin
@@ -97,7 +99,7 @@ def _ordered_sums() -> contextlib.AbstractContextManager:
     return tf.device("CPU:0") if is_op_determinism_enabled() else contextlib.nullcontext()
 
 
-def roi_max_pool(features, boxes, scale, size=7):
+def roi_max_pool(features: tf.Tensor, boxes: tf.Tensor, scale: float, size: int = 7) -> tf.Tensor:
     """RoI max pooling exactly as in Fast R-CNN: rounded regions, bins of whole cells, the largest value of
     each.
 
@@ -178,14 +180,14 @@ def roi_max_pool(features, boxes, scale, size=7):
     return _per_region(tf.cast(pooled, features.dtype), features, boxes, size)
 
 
-def _round_half_away(x):
+def _round_half_away(x: tf.Tensor) -> tf.Tensor:
     """C's round: halves away from zero."""
     size = tf.abs(x)
     whole = tf.floor(size)
     return tf.sign(x) * (whole + tf.cast(size - whole >= 0.5, x.dtype))  # floor(size + 0.5) can round the sum
 
 
-def _bins(start, stop, side, size):
+def _bins(start: tf.Tensor, stop: tf.Tensor, side: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """First cell and the cell after the last of each bin of a region from `start` to `stop` inclusive, cut
     to the map.
 
@@ -208,7 +210,7 @@ def _bins(start, stop, side, size):
     return tf.clip_by_value(first, 0, side), tf.clip_by_value(last, 0, side)
 
 
-def _window_limit(side, size):
+def _window_limit(side: int | None, size: int) -> int:
     """Longest window to prepare along a side of the map: a bin's longest, or an equal part of it up to 6."""
     if side is None:
         return 5
@@ -216,12 +218,12 @@ def _window_limit(side, size):
     return math.ceil(longest / math.ceil(longest / 6))
 
 
-def _windows_across(length, limit):
+def _windows_across(length: tf.Tensor, limit: int) -> tf.Tensor:
     """How many windows of at most `limit` cells fill the longest bin, a scalar of at least 1."""
     return tf.maximum((tf.reduce_max(length) + limit - 1) // limit, 1)
 
 
-def _window_tables(features, tall, wide):
+def _window_tables(features: tf.Tensor, tall: int, wide: int) -> tuple[tf.Tensor, tf.Tensor]:
     """The largest value, and where it first is, of every window of up to tall x wide cells.
 
     Args:
@@ -231,7 +233,7 @@ def _window_tables(features, tall, wide):
         values: float32 [tall * wide * B * H * W + 1, C]. The window of h x w cells with its first cell at
             (b, y, x) is row (((h - 1) wide + w - 1) B + b) H W + y W + x; windows that would leave the map
             hold anything; the last row is 0, for empty bins.
-        places: int32, likewise: place in the flat features of the picture; the last row is one beyond them.
+        places: int32, likewise: where that value is in the flat features of its picture; the last row is one beyond.
     """
     shape = tf.shape(features)
     count = tf.reduce_prod(shape[1:])
@@ -259,7 +261,7 @@ def _window_tables(features, tall, wide):
     )
 
 
-def _per_region(pooled, features, boxes, size):
+def _per_region(pooled: tf.Tensor, features: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
     """[B * R * S * S, C] or [B * R, S, S, C] as [B, R, S, S, C], with all that is known of the shape."""
     channels = features.shape[-1]
     pooled = tf.reshape(pooled, [tf.shape(boxes)[0], tf.shape(boxes)[1], size, size, channels])
