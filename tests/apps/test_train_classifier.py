@@ -149,7 +149,7 @@ def test_the_last_layer_is_trained_on_cached_features(run_app, trained, two_clas
     "flags, message",
     [
         (["--dataset=folder", "--data=/nowhere"], "/nowhere"),
-        (["--dataset=birds"], "No data set 'birds'"),
+        (["--dataset=birds"], "unknown --dataset 'birds'; the nearest are"),
         (["--classes=1"], "at least 2 are needed"),
         (["--augment=fliip"], "the nearest are"),
         (["--epochs=1", "--steps=1"], "give one of them"),

@@ -47,19 +47,19 @@ def _plain_jpeg(data: bytes) -> bool:
 
 def jpeg_header(data: bytes) -> tuple[int, int, int]:
     """Width, height and number of components of a JPEG from its frame header; zeros where there is none."""
-    place = 2
-    while place + 9 < len(data) and data[place] == 0xFF:
-        marker = data[place + 1]
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
         if marker == 0xFF:
-            place += 1
+            at += 1
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = (
-                int.from_bytes(data[place + 5 : place + 7]),
-                int.from_bytes(data[place + 7 : place + 9]),
+                int.from_bytes(data[at + 5 : at + 7]),
+                int.from_bytes(data[at + 7 : at + 9]),
             )
-            return width, height, data[place + 9]
+            return width, height, data[at + 9]
         else:
-            place += 2 + int.from_bytes(data[place + 2 : place + 4])
+            at += 2 + int.from_bytes(data[at + 2 : at + 4])
     return 0, 0, 0
 
 

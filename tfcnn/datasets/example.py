@@ -82,7 +82,7 @@ class Record:
     masks: Callable[[], np.ndarray] | None = None
     truth: Truth | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         count = len(self.boxes)
         if self.labels is None:
             self.labels = np.zeros(count, np.int32)

@@ -19,6 +19,7 @@ JOINTS = (
     "right_ankle right_knee right_hip left_hip left_knee left_ankle right_wrist right_elbow right_shoulder "
     "left_shoulder left_elbow left_wrist neck head_top"
 ).split()
+Row = tuple[str, int, int, np.ndarray]  # a picture's file, width, height, and joints [14, 3]
 TRAIN_PICTURES = 1000  # the first half of the original 2000 trains, the second tests
 
 
@@ -34,8 +35,7 @@ def read(path: str | pathlib.Path, split: str = "train", pictures: bool = True) 
 
     Returns:
         The data set, in LSP's order of joints; a joint that is not visible is (0, 0, 0). joints.mat of the
-        original
-        set marks occluded joints, but locates all of them: all count as visible.
+        original set marks occluded joints, but locates all of them: all count as visible.
 
     Raises:
         InputError: no such set or split.
@@ -58,7 +58,7 @@ def _csv_splits(root: Root) -> list[str]:
     return [folder for folder in root.folders() if root.exists(f"{folder}/joints.csv")]
 
 
-def _from_csv(root: Root, split: str, broken: list[dict]) -> list[tuple]:
+def _from_csv(root: Root, split: str, broken: list[dict]) -> list[Row]:
     file = f"{split}/joints.csv"
     if not root.exists(file):
         raise InputError(f"{root} has no split {split!r}: it has {', '.join(_csv_splits(root))}")
@@ -75,10 +75,15 @@ def _from_csv(root: Root, split: str, broken: list[dict]) -> list[tuple]:
     return rows
 
 
-def _from_mat(root: Root, split: str) -> list[tuple]:
+def _from_mat(root: Root, split: str) -> list[Row]:
     import scipy.io
 
-    joints = scipy.io.loadmat(io.BytesIO(root.read("joints.mat")))["joints"].astype(np.float64)
+    try:
+        joints = scipy.io.loadmat(io.BytesIO(root.read("joints.mat")))["joints"].astype(np.float64)
+    except InputError:
+        raise
+    except Exception as error:  # the reader answers a damaged file with nearly any exception
+        raise InputError(f"{root}/joints.mat is no file of joints by Matlab ({error})") from None
     files = [f"images/{file}" for file in root.files("images") if file.lower().endswith((".jpg", ".png"))]
     if joints.shape[:2] == (3, len(JOINTS)):  # the original set: x, y, occluded
         joints = joints.transpose(2, 1, 0)

@@ -6,6 +6,7 @@ Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
 import gzip
 import pathlib
 import struct
+from collections.abc import Callable
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def pictures(name: str, part: str, pixels: np.ndarray, labels: np.ndarray, class
     return Dataset(name, classes, list(range(1, len(classes) + 1)), examples)
 
 
-def _source(pixels: np.ndarray, index: int):
+def _source(pixels: np.ndarray, index: int) -> Callable[[], np.ndarray]:
     return lambda: np.ascontiguousarray(np.broadcast_to(pixels[index], (*pixels.shape[1:3], 3)))
 
 

@@ -56,7 +56,7 @@ class Batches:
     threads: int
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._swap = mirrored_joints(self.dataset.joints) if self.dataset.joints else None
         self._order = functools.lru_cache(maxsize=4)(self._permutation)
 

@@ -25,7 +25,7 @@ class Proposals:
         InputError: the file is not there or is no such list.
     """
 
-    def __init__(self, path: str | pathlib.Path, count: int = 2000):
+    def __init__(self, path: str | pathlib.Path, count: int = 2000) -> None:
         self.path, self.count = path, count
         self._by_stem: dict[str, dict[tuple[str, ...], np.ndarray]] = {}
         try:

@@ -71,7 +71,7 @@ def placed(sample: Sample, image: np.ndarray, at: images.Placement) -> Sample:
 
 
 def _nearest(masks: np.ndarray, size: tuple[int, int], at: images.Placement) -> np.ndarray:
-    """Masks [M, H, W] read where the middle of each pixel of the result lies; False outside."""
+    """Masks [M, H, W] read at the centre of each pixel of the result; False outside."""
     masks = masks.transpose(0, 2, 1) if at.swapped else masks
     rows = np.floor((np.arange(size[0]) + 0.5 - at.offset_y) / at.scale_y).astype(int)
     columns = np.floor((np.arange(size[1]) + 0.5 - at.offset_x) / at.scale_x).astype(int)
@@ -96,7 +96,7 @@ def through_window(
     min_visible: float = 0.0,
     angle: float = 0.0,
 ) -> Sample:
-    """The picture as seen through a window, turned about the window's middle: one affine map for everything.
+    """The picture as seen through a window, turned about the window's centre: one affine map for everything.
 
     Args:
         window: (x1, y1, x2, y2) in the sample's pixels; it may reach beyond the picture.
@@ -171,7 +171,7 @@ def _warp(image: np.ndarray, affine: np.ndarray, size: tuple[int, int], fill: tu
         reduced = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
     else:
         reduced = image
-    # OpenCV puts the middle of pixel i on i, here it lies on i + 0.5.
+    # OpenCV puts the centre of pixel i on i, here it lies on i + 0.5.
     shifted = affine.copy()
     shifted[:, 2] += affine[:, :2] @ [0.5, 0.5] - 0.5
     warped = cv2.warpAffine(reduced, shifted, (w, h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -179,8 +179,10 @@ def _warp(image: np.ndarray, affine: np.ndarray, size: tuple[int, int], fill: tu
     return warped
 
 
-def _fill_outside(warped: np.ndarray, affine: np.ndarray, shape: tuple[int, int], fill: tuple[int, ...]):
-    """Fills, in place, what lies beyond the picture: a pixel belongs to it when its middle does."""
+def _fill_outside(
+    warped: np.ndarray, affine: np.ndarray, shape: tuple[int, int], fill: tuple[int, ...]
+) -> None:
+    """Fills, in place, what lies beyond the picture: a pixel belongs to it when its centre does."""
     import cv2
 
     h, w = warped.shape[:2]
@@ -203,9 +205,9 @@ def _warp_mask(mask: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> n
 
 def move_joints(joints: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Joints [..., J, 3] under an affine map [2, 3]; those that leave the picture become (0, 0, 0)."""
-    places = joints[..., :2] @ affine[:, :2].T + affine[:, 2]
-    inside = (places >= 0).all(-1) & (places <= [size[1], size[0]]).all(-1) & (joints[..., 2] > 0)
-    moved = np.concatenate([places, joints[..., 2:]], axis=-1)
+    points = joints[..., :2] @ affine[:, :2].T + affine[:, 2]
+    inside = (points >= 0).all(-1) & (points <= [size[1], size[0]]).all(-1) & (joints[..., 2] > 0)
+    moved = np.concatenate([points, joints[..., 2:]], axis=-1)
     return np.where(inside[..., None], moved, 0).astype(np.float32)
 
 
@@ -242,9 +244,9 @@ def _mirrored_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
 
 
 def mirrored_joints(names: list[str]) -> np.ndarray:
-    """The joint, int [J], that each joint becomes in a mirror: "left_" and "right_" change places in its
+    """The joint, int [J], that each joint becomes in a mirror: "left_" and "right_" are swapped in its
     name."""
-    index = {name: place for place, name in enumerate(names)}
+    index = {name: k for k, name in enumerate(names)}
     return np.array([index[_mirrored(name)] for name in names])
 
 

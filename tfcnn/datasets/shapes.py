@@ -4,6 +4,7 @@ Each picture is a function of (seed, split, index) alone and is drawn when it is
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -18,8 +19,14 @@ OVERLAP = 0.15  # of the smaller shape's box, at most
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One shape: its class, its middle (x, y), the distance of its farthest points from it, its angle in
-    radians."""
+    """One shape.
+
+    Attributes:
+        label: its class, 0..4.
+        x, y: its centre, pixels.
+        radius: distance of its farthest points from the centre, pixels.
+        angle: radians.
+    """
 
     label: int
     x: float
@@ -69,7 +76,7 @@ def read(
     examples = []
     for index in range(count):
         key = [seed, SPLITS[split], index]
-        shapes = _place(np.random.default_rng(key), side)
+        shapes = _arranged(np.random.default_rng(key), side)
         boxes = np.array([shape.box() for shape in shapes], np.float64).reshape(-1, 4)
         labels = np.array([shape.label for shape in shapes], np.int32)
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -89,7 +96,7 @@ def read(
     return Dataset("shapes", list(CLASSES), list(range(1, len(CLASSES) + 1)), examples)
 
 
-def _place(rng: np.random.Generator, side: int) -> list[Shape]:
+def _arranged(rng: np.random.Generator, side: int) -> list[Shape]:
     """Up to five shapes that lie inside the picture and hardly cover each other."""
     shapes: list[Shape] = []
     for _ in range(rng.integers(0, 6)):
@@ -106,7 +113,7 @@ def _covers(a: np.ndarray, b: np.ndarray) -> float:
     return sides.prod() / min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod())
 
 
-def _source(shapes: list[Shape], side: int, key: list[int]):
+def _source(shapes: list[Shape], side: int, key: list[int]) -> Callable[[], np.ndarray]:
     def draw() -> np.ndarray:
         rng = np.random.default_rng([*key, 1])
         image = _texture(rng, side, contrast=35)
@@ -118,7 +125,7 @@ def _source(shapes: list[Shape], side: int, key: list[int]):
     return draw
 
 
-def _masks(shapes: list[Shape], side: int):
+def _masks(shapes: list[Shape], side: int) -> Callable[[], np.ndarray]:
     def draw() -> np.ndarray:
         masks = np.zeros((len(shapes), side, side), bool)
         for index, shape in enumerate(shapes):

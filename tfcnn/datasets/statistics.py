@@ -159,7 +159,9 @@ def _classes_panel(panel, dataset: Dataset, shown: Callable[[str], str]) -> None
 
 def _sides_panel(panel, sides: np.ndarray) -> None:
     least = max(1.0, sides.min())
-    edges = np.geomspace(least, max(2 * least, sides.max()), 41)  # where all are alike, they have a place too
+    edges = np.geomspace(
+        least, max(2 * least, sides.max()), 41
+    )  # where all are alike, the axis still has a width
     _histogram(panel, sides, edges, "size: square root of the area, pixels")
     panel.set_xscale("log")
     for (name, (low, _)), top in zip(AREAS.items(), (0.98, 0.98, 0.98), strict=True):

@@ -11,6 +11,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
@@ -216,9 +217,9 @@ def parse_annotation(data: bytes, file: str, broken: list[dict]) -> dict[str, An
     }
 
 
-def _tree(data: bytes):
+def _tree(data: bytes) -> Element:
     """The XML tree. The parser itself knows UTF-8, UTF-16 and encodings of one byte a character; of others (GB2312,
-    Shift JIS) it is given the text."""
+    Shift JIS) the decoded text is parsed."""
     try:
         return ElementTree.fromstring(data)
     except (ValueError, LookupError):
