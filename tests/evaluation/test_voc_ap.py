@@ -140,8 +140,8 @@ def outcomes(objects, detections, **how):
 def test_iou_of_just_a_half_is_right_but_not_by_py_faster_rcnn():
     objects = [(0, 0, 0, 1, 1, 10, 10)]
     half = [(0, 0, 0.9, 1, 1, 10, 5)]  # 10 x 5 of 10 x 10 inclusive pixels
-    assert outcomes(objects, half) == [voc.RIGHT]
-    assert outcomes(objects, half, strict=True) == [voc.WRONG]
+    assert outcomes(objects, half) == [voc.TRUE_POSITIVE]
+    assert outcomes(objects, half, strict=True) == [voc.FALSE_POSITIVE]
 
 
 def test_the_best_object_counts_even_when_it_is_taken():
@@ -150,26 +150,26 @@ def test_the_best_object_counts_even_when_it_is_taken():
         (0, 0, 0.9, 1, 1, 10, 10),
         (0, 0, 0.8, 1, 2, 10, 11),
     ]  # the second overlaps both, the first more
-    assert outcomes(objects, detections) == [voc.RIGHT, voc.WRONG]
+    assert outcomes(objects, detections) == [voc.TRUE_POSITIVE, voc.FALSE_POSITIVE]
 
 
 def test_a_difficult_object_is_neither_right_nor_wrong_however_often():
     objects = [(0, 0, 1, 1, 1, 10, 10), (1, 0, 0, 1, 1, 10, 10)]
     detections = [(0, 0, 0.9, 1, 1, 10, 10), (0, 0, 0.8, 1, 1, 10, 9), (1, 0, 0.7, 1, 1, 10, 10)]
-    assert outcomes(objects, detections) == [voc.IGNORED, voc.IGNORED, voc.RIGHT]
+    assert outcomes(objects, detections) == [voc.IGNORED, voc.IGNORED, voc.TRUE_POSITIVE]
 
 
 def test_detections_far_outside_the_picture_are_not_clipped():
     objects = [(0, 0, 0, 1, 1, 10, 10)]
-    assert outcomes(objects, [(0, 0, 0.9, -9, 1, 10, 10)]) == [voc.RIGHT]  # IoU 100 / 200
-    assert outcomes(objects, [(0, 0, 0.9, -10, 1, 10, 10)]) == [voc.WRONG]  # 100 / 210
+    assert outcomes(objects, [(0, 0, 0.9, -9, 1, 10, 10)]) == [voc.TRUE_POSITIVE]  # IoU 100 / 200
+    assert outcomes(objects, [(0, 0, 0.9, -10, 1, 10, 10)]) == [voc.FALSE_POSITIVE]  # 100 / 210
 
 
 def test_equal_scores_keep_the_files_order():
     objects = [(0, 0, 0, 1, 1, 10, 10)]
     hit, miss = (0, 0, 0.5, 1, 1, 10, 10), (1, 0, 0.5, 1, 1, 10, 10)
-    assert outcomes(objects, [hit, miss]) == [voc.RIGHT, voc.WRONG]
-    assert outcomes(objects, [miss, hit]) == [voc.WRONG, voc.RIGHT]
+    assert outcomes(objects, [hit, miss]) == [voc.TRUE_POSITIVE, voc.FALSE_POSITIVE]
+    assert outcomes(objects, [miss, hit]) == [voc.FALSE_POSITIVE, voc.TRUE_POSITIVE]
 
 
 def test_nothing_found_is_0_and_nothing_to_find_is_nan():

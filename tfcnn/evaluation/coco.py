@@ -22,7 +22,7 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 RANGES = {"all": (0.0, 1e10)} | AREAS  # ends inclusive
 LIMITS = (1, 10, 100)  # detections a picture and class
-RIGHT, WRONG, IGNORED = 1, 0, -1
+TRUE_POSITIVE, FALSE_POSITIVE, IGNORED = 1, 0, -1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def evaluate(
     """COCO's figures of a detector, on boxes.
 
     Args:
-        truth: the table of truth, or a data set's records.
+        truth: the ground-truth table, or a data set's records.
         results: the table of results, or detections by image_id.
         classes: names of the K classes.
 
@@ -107,7 +107,7 @@ def accumulate(
     """Matches all detections at all thresholds and ranges, and reads off precision and recall of each class.
 
     Args:
-        truth: the table of truth, or a data set's records.
+        truth: the ground-truth table, or a data set's records.
         results: the table of results, or detections by image_id. Equal scores are taken in the order of the
             pictures' ids, then the file's.
         classes: K.
@@ -130,14 +130,14 @@ def accumulate(
     for k in range(classes):
         begin, end = starts[k], starts[k + 1]
         mine = slice(*np.searchsorted(detections, [begin, end]))
-        place = detections[mine] - begin
+        position = detections[mine] - begin
         for a in range(len(RANGES)):
             npos = np.count_nonzero(~true_ignored[truth.label == k, a])
             if npos:
                 counted = (areas[begin:end] >= low[a]) & (areas[begin:end] <= high[a])
                 found = outcome[mine, :, a]
-                precision[:, :, k, a] = _precision(place, found, counted, npos)
-                recall[:, k, a] = _recall(turn[begin:end][place], found, npos)
+                precision[:, :, k, a] = _precision(position, found, counted, npos)
+                recall[:, k, a] = _recall(turn[begin:end][position], found, npos)
     truths = np.bincount(truth.label[~truth.ignored], minlength=classes)
     return Evaluation(precision, recall, truths, np.bincount(results.label, minlength=classes))
 
@@ -147,7 +147,7 @@ def _match(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The detections of `order` that overlap an object, and what became of each, int8 [D, T, A]."""
     pairs = matching.overlaps(truth, results, classes, THRESHOLDS[0], crowds=True)
-    pairs = pairs.ranked(matching.places(order, len(results)), best=1)  # of equals the file's last
+    pairs = pairs.ranked(matching.positions(order, len(results)), best=1)  # of equals the file's last
     shape = (len(pairs.iou), len(THRESHOLDS), len(RANGES))
     flat = (shape[0], shape[1] * shape[2])
     allowed = np.broadcast_to((pairs.iou[:, None] >= THRESHOLDS)[:, :, None], shape)
@@ -157,30 +157,32 @@ def _match(
         pairs, group, allowed.reshape(flat), preferred.reshape(flat), truth.ignored
     )
     true = true.reshape(len(detections), *shape[1:])
-    outcome = np.full(true.shape, WRONG, np.int8)
+    outcome = np.full(true.shape, FALSE_POSITIVE, np.int8)
     for a in range(len(RANGES)):
         ignored = true_ignored[true[..., a], a]
-        outcome[..., a] = np.where(true[..., a] < 0, WRONG, np.where(ignored, IGNORED, RIGHT))
+        outcome[..., a] = np.where(
+            true[..., a] < 0, FALSE_POSITIVE, np.where(ignored, IGNORED, TRUE_POSITIVE)
+        )
     return detections, outcome
 
 
-def _precision(place: np.ndarray, outcome: np.ndarray, counted: np.ndarray, npos: int) -> np.ndarray:
+def _precision(position: np.ndarray, outcome: np.ndarray, counted: np.ndarray, npos: int) -> np.ndarray:
     """Precision at the 101 recalls, float64 [T, R], of one class and range.
 
     Args:
-        place: int [D], places of the overlapping detections among the class' n.
+        position: int [D], positions of the overlapping detections among the class' n.
         outcome: int8 [D, T].
         counted: bool [n], whether a detection's own area lies in the range; an unmatched one outside counts
             not.
         npos: number of objects to find.
     """
-    before = np.cumsum(counted)[place]
+    before = np.cumsum(counted)[position]
     needed = np.searchsorted(np.arange(1, npos + 1) / npos, RECALLS)  # the hit that brings recall there
     precision = np.zeros((outcome.shape[1], len(RECALLS)))
     for row, out in zip(precision, outcome.T, strict=True):
-        matched = out != WRONG
-        hits = np.flatnonzero(out == RIGHT)
-        wrong = (before - np.cumsum(matched & counted[place]))[hits]
+        matched = out != FALSE_POSITIVE
+        hits = np.flatnonzero(out == TRUE_POSITIVE)
+        wrong = (before - np.cumsum(matched & counted[position]))[hits]
         right = np.arange(1, len(hits) + 1)
         highest = np.maximum.accumulate((right / (right + wrong + np.spacing(1)))[::-1])[::-1]
         row[:] = np.append(highest, 0.0)[np.minimum(needed, len(highest))]
@@ -189,5 +191,5 @@ def _precision(place: np.ndarray, outcome: np.ndarray, counted: np.ndarray, npos
 
 def _recall(turn: np.ndarray, outcome: np.ndarray, npos: int) -> np.ndarray:
     """The share of objects found with at most 1, 10 and 100 detections a picture, float64 [T, 3]."""
-    right = outcome == RIGHT
+    right = outcome == TRUE_POSITIVE
     return np.stack([np.count_nonzero(right[turn < limit], axis=0) for limit in LIMITS], axis=-1) / npos

@@ -45,11 +45,11 @@ def breakdown(
     correct: IoU >= 0.5 with an object of the class that no better detection took (a difficult one too);
     localisation: else, IoU >= 0.1 with an object of the class, taken or not;
     similar, other: else, the object of another class with the largest IoU, at least 0.1, is of a class that
-        looks alike, or
-    of any other; background: all else.
+        looks alike, or of any other;
+    background: all else.
 
     Args:
-        truth: the table of truth, or a data set's records.
+        truth: the ground-truth table, or a data set's records.
         results: the table of results, or detections by image_id.
         classes: names of the K classes.
 
@@ -75,16 +75,16 @@ def breakdown(
 
 def _kinds(truth: TruthTable, results: ResultTable, classes: int, alike: np.ndarray) -> np.ndarray:
     """The kind of each detection, an index into KINDS; the detections of a class stand best first."""
-    place = np.arange(len(results))
+    position = np.arange(len(results))
     own = matching.overlaps(truth, results, classes, SOME)
     near = own.take(np.flatnonzero(own.iou >= RIGHT)[::-1]).ranked(
-        place, best=1
+        position, best=1
     )  # of equals the file's first
     every = np.ones((len(near.iou), 1), bool)
     group = matching.groups(truth, classes)[near.truth]
     found, true = matching.greedy(near, group, every, every, np.zeros(len(truth), bool))
     kinds = np.full(len(results), KINDS.index("background"))
-    across = matching.overlaps(_one_class(truth), _one_class(results), 1, SOME).ranked(place, best=-1)
+    across = matching.overlaps(_one_class(truth), _one_class(results), 1, SOME).ranked(position, best=-1)
     across = across.take(truth.label[across.truth] != results.label[across.detection])
     across = across.take(np.flatnonzero(np.diff(across.detection, prepend=-1)))
     is_alike = alike[results.label[across.detection], truth.label[across.truth]]
@@ -94,5 +94,5 @@ def _kinds(truth: TruthTable, results: ResultTable, classes: int, alike: np.ndar
     return kinds
 
 
-def _one_class(table):
+def _one_class(table: TruthTable | ResultTable) -> TruthTable | ResultTable:
     return dataclasses.replace(table, label=np.zeros_like(table.label))

@@ -31,7 +31,7 @@ def localization(
     picture's, and, for localization, its IoU with any box of that class is at least 0.5.
 
     Args:
-        truth: the table of truth, or a data set's records.
+        truth: the ground-truth table, or a data set's records.
         results: guesses (class, box, score), the highest score first; those after the fifth are left out.
         classes: K.
 
@@ -68,12 +68,11 @@ def detection(
 ) -> dict:
     """Mean average precision (area) of ImageNet's detection task.
 
-    Unlike VOC, a detection takes the best object that is still free, and a small object asks for less
-        overlap: w h / ((w +
-    10) (h + 10)) where that is under 0.5.
+    Unlike VOC, a detection takes the best object that is still free, and a small object asks for less overlap:
+    w h / ((w + 10) (h + 10)) where that is under 0.5.
 
     Args:
-        truth: the table of truth, or a data set's records.
+        truth: the ground-truth table, or a data set's records.
         results: the table of results, or detections by image_id; equal scores in the pictures' order.
         classes: names of the K classes.
 
@@ -88,12 +87,12 @@ def detection(
     pairs = pairs.take(
         np.flatnonzero(pairs.iou >= least[pairs.truth])[::-1]
     )  # of equals the file's first wins
-    pairs = pairs.ranked(matching.places(order, len(results)), best=1)
+    pairs = pairs.ranked(matching.positions(order, len(results)), best=1)
     every = np.ones((len(pairs.iou), 1), bool)
     group = matching.groups(truth, len(classes))[pairs.truth]
     detections, taken = matching.greedy(pairs, group, every, every, np.zeros(len(truth), bool))
-    outcome = np.full(len(results), voc.WRONG, np.int8)
-    outcome[detections[taken[:, 0] >= 0]] = voc.RIGHT
+    outcome = np.full(len(results), voc.FALSE_POSITIVE, np.int8)
+    outcome[detections[taken[:, 0] >= 0]] = voc.TRUE_POSITIVE
     scores = results.score[order]
     per_class = {}
     for label, name in enumerate(distinct(classes)):

@@ -1,7 +1,7 @@
 """What all evaluations of detections share: the order of detections, overlaps, and greedy assignment.
 
-N detections, G true objects, P pairs of the two, S settings (thresholds, ranges of size) side by side.
-Detections compete for a true object only within a group: one picture, one class. All groups are done at once.
+N detections, G ground-truth objects, P pairs of the two, S settings (thresholds, ranges of size) side by side.
+Detections compete for a ground-truth object only within a group: one picture, one class. All groups are done at once.
 """
 
 import dataclasses
@@ -15,11 +15,11 @@ PAIRS_AT_ONCE = 1 << 16  # bounds memory, and stays in the processor's cache
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pairs:
-    """Overlapping pairs, sorted by detection, then by true object.
+    """Overlapping pairs, sorted by detection, then by ground-truth object.
 
     Attributes:
-        detection: int64 [P], place of the detection in its table.
-        truth: int64 [P], place of the true object in its table.
+        detection: int64 [P], index of the detection in its table.
+        truth: int64 [P], index of the ground-truth object in its table.
         iou: float64 [P].
     """
 
@@ -31,14 +31,14 @@ class Pairs:
         """The pairs of `index`."""
         return Pairs(self.detection[index], self.truth[index], self.iou[index])
 
-    def ranked(self, place: np.ndarray, best: int) -> "Pairs":
-        """The pairs with each detection renamed to its `place`, sorted by that, then by IoU.
+    def ranked(self, position: np.ndarray, best: int) -> "Pairs":
+        """The pairs with each detection renumbered by its `position`, sorted by that, then by IoU.
 
         Args:
-            place: int [N], the new number of each detection; pairs of a negative one are left out.
+            position: int [N], the new number of each detection; pairs of a negative one are left out.
             best: 1 for the best pair of a detection last, -1 for the best first. Equal ones keep their order.
         """
-        detection = place[self.detection]
+        detection = position[self.detection]
         order = np.lexsort((best * self.iou, detection))
         order = order[np.count_nonzero(detection < 0) :]
         return Pairs(detection[order], self.truth[order], self.iou[order])
@@ -67,7 +67,7 @@ def by_class(
             order. None: in the file's order alone.
 
     Returns:
-        int64 [N] places in `results`, and int64 [K + 1], where each class starts in that order.
+        int64 [N] indices into `results`, and int64 [K + 1], where each class starts in that order.
     """
     if image_rank is None:
         order = np.argsort(-results.score, kind="stable")
@@ -86,7 +86,7 @@ def groups(table: TruthTable | ResultTable, classes: int) -> np.ndarray:
 def overlaps(
     truth: TruthTable, results: ResultTable, classes: int, minimum: float, crowds: bool = False
 ) -> Pairs:
-    """All pairs of a detection and a true object of one picture and class whose IoU is at least `minimum`.
+    """All pairs of a detection and a ground-truth object of one picture and class whose IoU is at least `minimum`.
 
     Args:
         truth, results: the tables.
@@ -99,10 +99,10 @@ def overlaps(
     by_group = stable_order(group)
     known, starts, counts = np.unique(group[by_group], return_index=True, return_counts=True)
     wanted = groups(results, classes)
-    place = np.searchsorted(known, wanted)
-    place[place == len(known)] = 0
-    met = np.flatnonzero(known[place] == wanted) if len(known) else np.zeros(0, np.int64)
-    starts, counts = starts[place[met]], counts[place[met]]
+    position = np.searchsorted(known, wanted)
+    position[position == len(known)] = 0
+    met = np.flatnonzero(known[position] == wanted) if len(known) else np.zeros(0, np.int64)
+    starts, counts = starts[position[met]], counts[position[met]]
     ends = np.cumsum(counts)
     parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     first = 0
@@ -136,17 +136,17 @@ def _iou(
     return np.divide(shared, union, out=np.zeros(len(shared)), where=meet)
 
 
-def places(order: np.ndarray, count: int) -> np.ndarray:
+def positions(order: np.ndarray, count: int) -> np.ndarray:
     """Where each of `count` items stands in an order, int64 [count]; -1 for an item that is not in it."""
-    place = np.full(count, -1, np.int64)
-    place[order] = np.arange(len(order))
-    return place
+    position = np.full(count, -1, np.int64)
+    position[order] = np.arange(len(order))
+    return position
 
 
 def greedy(
     pairs: Pairs, group: np.ndarray, allowed: np.ndarray, preferred: np.ndarray, reusable: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Detections in order take the best true object that is still free; an object is taken once.
+    """Detections in order take the best ground-truth object that is still free; an object is taken once.
 
     The r-th detection of each group is worked in round r, all groups and settings at once, which is exact
     because groups do not touch each other.
@@ -159,7 +159,7 @@ def greedy(
         reusable: bool [G], objects that any number of detections may take.
 
     Returns:
-        int64 [D] the detections that occur in `pairs`, each once, and int32 [D, S] the true object of each,
+        int64 [D] the detections that occur in `pairs`, each once, and int32 [D, S] the ground-truth object of each,
         -1 for none.
     """
     fresh = np.flatnonzero(np.diff(pairs.detection, prepend=-1))

@@ -80,7 +80,9 @@ def evaluate(truth: np.ndarray, visible: np.ndarray, predicted: np.ndarray) -> d
     }
 
 
-def _limbs(truth, visible, predicted) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _limbs(
+    truth: np.ndarray, visible: np.ndarray, predicted: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Strictly right, right by the mean, and annotated at all: bool [N, L] each."""
     strict, relaxed, known = [], [], []
     for ends in LIMBS.values():
@@ -96,7 +98,9 @@ def _end(joints: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     return joints[:, [JOINTS.index(name) for name in names]].mean(axis=1)
 
 
-def _segment(truth, visible, first, second) -> tuple[np.ndarray, np.ndarray]:
+def _segment(
+    truth: np.ndarray, visible: np.ndarray, first: tuple[str, ...], second: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     """The distance of two ends, float64 [N], and whether all its joints are annotated, bool [N]."""
     needed = [JOINTS.index(name) for name in (*first, *second)]
     return _length(_end(truth, first) - _end(truth, second)), visible[:, needed].all(axis=1)

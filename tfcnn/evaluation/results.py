@@ -19,7 +19,7 @@ from tfcnn.evaluation.tables import ResultTable
 
 
 def image_index(records: Iterable[Record]) -> dict[Hashable, int]:
-    """By which names results may call a picture, and its place in the data set.
+    """By which names results may call a picture, and its index in the data set.
 
     A picture is called by the annotation's id, by its file's path without suffix or its stem, or by the id as
     text; where ids are stems that are numbers ("000012"), also by that number. The first that fits wins.
@@ -34,8 +34,8 @@ def image_index(records: Iterable[Record]) -> dict[Hashable, int]:
         [str(record.image_id) for record in records],
         [int(r.image_id) if str(r.image_id).isdecimal() else r.image_id for r in records],
     ):
-        for place, name in enumerate(names):
-            index.setdefault(name, place)
+        for position, name in enumerate(names):
+            index.setdefault(name, position)
     return index
 
 
@@ -119,7 +119,7 @@ def coco_results(
 
     Args:
         entries: the list.
-        images: the place of each picture's name.
+        images: the index of each picture by its names, as `image_index` gives it.
         categories: the label of each category_id; detections of others are left out, as pycocotools does.
         where: what to call the list in messages.
 
@@ -132,7 +132,7 @@ def coco_results(
     columns = _columns(entries, ("image_id", "category_id", "bbox", "score"), where)
     sides = _numbers(entries, columns["bbox"], "bbox", 4, where)
     score = _numbers(entries, columns["score"], "score", 1, where).reshape(-1)
-    image = image_places(columns["image_id"], images, where)
+    image = image_indices(columns["image_id"], images, where)
     label = _labels(columns["category_id"], categories, where)
     corners = np.concatenate([sides[:, :2], sides[:, :2] + sides[:, 2:]], axis=1)
     table = ResultTable(image, label, score, corners, sides[:, 2] * sides[:, 3])
@@ -189,24 +189,24 @@ def _sound(value: object, width: int) -> bool:
     return numbers.shape == (() if width == 1 else (width,)) and bool(np.isfinite(numbers).all())
 
 
-def image_places(names: Sequence[Hashable], images: dict[Hashable, int], where: str) -> np.ndarray:
-    """The place of each named picture, int32 [n].
+def image_indices(names: Sequence[Hashable], images: dict[Hashable, int], where: str) -> np.ndarray:
+    """The index of each named picture, int32 [n].
 
     Raises:
         InputError: a picture that the data set does not have.
     """
     try:
-        place = np.array([images.get(name, -1) for name in names], np.int32)
+        position = np.array([images.get(name, -1) for name in names], np.int32)
     except TypeError:
         raise InputError(f"{where}: an image_id is neither a number nor a text") from None
-    unknown = {str(names[i]) for i in np.flatnonzero(place < 0)}
+    unknown = {str(names[i]) for i in np.flatnonzero(position < 0)}
     if unknown:
         known = ", ".join(str(name) for name in list(images)[:2])
         raise InputError(
             f"{where} names pictures that are not in this split ({len(unknown)}, such as {sorted(unknown)[0]}; "
             f"the split's are like {known}): name the results of this split"
         )
-    return place
+    return position
 
 
 def _devkit_files(spec: str, classes: Sequence[str]) -> dict[str, pathlib.Path]:
@@ -245,7 +245,7 @@ def devkit_results(
 
     Args:
         files: the file of each class; a class without one has no detections.
-        images: the place of each picture's name.
+        images: the index of each picture by its names, as `image_index` gives it.
         classes: names of the K classes.
 
     Returns:
@@ -271,7 +271,7 @@ def devkit_results(
             raise InputError(f"{where}: not `image score xmin ymin xmax ymax`: {' '.join(bad)[:80]}")
         corners = numbers[:, 1:] - [1, 1, 0, 0]
         sides = corners[:, 2:] - corners[:, :2]
-        image = image_places([row[0] for row in rows], images, where)
+        image = image_indices([row[0] for row in rows], images, where)
         labels = np.full(len(rows), label, np.int32)
         parts.append((image, labels, numbers[:, 0], corners, sides[:, 0] * sides[:, 1]))
     absent = [name for name in classes if name not in files]
@@ -293,7 +293,7 @@ def poses(entries: object, images: dict[Hashable, int], joints: int, where: str 
         entries: a COCO results list of keypoints, [{"image_id", "keypoints": [x, y, v, x, y, v, ..],
             "score"}]; or the results.json of app `pose`. Of equal scores, and without any, a picture's first
             pose counts.
-        images: the place of each picture's name.
+        images: the index of each picture by its names, as `image_index` gives it.
         joints: J.
         where: what to call the list in messages.
 
@@ -308,7 +308,7 @@ def poses(entries: object, images: dict[Hashable, int], joints: int, where: str 
     columns = _columns(entries, ("image_id", "keypoints"), where)
     points = _numbers(entries, columns["keypoints"], "keypoints", 3 * joints, where)
     points = points.reshape(-1, joints, 3)[:, :, :2]
-    image = image_places(columns["image_id"], images, where)
+    image = image_indices(columns["image_id"], images, where)
     score = _numbers(entries, [entry.get("score", 0) for entry in entries], "score", 1, where).reshape(-1)
     best = np.full((max(images.values(), default=-1) + 1, joints, 2), np.nan)
     for index in np.argsort(-score, kind="stable")[::-1]:

@@ -1,6 +1,6 @@
-"""Truth and results as flat tables: all objects and all detections of a data set side by side, in float64.
+"""Ground truth and results as flat tables: all objects and all detections of a data set side by side, in float64.
 
-G true objects and N detections of all pictures, K classes. Pictures are numbered in the data set's order.
+G ground-truth objects and N detections of all pictures, K classes. Pictures are numbered in the data set's order.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from tfcnn.detections import Detections
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TruthTable:
-    """What there is to find, in the order of the files.
+    """Ground truth, in the order of the files.
 
     Attributes:
         images: ids of the pictures, those without objects too.
@@ -40,7 +40,7 @@ class TruthTable:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ResultTable:
-    """What was found, in the order of the file; the columns are TruthTable's.
+    """Detections, in the order of the file; the columns are TruthTable's.
 
     Attributes:
         image, label: int32 [N].

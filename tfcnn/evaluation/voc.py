@@ -1,7 +1,8 @@
 """PASCAL VOC's average precision by the devkit's rules, and the lecture's plain sum.
 
-N detections, K classes. A detection is right if the true object of its picture and class with the largest
-IoU, whatever its state, has IoU >= 0.5, is not difficult, and was not found before by a better detection.
+N detections, K classes. A detection is a true positive if the ground-truth object of its picture and class with
+the largest IoU has IoU >= 0.5, is not difficult, and was not matched by a detection with a higher score; that the
+largest is taken already, or difficult, gives the second largest no chance.
 Pixels are inclusive in VOC's files (width = xmax - xmin + 1), which in continuous pixels is x2 - x1.
 
 Source: VOCevaldet.m and VOCap.m of the PASCAL VOC devkit; voc_eval.py of py-faster-rcnn for `strict`.
@@ -18,15 +19,15 @@ from tfcnn.detections import Detections
 from tfcnn.evaluation import matching
 from tfcnn.evaluation.tables import ResultTable, TruthTable, tables
 
-RIGHT, WRONG, IGNORED = 1, 0, -1
+TRUE_POSITIVE, FALSE_POSITIVE, IGNORED = 1, 0, -1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of each detection of one class, the highest score first.
+    """How each detection of one class was judged, the highest score first.
 
     Attributes:
-        outcome: int8 [n], RIGHT, WRONG or IGNORED.
+        outcome: int8 [n], TRUE_POSITIVE, FALSE_POSITIVE or IGNORED.
         scores: float64 [n].
         truths: number of objects to find, difficult ones left out.
     """
@@ -36,10 +37,10 @@ class Outcome:
     truths: int
 
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Recall and precision after each right detection, float64 [hits] each."""
-        hits = np.flatnonzero(self.outcome == RIGHT)
+        """Recall and precision after each true positive, float64 [hits] each."""
+        hits = np.flatnonzero(self.outcome == TRUE_POSITIVE)
         right = np.arange(1, len(hits) + 1)
-        wrong = np.cumsum(self.outcome == WRONG)[hits]
+        wrong = np.cumsum(self.outcome == FALSE_POSITIVE)[hits]
         return right / max(self.truths, 1), right / (right + wrong)
 
 
@@ -50,13 +51,13 @@ def match(
     iou_threshold: float = 0.5,
     strict: bool = False,
 ) -> list[Outcome]:
-    """Decides of each detection whether it is right, wrong, or an ignored (difficult) object.
+    """Decides whether each detection is a true positive, a false positive, or matches an ignored (difficult) object.
 
     Args:
-        truth: the table of truth, or a data set's records.
+        truth: the ground-truth table, or a data set's records.
         results: the table of results, or detections by image_id.
         classes: K.
-        iou_threshold: least IoU of a right detection.
+        iou_threshold: least IoU of a true positive.
         strict: IoU has to be above the threshold, as py-faster-rcnn has it.
 
     Returns:
@@ -67,14 +68,14 @@ def match(
     pairs = matching.overlaps(truth, results, classes, iou_threshold)
     if strict:
         pairs = pairs.take(pairs.iou > iou_threshold)
-    pairs = pairs.ranked(matching.places(order, len(results)), best=-1)  # of equals the file's first
+    pairs = pairs.ranked(matching.positions(order, len(results)), best=-1)  # of equals the file's first
     best = pairs.take(np.flatnonzero(np.diff(pairs.detection, prepend=-1)))
-    outcome = np.full(len(results), WRONG, np.int8)
+    outcome = np.full(len(results), FALSE_POSITIVE, np.int8)
     difficult = truth.ignored[best.truth]
     outcome[best.detection[difficult]] = IGNORED
     best = best.take(~difficult)
     _, first = np.unique(best.truth, return_index=True)
-    outcome[best.detection[first]] = RIGHT
+    outcome[best.detection[first]] = TRUE_POSITIVE
     scores = results.score[order]
     npos = np.bincount(truth.label[~truth.ignored], minlength=classes).tolist()
     return [
@@ -94,7 +95,7 @@ def average_precision(found: Outcome, float_points: bool = False) -> dict[str, f
     Returns:
         ap_11: mean over t = 0, 0.1, .. 1 of the highest precision at recall >= t (VOC 2007 to 2009).
         ap_area: area under the precision made non-increasing (VOC 2010 on).
-        ap_raw: sum of the precision at each right detection over the number of objects; no interpolation.
+        ap_raw: sum of the precision at each true positive over the number of objects; no interpolation.
         All NaN where there is nothing to find.
     """
     if found.truths == 0:
@@ -125,10 +126,10 @@ def evaluate(
     """PASCAL VOC's figures of a detector.
 
     Args:
-        truth: the table of truth, or a data set's records.
+        truth: the ground-truth table, or a data set's records.
         results: the table of results, or detections by image_id.
         classes: names of the K classes; of equal ones `classes.distinct` makes the keys of `per_class`.
-        iou_threshold: least IoU of a right detection.
+        iou_threshold: least IoU of a true positive.
         strict: py-faster-rcnn's readings: IoU above the threshold, floating recall points.
 
     Returns:
