@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 
 # A shell's background job cannot hear Ctrl-C, nor can the programs that it starts; the tests need it.
@@ -11,7 +12,10 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 import pytest  # noqa: E402
 
+from tfcnn.cli.warm import Warm  # noqa: E402
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+CHATTER = re.compile(r"^(WARNING: All log messages|[IWEF]\d{4} |\d{4}-\d\d-\d\d .*\.cc:\d+)", re.M)
 
 
 def _shared(variable, default):
@@ -42,3 +46,20 @@ def weights():
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def run_app():
+    """A function from an app's name and its arguments to the finished process, its output as text.
+
+    Each is a process of its own, which has TensorFlow imported already; see test_architecture for its start.
+    """
+    with Warm() as warm:
+
+        def run(name, *arguments, cwd=ROOT, timeout=900, **environment):
+            variables = {"PYTHONPATH": str(ROOT), **environment}
+            done = warm.run(f"apps.{name}", [*map(str, arguments)], cwd, variables, timeout)
+            assert not CHATTER.search(done.stderr), done.stderr
+            return done
+
+        yield run

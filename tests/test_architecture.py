@@ -1,13 +1,15 @@
 """The house stands as it is drawn: imports point one way, importing is cheap, every app answers --help."""
 
+import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
-from apps import cli
+from apps import cli, demo
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HEAVY = ("tensorflow", "keras", "cv2", "sklearn", "matplotlib", "scipy", "skimage")
@@ -71,6 +73,43 @@ def test_help_needs_no_tensorflow_and_describes_every_flag(name):
     assert len(flags) >= 20 and len(flags) == len(re.findall(r"^  --", done.stdout, re.M))
     for flag, _, text in flags:
         assert f"--{flag}=" in text and f"--{flag}=VALUE" not in text, f"{name} --{flag} shows no example"
+
+
+STANDIN = """
+import os, stat
+silenced = stat.S_ISREG(os.fstat(2).st_mode)  # tfcnn.runtime.quiet hides standard error in a file
+os.write(1, b"silenced" if silenced else b"loud")
+os._exit(0)
+"""
+OTHER_COMMANDS = [
+    "evaluate --dataset=voc --data=. --model=faster_rcnn_voc",
+    "evaluate --dataset=voc --annotations={truth} --model=faster_rcnn_voc",
+    "train_detector --dataset=shapes --init=faster_rcnn_voc",
+    "train_classifier --dataset=digits --init=digits",
+    "classify --model=digits",
+    "saliency --list_layers",
+    "detect --model=faster_rcnn_voc,faster_rcnn_voc",
+]
+
+
+def test_tensorflow_is_imported_in_silence_by_every_app(tmp_path):
+    """With stand-ins that end the process and say whether their chatter would have been seen."""
+    for package in ("tensorflow", "keras"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text(STANDIN)
+    (tmp_path / "detections.json").write_text("[]")
+    heard = {}
+    for number, command in enumerate([*demo.EXAMPLES, *OTHER_COMMANDS]):
+        command = re.sub(r"{(?!truth)\w+}", str(tmp_path), command.replace("{truth}", str(demo.TRUTH)))
+        app, *arguments = shlex.split(command)
+        run = [sys.executable, "-m", f"apps.{app}", *arguments, f"--output_dir={tmp_path / str(number)}"]
+        paths = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+        done = subprocess.run(run, cwd=ROOT, env=paths, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and "loud" not in done.stdout, command + done.stderr
+        heard.setdefault(app, set()).add("silenced" in done.stdout)
+    assert set(heard) == set(cli.apps()) - {"demo"}
+    without = {app for app, silenced in heard.items() if silenced == {False}}
+    assert without <= {"nets", "download", "dataset_stats"}
 
 
 def test_an_unknown_app_is_answered_with_the_nearest():

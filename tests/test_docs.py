@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import pathlib
 import re
 import shlex
@@ -148,23 +147,27 @@ def test_flags_that_sentences_name_exist():
     assert len(named) > 30 and not named - known
 
 
-def run(app, arguments, folder):
-    command = [sys.executable, "-m", f"apps.{app}", *arguments, f"--output_dir={folder}"]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert (folder / "index.html").exists() and (folder / "results.json").exists()
+@pytest.fixture
+def run(run_app, tmp_path):
+    """A function from an app and its arguments, which runs it and looks whether its files are there."""
+
+    def run(app, arguments):
+        done = run_app(app, *arguments, f"--output_dir={tmp_path}")
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert (tmp_path / "index.html").exists() and (tmp_path / "results.json").exists()
+
+    return run
 
 
 @pytest.mark.parametrize(("app", "arguments"), QUICKLY, ids=[a for a, _ in QUICKLY])
-def test_quick_commands_run(app, arguments, tmp_path):
-    run(app, arguments, tmp_path)
+def test_quick_commands_run(run, app, arguments):
+    run(app, arguments)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("app", "arguments"), SLOWLY, ids=[a for a, _ in SLOWLY])
-def test_the_other_commands_run(app, arguments, tmp_path):
-    run(app, arguments, tmp_path)
+def test_the_other_commands_run(run, app, arguments):
+    run(app, arguments)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 
 import pytest
@@ -16,12 +15,7 @@ from tfcnn import images  # noqa: E402
 from tfcnn.datasets import coco, statistics, voc  # noqa: E402
 
 
-def run(*arguments, cwd=ROOT):
-    command = [sys.executable, "-m", "apps.dataset_stats", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
-
-
-def test_a_set_with_broken_files(tmp_path):
+def test_a_set_with_broken_files(run_app, tmp_path):
     folder = layouts.voc(tmp_path / "VOC2007")
     objects = [
         ("cat", 9, 9, 2, 9, 0),
@@ -38,7 +32,12 @@ def test_a_set_with_broken_files(tmp_path):
     }
     layouts.write(folder, files)
     out = tmp_path / "out"
-    done = run("--dataset=voc", f"--data={layouts.zipped(folder, tmp_path / 'v.zip')}", f"--output_dir={out}")
+    done = run_app(
+        "dataset_stats",
+        "--dataset=voc",
+        f"--data={layouts.zipped(folder, tmp_path / 'v.zip')}",
+        f"--output_dir={out}",
+    )
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "results.json").read_text())
     assert results["class_count"] == 20 and results["image_count"] == 3 and results["object_count"] == 4
@@ -77,8 +76,8 @@ def test_a_set_with_broken_files(tmp_path):
         (("--dataset=voc",), "needs its folder or .zip"),
     ],
 )
-def test_a_wrong_command(tmp_path, arguments, message):
-    done = run(*arguments, f"--output_dir={tmp_path / 'out'}")
+def test_a_wrong_command(run_app, tmp_path, arguments, message):
+    done = run_app("dataset_stats", *arguments, f"--output_dir={tmp_path / 'out'}")
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists() and not done.stdout
 

@@ -1,22 +1,21 @@
 """The evaluate app as a person runs it, on files whose answers are worked out by hand."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
+@pytest.fixture
+def evaluate(run_app, tmp_path):
+    """Runs the app: its results.json, standard output and standard error."""
 
-def evaluate(tmp_path, *flags, status=0):
-    """Runs the app; its results.json, standard output and standard error."""
-    command = [sys.executable, "-m", "apps.evaluate", *flags, f"--output_dir={tmp_path / 'out'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == status, done.stderr
-    file = tmp_path / "out" / "results.json"
-    return (json.loads(file.read_text()) if file.exists() else None), done.stdout, done.stderr
+    def run(*flags, status=0):
+        done = run_app("evaluate", *flags, f"--output_dir={tmp_path / 'out'}")
+        assert done.returncode == status, done.stderr
+        file = tmp_path / "out" / "results.json"
+        return (json.loads(file.read_text()) if file.exists() else None), done.stdout, done.stderr
+
+    return run
 
 
 def annotation(objects):
@@ -66,14 +65,13 @@ def as_coco(text):
     return json.dumps(entries)
 
 
-def test_voc_by_hand_from_the_devkits_files_and_beside_it_a_coco_list(tmp_path, voc):
+def test_voc_by_hand_from_the_devkits_files_and_beside_it_a_coco_list(evaluate, tmp_path, voc):
     folder = tmp_path / "results"
     folder.mkdir()
     (folder / "comp3_det_val_cat.txt").write_text(FOUND)
     (folder / "comp3_det_val_dog.txt").write_text("")
     (tmp_path / "r.json").write_text(as_coco(FOUND))
     results, out, _ = evaluate(
-        tmp_path,
         "--dataset=voc",
         f"--data={voc.parent}",
         f"--results={folder}/comp3_det_*.txt,{tmp_path}/r.json",
@@ -102,11 +100,10 @@ def test_voc_by_hand_from_the_devkits_files_and_beside_it_a_coco_list(tmp_path, 
     assert "map_11" in out and len(out.splitlines()) <= 22 and "index.html" in out.splitlines()[-1]
 
 
-def test_voc_strict_wants_more_than_a_half_and_a_broken_annotation_is_refused(tmp_path, voc):
+def test_voc_strict_wants_more_than_a_half_and_a_broken_annotation_is_refused(evaluate, tmp_path, voc):
     (tmp_path / "r.json").write_text(as_coco(FOUND))
     (voc / "Annotations" / "000005.xml").write_text("<annotation><object>")
     results, _, err = evaluate(
-        tmp_path,
         "--dataset=voc",
         f"--data={voc}",
         f"--results={tmp_path}/r.json",
@@ -118,7 +115,6 @@ def test_voc_strict_wants_more_than_a_half_and_a_broken_annotation_is_refused(tm
     lines = [line for line in FOUND.splitlines() if not line.startswith("000005")]
     (tmp_path / "r.json").write_text(as_coco("\n".join(lines)))
     results, _, err = evaluate(
-        tmp_path,
         "--dataset=voc",
         f"--data={voc}",
         f"--results={tmp_path}/r.json",
@@ -132,7 +128,7 @@ def test_voc_strict_wants_more_than_a_half_and_a_broken_annotation_is_refused(tm
     assert not list((tmp_path / "out").glob("*.png"))
 
 
-def test_coco_by_hand_from_annotations_alone(tmp_path):
+def test_coco_by_hand_from_annotations_alone(evaluate, tmp_path):
     truth = {
         "images": [{"id": 9, "width": 640, "height": 480, "file_name": "000000000009.jpg"}]
         + [{"id": 4, "width": 640, "height": 480, "file_name": "b.jpg"}],
@@ -157,7 +153,7 @@ def test_coco_by_hand_from_annotations_alone(tmp_path):
     (tmp_path / "t.json").write_text(json.dumps(truth))
     (tmp_path / "r.json").write_text(json.dumps(found))
     results, _, err = evaluate(
-        tmp_path, "--dataset=coco", f"--annotations={tmp_path}/t.json", f"--results={tmp_path}/r.json"
+        "--dataset=coco", f"--annotations={tmp_path}/t.json", f"--results={tmp_path}/r.json"
     )
     figures = results["metrics"]["coco"]
     half, whole = 51 / 101, (51 + 50 * 2 / 3) / 101  # up to recall 1/2; and 2/3 up to recall 1
@@ -171,7 +167,7 @@ def test_coco_by_hand_from_annotations_alone(tmp_path):
     assert "other" not in results and "masks and keypoints are read, not scored" in err
 
 
-def test_classes_of_one_name_are_told_apart_by_their_ids(tmp_path):
+def test_classes_of_one_name_are_told_apart_by_their_ids(evaluate, tmp_path):
     truth = {  # a root category with the name of its only child, as Roboflow exports it
         "images": [{"id": 1, "width": 64, "height": 48, "file_name": "a.jpg"}],
         "categories": [{"id": 0, "name": "car"}, {"id": 1, "name": "car"}],
@@ -185,7 +181,7 @@ def test_classes_of_one_name_are_told_apart_by_their_ids(tmp_path):
     found = [{"image_id": 1, "category_id": 7, "bbox": [0, 0, 40, 40], "score": 0.9}]
     (tmp_path / "r.json").write_text(json.dumps(found))
     results, out, _ = evaluate(
-        tmp_path, "--dataset=coco", f"--annotations={tmp_path}/t.json", f"--results={tmp_path}/r.json"
+        "--dataset=coco", f"--annotations={tmp_path}/t.json", f"--results={tmp_path}/r.json"
     )
     assert results["metrics"]["coco"]["AP"] == pytest.approx(1)
     per_class = results["metrics"]["coco"]["per_class"]
@@ -193,11 +189,11 @@ def test_classes_of_one_name_are_told_apart_by_their_ids(tmp_path):
     assert list(results["errors_per_class"]) == ["car (id 1)"] and "AP car (id 1)" in out
 
 
-def test_a_split_without_any_object_has_null_figures(tmp_path, voc):
+def test_a_split_without_any_object_has_null_figures(evaluate, tmp_path, voc):
     for file in (voc / "Annotations").iterdir():
         file.write_text(annotation([]))
     (tmp_path / "r.json").write_text("[]")
-    results, out, err = evaluate(tmp_path, "--dataset=voc", f"--data={voc}", f"--results={tmp_path}/r.json")
+    results, out, err = evaluate("--dataset=voc", f"--data={voc}", f"--results={tmp_path}/r.json")
     figures = results["metrics"]["voc"]
     assert [figures[name] for name in ("map_11", "map_area", "map_raw")] == [None] * 3
     assert set(results["errors"].values()) == {None} and results["errors_per_class"] == {}
@@ -222,7 +218,7 @@ def poses(tmp_path):
     return root.parent
 
 
-def test_poses_and_guesses(tmp_path):
+def test_poses_and_guesses(evaluate, tmp_path):
     poses(tmp_path)
     pose = {
         "image_id": "a",
@@ -231,9 +227,7 @@ def test_poses_and_guesses(tmp_path):
         "score": 1,
     }
     (tmp_path / "p.json").write_text(json.dumps([pose]))
-    results, _, _ = evaluate(
-        tmp_path, "--dataset=lsp", f"--data={tmp_path}/pose", f"--results={tmp_path}/p.json"
-    )
+    results, _, _ = evaluate("--dataset=lsp", f"--data={tmp_path}/pose", f"--results={tmp_path}/p.json")
     figures = results["metrics"]["lsp"]
     assert [figures[k] for k in ("pcp_strict", "pcp_relaxed", "pdj_02", "pck_02")] == [0.5] * 4
     assert len(figures["per_limb"]) == 10 and len(figures["per_joint"]) == 14
@@ -248,9 +242,7 @@ def test_poses_and_guesses(tmp_path):
         {"image_id": "v1", "category_id": 1, "bbox": [0, 0, 10, 4], "score": 0.8},
     ]
     (tmp_path / "g.json").write_text(json.dumps(guesses))
-    results, _, _ = evaluate(
-        tmp_path, "--dataset=tiny_imagenet", f"--data={root}", f"--results={tmp_path}/g.json"
-    )
+    results, _, _ = evaluate("--dataset=tiny_imagenet", f"--data={root}", f"--results={tmp_path}/g.json")
     assert results["metrics"] == {
         "tiny_imagenet": {"top1_cls": 0.5, "top5_cls": 0, "top1_loc": 1, "top5_loc": 0.5}
     }
@@ -269,12 +261,12 @@ def test_poses_and_guesses(tmp_path):
         ),
     ],
 )
-def test_a_wrong_command_is_one_line_and_leaves_nothing(tmp_path, voc, flags, message):
+def test_a_wrong_command_is_one_line_and_leaves_nothing(evaluate, tmp_path, voc, flags, message):
     (tmp_path / "deep.json").write_text("[" * 100_000)
     entry = {"image_id": "000001", "category_id": 8, "bbox": [0, 0, 1, 1], "score": float("nan")}
     (tmp_path / "nan.json").write_text(json.dumps([entry]))
     flags = [flag.format(voc=voc, tmp=tmp_path) for flag in flags]
-    results, out, err = evaluate(tmp_path, *flags, status=2)
+    results, out, err = evaluate(*flags, status=2)
     assert results is None and out == "" and message in err and len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -286,8 +278,6 @@ def test_a_wrong_command_is_one_line_and_leaves_nothing(tmp_path, voc, flags, me
         ("lsp", "faster_rcnn_voc", "is a faster_rcnn, measured on voc, coco, imagenet_det, not on lsp"),
     ],
 )
-def test_a_model_of_a_kind_that_is_not_measured_on_the_data_set_is_refused(tmp_path, dataset, model, message):
-    results, _, err = evaluate(
-        tmp_path, f"--dataset={dataset}", "--data=nowhere", f"--model={model}", status=2
-    )
+def test_a_model_of_a_kind_that_is_not_measured_on_the_data_set_is_refused(evaluate, dataset, model, message):
+    results, _, err = evaluate(f"--dataset={dataset}", "--data=nowhere", f"--model={model}", status=2)
     assert results is None and err.splitlines()[-1] == f"evaluate: --model={model} {message}"

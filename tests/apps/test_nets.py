@@ -1,15 +1,12 @@
 """The app `nets` prints the factory's table."""
 
 import json
-import subprocess
-import sys
 
 from tfcnn.backbones import NETS
 
 
-def test_nets_prints_the_table(tmp_path):
-    command = [sys.executable, "-m", "apps.nets", f"--output_dir={tmp_path}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+def test_nets_prints_the_table(run_app, tmp_path):
+    done = run_app("nets", f"--output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == len(NETS) + 2 and lines[-1].startswith("see ")

@@ -50,6 +50,7 @@ def open_detector(run, sources: list[str]):
     Raises:
         InputError: no such model, no Faster R-CNN, other classes in a second model, or a size that is none.
     """
+    run.runtime  # noqa: B018  (starts TensorFlow, silently)
     cards = [models.card_of(source) for source in sources]
     sizes = [_size(text) for text in SCALES.value]
     resizable = getattr(run.flags, "image_size", None)
@@ -59,7 +60,6 @@ def open_detector(run, sources: list[str]):
         resize = run.flags.resize
     if resize == "crop":
         raise InputError("--resize=crop would cut objects off; take stretch or letterbox")
-    run.runtime  # noqa: B018  (starts TensorFlow, silently)
     from tfcnn import backbones, load_model
     from tfcnn.detection.detector import Detector
 

@@ -14,10 +14,10 @@ OF_THE_MACHINE |= {"checkpoint_minutes", "save_images"}
 
 
 def names(values: flags.FlagValues) -> list[str]:
-    """The flags that are ours. To be asked before TensorFlow is imported, which defines flags of its own."""
+    """The flags that are ours; absl and TensorFlow define flags of their own."""
     found = []
     for module, defined in values.flags_by_module_dict().items():
-        if module.startswith("absl."):
+        if module.partition(".")[0] in ("absl", "tensorflow"):
             defined = [flag for flag in defined if flag.name == "verbosity"]
         found += [flag.name for flag in defined if flag.name in values]
     return found
