@@ -82,7 +82,6 @@ os.write(1, b"silenced" if silenced else b"loud")
 os._exit(0)
 """
 OTHER_COMMANDS = [
-    "evaluate --dataset=voc --data=. --model=faster_rcnn_voc",
     "evaluate --dataset=voc --annotations={truth} --model=faster_rcnn_voc",
     "train_detector --dataset=shapes --init=faster_rcnn_voc",
     "train_classifier --dataset=digits --init=digits",

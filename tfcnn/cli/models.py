@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import pathlib
 
+from tfcnn.cards import card_of
 from tfcnn.cli.classes import Class, read_labels
 from tfcnn.errors import InputError, unknown
 
@@ -123,15 +122,3 @@ def _imagenet():
 def _names_beside(source):
     """A release's class names, from its card."""
     return [("", name) for name in card_of(source).get("classes", [])]
-
-
-def card_of(source: str) -> dict:
-    """A release's card.json; {} of a model that has none beside it."""
-    from tfcnn.loading import releases
-
-    folder = pathlib.Path(releases().get(source, source))
-    card = (folder if folder.is_dir() else folder.parent) / "card.json"
-    try:
-        return json.loads(card.read_text())
-    except (OSError, ValueError):
-        return {}
