@@ -6,6 +6,7 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -14,6 +15,16 @@ from tfcnn.cli import data_flags, lists, models, testing_flags
 from tfcnn.cli.data_flags import DATA, DATASET
 from tfcnn.datasets.classes import distinct, match
 from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfcnn.datasets.example import Dataset
+    from tfcnn.detections import Detections
+    from tfcnn.evaluation.curves import Panel
+    from tfcnn.evaluation.tables import ResultTable, TruthTable
+
+    Boxes = ResultTable | dict[int | str, Detections]  # of a file, or of a model by image_id
 
 GROUP, SUMMARY = "start", "measure a results file or a model by the rules of VOC, COCO, ImageNet or LSP"
 
@@ -70,7 +81,7 @@ def main(run: cli.Run) -> None:
 # ---------------------------------------------------------------------------------------- in
 
 
-def read_truth(pictures: bool):
+def read_truth(pictures: bool) -> Dataset:
     """The data set that the flags name; annotations alone where its pictures are not looked at."""
     name, split, annotations = DATASET.value, SPLIT.value or SPLITS[DATASET.value], ANNOTATIONS.value
     if annotations is not None and name in ("voc", "imagenet_det"):
@@ -81,7 +92,7 @@ def read_truth(pictures: bool):
     return data
 
 
-def read_boxes(run, data, spec: str):
+def read_boxes(run: cli.Run, data: Dataset, spec: str) -> ResultTable:
     """A results file of boxes, for the pictures of --limit: a ResultTable."""
     from tfcnn.evaluation import results
 
@@ -94,7 +105,7 @@ def read_boxes(run, data, spec: str):
     return table
 
 
-def read_poses(run, data, spec: str):
+def read_poses(run: cli.Run, data: Dataset, spec: str) -> np.ndarray:
     """A results file of poses, for the pictures of --limit: float64 [N, J, 2]."""
     from tfcnn.evaluation import results
 
@@ -102,7 +113,7 @@ def read_poses(run, data, spec: str):
     return results.poses(results.load(path), images, len(data.joints), spec)[: run.flags.limit]
 
 
-def _present(data) -> set[int]:
+def _present(data: Dataset) -> set[int]:
     """The classes 0..K-1 that have an object."""
     return {int(label) for record in data.examples for label in record.labels}
 
@@ -120,7 +131,7 @@ def of_models(sources: list[str]) -> Callable:
     return find
 
 
-def of_detectors(run, data, sources: list[str]):
+def of_detectors(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | str, Detections]:
     """What detectors find: {image_id: Detections} in the data set's classes."""
     detector, names, ids, given = testing_flags.open_detector(run, sources)
     index = match(names, ids, data.classes, data.category_ids, _present(data))
@@ -165,13 +176,13 @@ def renamed(detections, index: list[int]):
 # -------------------------------------------------------------------------------------- rules
 
 
-def _truth(run, data):
+def _truth(run: cli.Run, data: Dataset) -> TruthTable:
     from tfcnn.evaluation import tables
 
     return tables.truth_table(data.examples[: run.flags.limit])
 
 
-def voc(run, data, results, suffix: str) -> dict:
+def voc(run: cli.Run, data: Dataset, results: Boxes, suffix: str) -> dict:
     from tfcnn.evaluation import curves
     from tfcnn.evaluation import voc as rule
 
@@ -186,7 +197,7 @@ def voc(run, data, results, suffix: str) -> dict:
     return {"voc": figures}
 
 
-def coco(run, data, results, suffix: str) -> dict:
+def coco(run: cli.Run, data: Dataset, results: Boxes, suffix: str) -> dict:
     from tfcnn.evaluation import coco as rule
     from tfcnn.evaluation import curves
 
@@ -200,7 +211,7 @@ def coco(run, data, results, suffix: str) -> dict:
     return {"coco": rule.summarize(evaluation, data.classes)}
 
 
-def imagenet_det(run, data, results, suffix: str) -> dict:
+def imagenet_det(run: cli.Run, data: Dataset, results: Boxes, suffix: str) -> dict:
     from tfcnn.evaluation import imagenet
 
     truth = _truth(run, data)
@@ -208,13 +219,13 @@ def imagenet_det(run, data, results, suffix: str) -> dict:
     return {"imagenet_det": imagenet.detection(truth, results, data.classes)}
 
 
-def localization(run, data, results, suffix: str) -> dict:
+def localization(run: cli.Run, data: Dataset, results: Boxes, suffix: str) -> dict:
     from tfcnn.evaluation import imagenet
 
     return {DATASET.value: imagenet.localization(_truth(run, data), results, len(data.classes))}
 
 
-def lsp(run, data, results, suffix: str) -> dict:
+def lsp(run: cli.Run, data: Dataset, results: np.ndarray, suffix: str) -> dict:
     import numpy as np
 
     from tfcnn.evaluation import pose
@@ -238,14 +249,14 @@ DETECTOR = (of_detectors, ("voc", "coco", "imagenet_det"))
 MODELS: dict[str, tuple[Callable, tuple[str, ...]]] = {"faster_rcnn": DETECTOR, "fast_rcnn": DETECTOR}
 
 
-def _errors(run, data, truth, results, suffix: str) -> None:
+def _errors(run: cli.Run, data: Dataset, truth: TruthTable, results: Boxes, suffix: str) -> None:
     from tfcnn.evaluation import errors
 
     mean, per_class = errors.breakdown(truth, results, data.classes)
     run.results[f"errors{suffix}"], run.results[f"errors_per_class{suffix}"] = mean, per_class
 
 
-def _draw(run, panels, title: str, suffix: str) -> None:
+def _draw(run: cli.Run, panels: list[Panel], title: str, suffix: str) -> None:
     from tfcnn.evaluation import curves
 
     if run.flags.save_images and panels:
@@ -261,7 +272,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
-def _table(run, answers: list[dict], names: list[str]) -> tuple[list[str], list[list[str]]]:
+def _table(run: cli.Run, answers: list[dict], names: list[str]) -> tuple[list[str], list[list[str]]]:
     """The means, the errors, and the classes that do worst, in percent: a column a results file."""
     rows = []
     sides = [next(iter(answer.values())) for answer in answers]

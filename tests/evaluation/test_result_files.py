@@ -156,3 +156,41 @@ def test_poses_take_the_best_of_a_picture_and_the_first_of_equals(images):
     assert results.poses(app, images, 2)[1].tolist() == [[5, 6], [7, 8]]
     with pytest.raises(InputError, match="keypoints of entry 1 is not 6 finite numbers"):
         results.poses([pose(1, keypoints=[1, 2, 3])], images, 2)
+
+
+def test_the_devkits_files_cannot_tell_classes_of_one_name_apart(tmp_path):
+    (tmp_path / "det_car.txt").write_text("a 0.5 1 1 2 2\n")
+    with pytest.raises(InputError, match="several classes are named car"):
+        results.read(str(tmp_path), {"a": 0}, ["car", "car"], [0, 1])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"bbox": [0, 0, 10**400, 1]},
+        {"score": 10**400},
+        {"score": float("inf")},
+        {"bbox": [0, 0, float("nan"), 1]},
+        {"category_id": [1]},
+        {"image_id": {}},
+    ],
+)
+def test_a_value_that_is_none_is_one_line_with_its_field(entry):
+    whole = {"image_id": "a", "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5} | entry
+    with pytest.raises(InputError, match=next(iter(entry))):
+        results.coco_results([whole], {"a": 0}, {1: 0})
+
+
+def test_brackets_without_end_are_no_results(tmp_path):
+    (tmp_path / "r.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="nested too deep"):
+        results.load(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [None, [1], [{"file": 1, "persons": [{"joints": []}]}], [{"file": "a", "persons": [{"joints": 3}]}]],
+)
+def test_a_run_of_app_pose_that_is_none_is_one_line(pictures):
+    with pytest.raises(InputError, match="persons"):
+        results.poses({"images": pictures}, {"a": 0}, 2)

@@ -220,10 +220,14 @@ def _devkit_files(spec: str, classes: Sequence[str]) -> dict[str, pathlib.Path]:
         pattern = spec.replace("%s", "*").replace("CLASS", "*")
         found = [pathlib.Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
     files: dict[str, pathlib.Path] = {}
-    for file in found:
+    for file in filter(pathlib.Path.is_file, found):
         names = [name for name in classes if file.stem == name or file.stem.endswith(f"_{name}")]
         if names:
             name = max(names, key=len)
+            if list(classes).count(name) > 1:
+                raise InputError(
+                    f"{file}: several classes are named {name}; a COCO results list tells them apart by id"
+                )
             if name in files:
                 raise InputError(f"{spec} has two files of class {name}: {files[name]} and {file}")
             files[name] = file
@@ -259,7 +263,10 @@ def devkit_results(
         if name not in files:
             continue
         where = str(files[name])
-        lines = files[name].read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        try:
+            lines = files[name].read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        except OSError as error:
+            raise InputError(f"{where} cannot be read: {error.strerror}") from None
         rows = [line.split() for line in lines if line.strip()]
         try:
             numbers = np.array([row[1:] for row in rows], np.float64).reshape(len(rows), 5)
