@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from absl import flags
 
 from tfcnn import cli
+from tfcnn.backbones import Net
 from tfcnn.cli import models, training_flags
+from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "start", "train a net that classifies pictures"
@@ -39,7 +42,8 @@ LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released
 
 
 def main(run: cli.Run) -> None:
-    training, validation = (chosen_classes(part) for part in training_flags.read_data())
+    training, validation = training_flags.read_data()
+    training, validation = chosen_classes(training, run.say), chosen_classes(validation)
     row = net_row(run)
     strategy = run.runtime.strategy  # starts TensorFlow, silently
     from tfcnn import backbones
@@ -72,19 +76,21 @@ def main(run: cli.Run) -> None:
     run.table(*table(trained.metrics, trained.card))
 
 
-def chosen_classes(dataset):
+def chosen_classes(dataset: Dataset, say: Callable[[str], None] = lambda line: None) -> Dataset:
     """The part of the data set that --classes asks for; its classes are numbered anew."""
     if CLASSES.value is None:
         return dataset
-    names = list(enumerate(dataset.classes))
+    count = len(dataset.classes)
     if CLASSES.value.isdigit():
-        if not 1 < int(CLASSES.value) <= len(names):
+        if not 1 < int(CLASSES.value) <= count:
             raise InputError(
-                f"--classes={CLASSES.value}: the data have {len(names)} classes; at least 2 are needed"
+                f"--classes={CLASSES.value}: the data have {count} classes; at least 2 are needed"
             )
         chosen = list(range(int(CLASSES.value)))
+        if CLASSES.value in dataset.classes:
+            say(f"--classes={CLASSES.value} is how many of the first, though a class has that name")
     else:
-        chosen = cli.resolve_class(CLASSES.value, [("", name) for _, name in names])
+        chosen = cli.resolve_class(CLASSES.value, [("", name) for name in dataset.classes], say)
     index = {old: new for new, old in enumerate(chosen)}
     examples = [dataclasses.replace(r, label=index[r.label]) for r in dataset.examples if r.label in index]
     kept = [dataset.classes[old] for old in chosen]
@@ -93,7 +99,7 @@ def chosen_classes(dataset):
     )
 
 
-def net_row(run):
+def net_row(run: cli.Run) -> Net:
     """The row of the factory's table that --net names."""
     from tfcnn.backbones import table
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -143,6 +144,32 @@ def test_the_last_layer_is_trained_on_cached_features(run_app, trained, two_clas
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:10])
     stale = run_app("train_classifier", *flags, "--image_size=48", f"--output_dir={tmp_path / 'other'}")
     assert stale.returncode == 2 and "are stale: other layers and size" in stale.stderr
+
+
+def test_a_class_whose_name_is_a_number_is_found_by_its_name(run_app, tmp_path):
+    """Folders 1 to 12: --classes=2,10 are the classes of these names, not those of index 2 and 10."""
+    for number in range(1, 13):
+        (tmp_path / f"data/{number}").mkdir(parents=True)
+        for k in range(4):
+            Image.new("RGB", (20, 20), (20 * number, 0, 60 * k)).save(tmp_path / f"data/{number}/{k}.png")
+    flags = ["--dataset=folder", f"--data={tmp_path / 'data'}"]
+    flags += ["--classes=2,10", "--steps=1", "--image_size=32", f"--output_dir={tmp_path / 'out'}"]
+    done = run_app("train_classifier", *flags)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out/release/card.json").read_text())["classes"] == ["2", "10"]
+    assert done.stderr.count("class 2 is the one of that name") == 1
+
+
+def test_a_run_whose_data_changed_is_not_gone_on_with(run_app, two_classes, tmp_path):
+    flags = ["--dataset=folder", "--data=data", "--steps=2", "--image_size=32", "--batch_size=4"]
+    shutil.copytree(two_classes, tmp_path / "data")
+    assert run_app("train_classifier", *flags, "--output_dir=out", cwd=tmp_path).returncode == 1
+    (tmp_path / "out/results.json").unlink()  # as if it had been killed
+    (tmp_path / "data/upright").rename(tmp_path / "data/standing")
+    done = run_app("train_classifier", *flags, "--output_dir=out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "class upright is gone, class standing is new" in done.stderr
+    assert not (tmp_path / "out/results.json").exists()
 
 
 @pytest.mark.parametrize(
