@@ -58,8 +58,7 @@ def main(run: cli.Run) -> None:
         f"{len(training)} pictures of {len(training.classes)} classes to train on, {len(validation)} to validate, "
         f"at {size} px"
     )
-    for part in (training, validation):
-        training_flags.say_broken(run, part)
+    training_flags.say_broken(run, training, validation)
     endpoints = {name: place.layer or name for name, place in row.endpoints.items()}
     card = {
         "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "

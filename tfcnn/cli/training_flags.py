@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import pathlib
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from absl import flags
 
 from tfcnn import runtime
 from tfcnn.cli import data_flags, usage
 from tfcnn.cli.data_flags import DATASET
+from tfcnn.cli.run import Run
+from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tfcnn.training.run import Trained
 
 Config = TypeVar("Config")
 
@@ -74,7 +80,7 @@ TENSORBOARD = flags.DEFINE_bool(
 )
 
 
-def read_data():
+def read_data() -> list[Dataset]:
     """Opens the two splits, with --limit so many pictures of each, evenly spread.
 
     Returns:
@@ -100,7 +106,7 @@ def read_data():
     return [limited(part, flags.FLAGS.limit) for part in parts]
 
 
-def limited(dataset, limit: int | None):
+def limited(dataset: Dataset, limit: int | None) -> Dataset:
     """The data set with at most `limit` pictures, evenly spread over it."""
     count = len(dataset.examples)
     if limit is None or limit >= count:
@@ -128,11 +134,10 @@ def config(kind: type[Config], **others) -> Config:
     return kind(**values | others)
 
 
-def init_file():
+def init_file() -> pathlib.Path | None:
     """The .keras file that --init names, or None."""
     if INIT.value is None:
         return None
-    import pathlib
 
     from tfcnn.loading import releases
 
@@ -145,7 +150,7 @@ def init_file():
     return path
 
 
-def list_unreadable(run, unreadable: Mapping[str, str]) -> None:
+def list_unreadable(run: Run, unreadable: Mapping[str, str]) -> None:
     """Lists pictures that could not be read ({file: why}) among the run's refused ones, each once."""
     known = {entry["file"] for entry in run.refused.values()}
     for file, why in unreadable.items():
@@ -153,20 +158,22 @@ def list_unreadable(run, unreadable: Mapping[str, str]) -> None:
             run.refuse(file, why)
 
 
-def say_broken(run, dataset) -> None:
-    """Says what of a data set its reader left out or clipped, and where pictures do not fit their annotations."""
-    for note in dataset.notes():
-        run.say(f"{dataset.name}: {note}")
-    if dataset.broken:
-        first = dataset.broken[0]
-        run.say(
-            f"{dataset.name}: {len(dataset.broken)} findings in the annotations, which dataset_stats lists; "
-            f"{first['file']}: {first['why']}; {first['rule']}"
-        )
+def say_broken(run: Run, *datasets: Dataset) -> None:
+    """Says what of data sets their readers left out or clipped, and where pictures do not fit their annotations."""
+    said = {}  # two splits of one folder find the same things
+    for dataset in datasets:
+        said |= dict.fromkeys(f"{dataset.name}: {note}" for note in dataset.notes())
+        if dataset.broken:
+            first = dataset.broken[0]
+            count = f"{len(dataset.broken)} findings" if len(dataset.broken) > 1 else "a finding"
+            what = f"{first['file']}: {first['why']}; {first['rule']}"
+            said[f"{dataset.name}: {count} in the annotations, which dataset_stats lists; {what}"] = None
+    for line in said:
+        run.say(line)
 
 
 @contextlib.contextmanager
-def told(run) -> Iterator[dict]:
+def told(run: Run) -> Iterator[dict]:
     """Gives the arguments by which a trainer of the library speaks to an app's run, inside a context.
 
     They are strategy, stop, say, show (pictures on the run's page), progress (bars; a new one whenever `what` is
@@ -212,19 +219,19 @@ def told(run) -> Iterator[dict]:
             raise InputError(f"{error} (--check_memory=false tries it all the same)") from error
 
 
-def flag_lines(run) -> list[str]:
+def flag_lines(run: Run) -> list[str]:
     """The flags that repeat the run elsewhere, as lines of a flagfile."""
     return usage.as_lines(run.flags, [name for name in run.flag_names if name not in usage.OF_THE_MACHINE])
 
 
-def card(run) -> dict:
+def card(run: Run) -> dict:
     """What the run alone can say for a release's card."""
     command = shlex.join(["python", "-m", f"apps.{run.app}", *flag_lines(run)])
     return {"command": command, "net": run.net}
 
 
-def record(run, trained) -> None:
-    """Writes what came of a training (a tfcnn.training.run.Trained) into the run's results."""
+def record(run: Run, trained: Trained) -> None:
+    """Writes what came of a training into the run's results."""
     list_unreadable(run, trained.unreadable)
     run.metrics |= trained.metrics
     run.results |= {

@@ -11,17 +11,16 @@ that is asked for.
 import importlib
 from typing import TYPE_CHECKING
 
-from tfcnn.training.config import TrainingConfig
+from tfcnn.training.config import ClassifierConfig, TrainingConfig
 
 if TYPE_CHECKING:
-    from tfcnn.training.classifier import ClassifierConfig, train_classifier
+    from tfcnn.training.classifier import train_classifier
     from tfcnn.training.loop import Result, train
     from tfcnn.training.run import Trained, fit
 
 __all__ = ["ClassifierConfig", "Result", "Trained", "TrainingConfig", "fit", "train", "train_classifier"]
 
 _HOME = {
-    "ClassifierConfig": "classifier",
     "train_classifier": "classifier",
     "Result": "loop",
     "train": "loop",
@@ -30,7 +29,7 @@ _HOME = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name in _HOME:
         return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,12 +27,12 @@ def write(path: pathlib.Path, arrays: dict[str, np.ndarray], header: dict) -> No
     """Writes a checkpoint whole or not at all.
 
     Args:
-      path: where it shall lie.
-      arrays: the variables by name.
-      header: what else is needed, for JSON.
+        path: where it shall lie.
+        arrays: the variables by name.
+        header: what else is needed, for JSON.
 
     Raises:
-      InputError: the disk is full or the folder cannot be written to; what lay at `path` is still there.
+        InputError: the disk is full or the folder cannot be written to; what lay at `path` is still there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,10 +102,10 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
     """Reads a checkpoint whole, checking every array's checksum.
 
     Returns:
-      The arrays by name, in the order in which they were written, and the header.
+        The arrays by name, in the order in which they were written, and the header.
 
     Raises:
-      InputError: the file is damaged or not a checkpoint.
+        InputError: the file is damaged or not a checkpoint.
     """
     try:
         arrays = {}
@@ -148,12 +148,12 @@ def compare(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], what: s
       process.
 
     Args:
-      found: a checkpoint's arrays.
-      wanted: the arrays of the nets to be trained.
-      what: the checkpoint's file, for the message.
+        found: a checkpoint's arrays.
+        wanted: the arrays of the nets to be trained.
+        what: the checkpoint's file, for the message.
 
     Raises:
-      InputError: another architecture; the first three differences are named with both shapes.
+        InputError: another architecture; the first three differences are named with both shapes.
     """
     first_copies = {name: array for name, array in found.items() if "@" not in name}
     if set(first_copies) == set(wanted):

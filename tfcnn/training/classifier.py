@@ -6,6 +6,7 @@ N pictures of a batch, K classes.
 import dataclasses
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 import keras
@@ -18,7 +19,7 @@ from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError, unknown
 from tfcnn.runtime import Stop
 from tfcnn.training import freezing, last_layer, run
-from tfcnn.training.config import TrainingConfig
+from tfcnn.training.config import ClassifierConfig, TrainingConfig
 
 SHOWN = 32  # pictures on a sheet
 # What `augment` names beside the presets of tfcnn.datasets: for small pictures, and for writing, which has no
@@ -27,24 +28,6 @@ SMALL = {
     "shift": {"window": (0.85, 1.2), "aspect": 0.2, "rotation": 10.0, "fill": (0, 0, 0)},
     "shift_flip": {"window": (0.75, 1.1), "aspect": 0.1, "flip": 0.5},
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassifierConfig(TrainingConfig):
-    """Settings of `train_classifier`.
-
-    Attributes:
-        label_smoothing: share of a label's weight that is spread over all classes.
-        freeze_batch_norm: keep batch norm's statistics, scale and shift; None: where they have been trained.
-        sync_batch_norm: take live batch norm's statistics over the batches of all replicas.
-        cache_features: train the last layer alone, on features that are computed once and kept in this folder.
-    """
-
-    batch_size: int = 32
-    label_smoothing: float = 0.0
-    freeze_batch_norm: bool | None = None
-    sync_batch_norm: bool = False
-    cache_features: str | None = None
 
 
 def train_classifier(
@@ -105,17 +88,10 @@ def train_classifier(
     first = pictures(training, dataclasses.replace(config, batch_size=min(SHOWN, config.batch_size)), size)
     show(_first_batch(first, training.classes), "first_batch", "The first batch as it enters the net")
     told = {"strategy": strategy, "stop": stop, "progress": progress, "say": say}
-    result = run.fit(
-        trainee,
-        batches,
-        config,
-        folder,
-        best="top1",
-        multiplier=multiplier,
-        data=data,
-        readers=readers,
-        **told,
-    )
+    told |= {"data": data, "readers": readers}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are using a softmax over axis")  # of one class, which was said
+        result = run.fit(trainee, batches, config, folder, best="top1", multiplier=multiplier, **told)
     for sheet in trainee.pictures():
         show(sheet, "answers", "What the released net answers to pictures of the validation split")
     path, card = run.release(

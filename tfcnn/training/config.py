@@ -1,6 +1,6 @@
 """What a training is told: one dataclass, built by hand in a notebook or from the flags of an app.
 
-A method's own settings are fields of a subclass, e.g. `training.classifier.ClassifierConfig`. Importing this
+A method's own settings are fields of a subclass. Importing this
 module does not import TensorFlow.
 """
 
@@ -105,6 +105,24 @@ class TrainingConfig:
         if not self.validate_epochs:
             return 0
         return max(1, round(self.validate_epochs * steps_per_epoch / self.accumulate))
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig(TrainingConfig):
+    """Settings of `training.train_classifier`.
+
+    Attributes:
+        label_smoothing: share of a label's weight that is spread over all classes.
+        freeze_batch_norm: keep batch norm's statistics, scale and shift; None: where they have been trained.
+        sync_batch_norm: take live batch norm's statistics over the batches of all replicas.
+        cache_features: train the last layer alone, on features that are computed once and kept in this folder.
+    """
+
+    batch_size: int = 32
+    label_smoothing: float = 0.0
+    freeze_batch_norm: bool | None = None
+    sync_batch_norm: bool = False
+    cache_features: str | None = None
 
 
 def check_seed(seed: int) -> int:

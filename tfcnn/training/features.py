@@ -48,13 +48,13 @@ def fingerprint(
     """Says what a net's features of some pictures depend on.
 
     Args:
-      model: from pictures to a dict of endpoints.
-      image_ids: names of the pictures, in order.
-      size: height and width that they are brought to.
-      resize: how: stretch or letterbox.
+        model: from pictures to a dict of endpoints.
+        image_ids: names of the pictures, in order.
+        size: height and width that they are brought to.
+        resize: how: stretch or letterbox.
 
     Returns:
-      {"layers", "weights", "pictures", "size"}: hashes, and the size in words.
+        {"layers", "weights", "pictures", "size"}: hashes, and the size in words.
     """
     config = clean_config(json.loads(model.to_json()))
     weights = hashlib.sha256()
@@ -83,19 +83,19 @@ def write(
     """Computes the features of pictures and keeps them.
 
     Args:
-      folder: of the cache; one that is there is replaced.
-      model: from pictures [N, H, W, 3] to a dict of endpoints with known shapes.
-      batches: a call that gives batches of `image` and `image_id`, once through, in order; "" stands for a
-        picture that could not be read, and pads the last one.
-      found: the `fingerprint`.
-      image_ids: names of the pictures, in order.
-      flip: keep the features of each picture's mirror image too.
-      dtype: of the arrays on the disk; one with values beyond its range becomes float32, which is said.
-      say: called with the size on the disk before anything is written.
-      progress: called after each batch with the number of pictures done.
+        folder: of the cache; one that is there is replaced.
+        model: from pictures [N, H, W, 3] to a dict of endpoints with known shapes.
+        batches: a call that gives batches of `image` and `image_id`, once through, in order; "" stands for a
+            picture that could not be read, and pads the last one.
+        found: the `fingerprint`.
+        image_ids: names of the pictures, in order.
+        flip: keep the features of each picture's mirror image too.
+        dtype: of the arrays on the disk; one with values beyond its range becomes float32, which is said.
+        say: called with the size on the disk before anything is written.
+        progress: called after each batch with the number of pictures done.
 
     Raises:
-      InputError: the disk has too little room, the folder cannot be written to, or features are not finite.
+        InputError: the disk has too little room, the folder cannot be written to, or features are not finite.
     """
     folder = pathlib.Path(folder)
     try:
@@ -189,12 +189,12 @@ def read(folder: str | pathlib.Path, wanted: dict[str, str], check: bool = True)
     """Opens a cache.
 
     Args:
-      folder: of the cache.
-      wanted: the fingerprint that the features must have.
-      check: compare the files' checksums, which reads them once.
+        folder: of the cache.
+        wanted: the fingerprint that the features must have.
+        check: compare the files' checksums, which reads them once.
 
     Raises:
-      InputError: there is none, it is damaged, or it is stale: what has changed is named.
+        InputError: there is none, it is damaged, or it is stale: what has changed is named.
     """
     folder = pathlib.Path(folder)
     try:
@@ -224,10 +224,10 @@ class Batches:
     run resumes exactly.
 
     Args:
-      cache: what `read` gave.
-      columns: further arrays [N, ...] such as `label`, which a mirror image leaves as they are.
-      batch_size: pictures a batch.
-      seed: of order and choice.
+        cache: what `read` gave.
+        columns: further arrays [N, ...] such as `label`, which a mirror image leaves as they are.
+        batch_size: pictures a batch.
+        seed: of order and choice.
     """
 
     def __init__(self, cache: Cache, columns: dict[str, np.ndarray], batch_size: int, seed: int):

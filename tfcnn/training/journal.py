@@ -4,6 +4,7 @@ import contextlib
 import json
 import pathlib
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -20,12 +21,12 @@ class Journal:
     skipped.jsonl has one for every skipped step ({step, why, losses, image_ids}).
 
     Args:
-      folder: where log.jsonl and tensorboard/ lie.
-      step: the step that the run goes on from; later lines of a run that was killed are dropped.
-      tensorboard: also write scalars and pictures for TensorBoard.
+        folder: where log.jsonl and tensorboard/ lie.
+        step: the step that the run goes on from; later lines of a run that was killed are dropped.
+        tensorboard: also write scalars and pictures for TensorBoard.
 
     Raises (so do its methods):
-      InputError: the disk is full, or the folder cannot be written to.
+        InputError: the disk is full, or the folder cannot be written to.
     """
 
     def __init__(self, folder: pathlib.Path, step: int, tensorboard: bool = True):
@@ -67,7 +68,7 @@ class Journal:
                 self.board.flush()
 
     @contextlib.contextmanager
-    def _writing(self):
+    def _writing(self) -> Iterator[None]:
         try:
             yield
         except (OSError, tf.errors.OpError) as error:
@@ -134,18 +135,18 @@ class Timer:
         return True
 
 
-def _append(file, fields):
+def _append(file: pathlib.Path, fields: dict) -> None:
     with open(file, "a") as opened:
         opened.write(files.to_json(fields, indent=None) + "\n")
 
 
-def _drop_later(file, step):
+def _drop_later(file: pathlib.Path, step: int) -> None:
     if file.exists():
         kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
         files.write_text(file, "".join(line + "\n" for line in kept))
 
 
-def _step_of(line):
+def _step_of(line: str) -> float:
     """The step of a line of the log; a line that a kill cut off counts as later than all."""
     try:
         return json.loads(line)["step"]
@@ -153,7 +154,7 @@ def _step_of(line):
         return float("inf")
 
 
-def _scalars(fields, prefix=""):
+def _scalars(fields: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
     for name, value in fields.items():
         if isinstance(value, dict):
             yield from _scalars(value, f"{prefix}{name}/")

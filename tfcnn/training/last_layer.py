@@ -11,6 +11,7 @@ from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
 from tfcnn.runtime import Interrupted, Stop
 from tfcnn.training import features, freezing
+from tfcnn.training.config import ClassifierConfig
 
 WRITING = ("digits", "mnist")  # data sets without mirror images
 
@@ -19,7 +20,7 @@ def on_features(
     model: keras.Model,
     training: Dataset,
     validation: Dataset,
-    config,
+    config: ClassifierConfig,
     size: int,
     *,
     stop: Stop | None,
@@ -31,7 +32,7 @@ def on_features(
     Args:
         model: of `training.classifier.train_classifier`.
         training, validation: data sets with a class a picture.
-        config: a ClassifierConfig with `cache_features`.
+        config: with `cache_features`.
         size: side of the net's pictures, in pixels.
         stop, progress, say: as `training.run.fit`.
 
@@ -90,7 +91,7 @@ def _cache(
     body: keras.Model,
     part: Dataset,
     folder: pathlib.Path,
-    config,
+    config: ClassifierConfig,
     size: int,
     mirror: bool,
     *,

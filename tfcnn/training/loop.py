@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import keras
 import tensorflow as tf
@@ -28,31 +27,11 @@ from tfcnn.training.optimizers import SGD, AdamW, KerasOptimizer
 from tfcnn.training.run_state import RunState
 from tfcnn.training.schedules import Schedule
 from tfcnn.training.signals import Signals
-from tfcnn.training.step import Step
+from tfcnn.training.step import Step, Trainee
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 LOG_LINES = 500  # of a run, at most
 UNREAD_STEPS = 100  # so many steps may go by before their losses are fetched from the device
-
-
-class Trainee(Protocol):
-    """What can be trained. `pictures() -> list of uint8 [H, W, 3]` may be there too, for TensorBoard.
-
-    networks: the nets by name; all of their variables are trained (if trainable) and kept in checkpoints, and
-      so is the state of a keras.random.SeedGenerator that is an attribute of the trainee.
-    """
-
-    networks: dict[str, keras.Model]
-
-    def losses(self, batch: dict) -> dict[str, tf.Tensor]:
-        """Gives named scalars, each a SUM over the batch's examples: the loop alone divides by their number.
-
-        The batch is one of the data set, without its strings, plus `seed` (int32 [2], another one for every
-        step, batch and replica) for stateless random draws. Nets are to be called with training=True.
-        """
-
-    def validate(self) -> dict[str, float]:
-        """Gives named figures of the networks as they are (the loop has put the averaged weights in)."""
 
 
 @dataclass
@@ -111,38 +90,38 @@ def train(
     the last.
 
     Args:
-      trainee: nets, losses and validation, made in the strategy's scope, with frozen layers frozen.
-      batches: gives the data set from a batch on: batches(n) begins with what batches(0) has at place n. Each
-        element is a dict of tensors with the examples along the first axis, the same number in each; an
-        `image_id` among them is written down when a step is skipped.
-      steps: number of steps of the whole run.
-      folder: takes checkpoints/, log.jsonl, skipped.jsonl and tensorboard/. What lies there is gone on with.
-      schedule: learning rate as a function of the step.
-      optimizer: AdamW() unless given.
-      multiplier, clip_norm, average, accumulate: as `training.step.Step`.
-      strategy: tf.distribute strategy in whose scope the trainee was made.
-      seed: of the trainee's random draws.
-      validate_steps: validate each so many steps and at the end; None: not at all, 0: at the end only.
-      best: name of the figure whose highest value marks the best validation; "-name" for the lowest.
-      checkpoint_minutes: a checkpoint each so many minutes, each tenth of the steps, and at the end.
-      keep: number of newest checkpoints kept.
-      resume: go on from the newest checkpoint in `folder`; False deletes what a run left there.
-      tensorboard: write scalars and pictures for TensorBoard.
-      data: what says which data these are (`training.run.summary`): kept in checkpoints, and compared at a resume.
-      check_memory: refuse a step whose estimated memory is more than is free.
-      progress: called before the first step and after each one with the number of steps done and a dict of
-        numbers to show: `losses`, `examples_per_second`, `waiting` (share of the time), `seconds_left`.
-      stop: tells of SIGTERM and SIGUSR1 where the app listens from its start; else the loop listens itself.
-      say: called with sentences for a person: skipped steps, memory, where the run goes on.
+        trainee: nets, losses and validation, made in the strategy's scope, with frozen layers frozen.
+        batches: gives the data set from a batch on: batches(n) begins with what batches(0) has at place n. Each
+            element is a dict of tensors with the examples along the first axis, the same number in each; an
+            `image_id` among them is written down when a step is skipped.
+        steps: number of steps of the whole run.
+        folder: takes checkpoints/, log.jsonl, skipped.jsonl and tensorboard/. What lies there is gone on with.
+        schedule: learning rate as a function of the step.
+        optimizer: AdamW() unless given.
+        multiplier, clip_norm, average, accumulate: as `training.step.Step`.
+        strategy: tf.distribute strategy in whose scope the trainee was made.
+        seed: of the trainee's random draws.
+        validate_steps: validate each so many steps and at the end; None: not at all, 0: at the end only.
+        best: name of the figure whose highest value marks the best validation; "-name" for the lowest.
+        checkpoint_minutes: a checkpoint each so many minutes, each tenth of the steps, and at the end.
+        keep: number of newest checkpoints kept.
+        resume: go on from the newest checkpoint in `folder`; False deletes what a run left there.
+        tensorboard: write scalars and pictures for TensorBoard.
+        data: what says which data these are (`training.run.summary`): kept in checkpoints, and compared at a resume.
+        check_memory: refuse a step whose estimated memory is more than is free.
+        progress: called before the first step and after each one with the number of steps done and a dict of
+            numbers to show: `losses`, `examples_per_second`, `waiting` (share of the time), `seconds_left`.
+        stop: tells of SIGTERM and SIGUSR1 where the app listens from its start; else the loop listens itself.
+        say: called with sentences for a person: skipped steps, memory, where the run goes on.
 
     Returns:
-      A Result.
+        A Result.
 
     Raises:
-      InputError: too little memory, a checkpoint of another architecture, a full disk, or three skipped steps
-        in a row; the last good checkpoint is intact.
-      runtime.Interrupted: SIGTERM or SIGUSR1 came, and a checkpoint was written.
-      KeyboardInterrupt: Ctrl-C came, and a checkpoint was written.
+        InputError: too little memory, a checkpoint of another architecture, a full disk, or three skipped steps
+            in a row; the last good checkpoint is intact.
+        runtime.Interrupted: SIGTERM or SIGUSR1 came, and a checkpoint was written.
+        KeyboardInterrupt: Ctrl-C came, and a checkpoint was written.
     """
     folder = pathlib.Path(folder)
     strategy = strategy or tf.distribute.get_strategy()

@@ -3,10 +3,12 @@
 import contextlib
 import os
 import pathlib
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
 from tfcnn.errors import InputError
+from tfcnn.training.step import Step
 
 ADVICE = "lower batch_size or image_size, or keep the batch in parts with accumulate"
 
@@ -44,12 +46,12 @@ def peak_bytes(graph: tf.Graph, examples: int) -> int:
     result lives from its operation to the last one that reads it.
 
     Args:
-      graph: the step's graph.
-      examples: number of examples in the batch of one device: the first side where the graph leaves it open;
-        others that are open count as 1.
+        graph: the step's graph.
+        examples: number of examples in the batch of one device: the first side where the graph leaves it open;
+            others that are open count as 1.
 
     Returns:
-      Bytes, without weights and slots, which are there before.
+        Bytes, without weights and slots, which are there before.
     """
     operations = graph.get_operations()
     owner = {}  # of each tensor: the tensor in whose memory it lies
@@ -96,16 +98,16 @@ def available_bytes() -> int | None:
     return min(found) if found else None
 
 
-def check(step, examples: int, say) -> None:
+def check(step: Step, examples: int, say: Callable[[str], None]) -> None:
     """Refuses a step that will not fit, before it is run. A GPU's own memory is left to `explained`.
 
     Args:
-      step: a compiled training.step.Step.
-      examples: number of examples in a batch.
-      say: called with a sentence when more than half of the memory will be taken.
+        step: compiled.
+        examples: number of examples in a batch.
+        say: called with a sentence when more than half of the memory will be taken.
 
     Raises:
-      MemoryEstimate: the estimate is above what is available.
+        MemoryEstimate: the estimate is above what is available.
     """
     device = next(iter(step.weights.values())).value.device
     if step.strategy.num_replicas_in_sync > 1 or "GPU" in device:
@@ -127,7 +129,7 @@ def check(step, examples: int, say) -> None:
 
 
 @contextlib.contextmanager
-def explained():
+def explained() -> Iterator[None]:
     """Says what to lower where a device's memory is exhausted."""
     try:
         yield
@@ -135,7 +137,7 @@ def explained():
         raise InputError(f"A step of training does not fit into the device's memory: {ADVICE}.") from error
 
 
-def _bytes(tensor, examples) -> int:
+def _bytes(tensor: tf.Tensor, examples: int) -> int:
     if tensor.shape.rank is None or tensor.dtype in (tf.resource, tf.variant, tf.string):
         return 0
     sizes = tensor.shape.as_list()
@@ -147,5 +149,5 @@ def _bytes(tensor, examples) -> int:
     return count * tensor.dtype.size
 
 
-def _gib(size) -> str:
+def _gib(size: float) -> str:
     return f"{size / 2**30:.1f} GiB"

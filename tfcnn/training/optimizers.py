@@ -23,8 +23,8 @@ class SGD:
 
     Args:
         momentum: share of the last move that is kept.
-      nesterov: look ahead by the momentum before the gradient counts.
-      weight_decay: L2 penalty's factor; biases and normalisation are left out.
+        nesterov: look ahead by the momentum before the gradient counts.
+        weight_decay: L2 penalty's factor; biases and normalisation are left out.
 
     Source: Krizhevsky et al., AlexNet (2012), section 5; Sutskever et al. (2013) for Nesterov's form.
     """
@@ -57,10 +57,10 @@ class AdamW:
 
     Args:
         beta1: decay of the gradient's mean.
-      beta2: decay of the squared gradient's mean.
-      epsilon: keeps the division finite.
-      weight_decay: share of a weight, times the rate, taken off at each step; biases and normalisation are
-        left out.
+        beta2: decay of the squared gradient's mean.
+        epsilon: keeps the division finite.
+        weight_decay: share of a weight, times the rate, taken off at each step; biases and normalisation are
+            left out.
 
     Source: Kingma and Ba, Adam (2015), algorithm 1; Loshchilov and Hutter, AdamW (2019), algorithm 2.
     """

@@ -50,19 +50,19 @@ def save(
     """Writes a release, each file whole or not at all.
 
     Args:
-      model: a Keras model without Lambda layers; what was trained in mixed precision is released in float32.
-      folder: made if missing.
-      card: `data` (what it was trained on), `classes` (names in the order of the outputs), `command`, `seed`,
-        `metrics` (with the rule or command that gave them), `licence`; more is welcome.
-      float16: store kernels as float16; False where that costs more than 0.1 point.
-      flags: a flagfile's text that repeats the training.
+        model: a Keras model without Lambda layers; what was trained in mixed precision is released in float32.
+        folder: made if missing.
+        card: `data` (what it was trained on), `classes` (names in the order of the outputs), `command`, `seed`,
+            `metrics` (with the rule or command that gave them), `licence`; more is welcome.
+        float16: store kernels as float16; False where that costs more than 0.1 point.
+        flags: a flagfile's text that repeats the training.
 
     Returns:
-      The card as it was written: with `parameters`, `bytes`, `sha256` and `versions`.
+        The card as it was written: with `parameters`, `bytes`, `sha256` and `versions`.
 
     Raises:
-      ValueError: the card lacks something, or the model has what Keras 3.9 cannot read.
-      InputError: the disk is full or the folder cannot be written to.
+        ValueError: the card lacks something, or the model has what Keras 3.9 cannot read.
+        InputError: the disk is full or the folder cannot be written to.
     """
     missing = [name for name in REQUIRED if name not in card]
     if missing:
@@ -118,14 +118,14 @@ def clean_config(config: dict) -> dict:
     """Gives a model's config in the words of Keras 3.9, in float32, and equal for equal models.
 
     Args:
-      config: the JSON of config.json.
+        config: the JSON of config.json.
 
     Raises:
-      ValueError: it uses what 3.9 does not have.
+        ValueError: it uses what 3.9 does not have.
     """
     numbers: dict[int, int] = {}  # Keras numbers shared objects by their addresses: count them instead
 
-    def clean(node):
+    def clean(node: object) -> object:
         if isinstance(node, list):
             return [clean(item) for item in node]
         if not isinstance(node, dict):
@@ -153,7 +153,7 @@ def _weights_file(content: bytes, float16: bool) -> bytes:
         path = pathlib.Path(scratch) / "weights.h5"
         with _timeless_file(path) as target:
 
-            def copy(name, node):
+            def copy(name: str, node: h5py.Dataset | h5py.Group) -> None:
                 if isinstance(node, h5py.Dataset):
                     made = target.create_dataset(name, data=_stored(node[()], float16))
                 else:
@@ -175,7 +175,7 @@ def _stored(array: np.ndarray, float16: bool) -> np.ndarray:
     return array.astype(np.float16) if float16 and fits else array
 
 
-def _timeless(kind):
+def _timeless(kind: int) -> h5py.h5p.PropID:
     """HDF5's properties for making a group or file that does not keep when it was made."""
     properties = h5py.h5p.create(kind)
     properties.set_obj_track_times(False)

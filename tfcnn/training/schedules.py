@@ -10,11 +10,11 @@ def constant(rate: float, warmup: int = 0) -> Schedule:
     """Gives the same rate at every step after the warm-up.
 
     Args:
-      rate: the learning rate.
-      warmup: number of first steps in which the rate climbs linearly to its value.
+        rate: the learning rate.
+        warmup: number of first steps in which the rate climbs linearly to its value.
 
     Returns:
-      A function from the step (0-based) to the rate.
+        A function from the step (0-based) to the rate.
     """
     return lambda step: rate * _climb(step, warmup)
 
@@ -23,18 +23,18 @@ def cosine(rate: float, steps: int, warmup: int = 0, final: float = 0.0) -> Sche
     """Lets the rate fall to `final` along half a cosine.
 
     Args:
-      rate: the rate at the end of the warm-up.
-      steps: number of steps of the whole run, the warm-up among them.
-      warmup: number of first steps in which the rate climbs linearly.
-      final: the rate after the last step.
+        rate: the rate at the end of the warm-up.
+        steps: number of steps of the whole run, the warm-up among them.
+        warmup: number of first steps in which the rate climbs linearly.
+        final: the rate after the last step.
 
     Returns:
-      A function from the step (0-based) to the rate.
+        A function from the step (0-based) to the rate.
 
     Source: Loshchilov and Hutter, SGDR (2017), equation 5, with one period.
     """
 
-    def schedule(step):
+    def schedule(step: int) -> float:
         done = min(max(step - warmup, 0) / max(steps - warmup, 1), 1.0)
         return (final + (rate - final) * 0.5 * (1 + math.cos(math.pi * done))) * _climb(step, warmup)
 
@@ -45,13 +45,13 @@ def steps(rate: float, boundaries: tuple[int, ...], factor: float = 0.1, warmup:
     """Multiplies the rate by `factor` at each boundary.
 
     Args:
-      rate: the first rate.
-      boundaries: steps from which one more factor holds.
-      factor: what the rate is multiplied by.
-      warmup: number of first steps in which the rate climbs linearly.
+        rate: the first rate.
+        boundaries: steps from which one more factor holds.
+        factor: what the rate is multiplied by.
+        warmup: number of first steps in which the rate climbs linearly.
 
     Returns:
-      A function from the step (0-based) to the rate.
+        A function from the step (0-based) to the rate.
     """
     return lambda step: rate * factor ** sum(step >= b for b in boundaries) * _climb(step, warmup)
 
@@ -65,5 +65,5 @@ def named(name: str, rate: float, total: int, warmup: int = 0) -> Schedule:
     return steps(rate, (total * 2 // 3, total * 8 // 9), 0.1, warmup)
 
 
-def _climb(step, warmup):
+def _climb(step: int, warmup: int) -> float:
     return min((step + 1) / warmup, 1.0) if warmup else 1.0

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import types
 
 from tfcnn.runtime import Interrupted, Stop
 
@@ -10,7 +11,7 @@ class Signals:
     """A context in which SIGTERM, SIGUSR1 and Ctrl-C are noticed, not obeyed at once; a second Ctrl-C is.
 
     Args:
-      stop: what notices SIGTERM and SIGUSR1 already; None: this context listens for them itself.
+        stop: what notices SIGTERM and SIGUSR1 already; None: this context listens for them itself.
     """
 
     def __init__(self, stop: Stop | None):
@@ -21,12 +22,12 @@ class Signals:
         self.interrupted = False
         self._before = {}
 
-    def __enter__(self):
+    def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._catch) for number in self.numbers}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *error) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -40,7 +41,7 @@ class Signals:
         text = f"Stopped by a signal at step {done}, with a checkpoint; the same command goes on."
         return KeyboardInterrupt(text) if self.interrupted else Interrupted(text)
 
-    def _catch(self, number, frame):
+    def _catch(self, number: int, frame: types.FrameType | None) -> None:
         if number != signal.SIGINT:
             self.stop.requested = True
         elif self.interrupted:

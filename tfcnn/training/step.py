@@ -8,7 +8,7 @@ nothing at all, and what the forward pass has written by then (batch norm's stat
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import keras
 import numpy as np
@@ -18,6 +18,26 @@ from tfcnn.training.optimizers import SGD, AdamW, KerasOptimizer
 
 FIRST_LOSS_SCALE = 2.0**13
 GOOD_STEPS = 1000  # after so many steps without an overflow the scale of a float16 loss is doubled
+
+
+class Trainee(Protocol):
+    """What can be trained. `pictures() -> list of uint8 [H, W, 3]` may be there too, for TensorBoard.
+
+    networks: the nets by name; all of their variables are trained (if trainable) and kept in checkpoints, and
+      so is the state of a keras.random.SeedGenerator that is an attribute of the trainee.
+    """
+
+    networks: dict[str, keras.Model]
+
+    def losses(self, batch: dict) -> dict[str, tf.Tensor]:
+        """Gives named scalars, each a SUM over the batch's examples: the loop alone divides by their number.
+
+        The batch is one of the data set, without its strings, plus `seed` (int32 [2], another one for every
+        step, batch and replica) for stateless random draws. Nets are to be called with training=True.
+        """
+
+    def validate(self) -> dict[str, float]:
+        """Gives named figures of the networks as they are (the loop has put the averaged weights in)."""
 
 
 class Report(NamedTuple):
@@ -39,7 +59,7 @@ class Step:
     Make it inside the strategy's scope, after layers were frozen.
 
     Args:
-        trainee: as `training.loop.Trainee`.
+        trainee: nets and losses.
         optimizer: one of `training.optimizers`.
         multiplier: function from a Keras variable to the factor of its learning rate; 0 leaves it alone.
         clip_norm: greatest norm of all gradients together, of the mean loss; None does not clip.
@@ -58,7 +78,7 @@ class Step:
 
     def __init__(
         self,
-        trainee,
+        trainee: Trainee,
         optimizer: SGD | AdamW | KerasOptimizer,
         *,
         multiplier: Callable[[keras.Variable], float] | None = None,
@@ -115,8 +135,8 @@ class Step:
         """Makes the compiled functions for batches with this `element_spec` of a distributed data set."""
         signature = [element_spec, tf.TensorSpec((), tf.float32), tf.TensorSpec((2,), tf.int32)]
 
-        def compiled(function, signature=signature):
-            def everywhere(*inputs):
+        def compiled(function: Callable, signature: list = signature) -> Callable:
+            def everywhere(*inputs: tf.Tensor) -> tf.Tensor | Report:
                 result = self.strategy.run(function, args=inputs)
                 return tf.nest.map_structure(lambda x: self.strategy.experimental_local_results(x)[0], result)
 
@@ -150,8 +170,8 @@ class Step:
             kept.assign(variable)
         return tf.zeros(())
 
-    def _gradients(self, batch: dict, seed: tf.Tensor):
-        """Gives a replica's losses, their sum, its examples, and the gradients of the scaled sum."""
+    def _gradients(self, batch: dict, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        """Gives a replica's losses and number of examples, the losses' sum, and the gradients of the scaled sum."""
         replica = tf.distribute.get_replica_context()
         examples = tf.cast(tf.shape(tf.nest.flatten(batch)[0])[0], tf.float32)
         seed = seed + [0, replica.replica_id_in_sync_group]
@@ -319,5 +339,5 @@ def _variable(value: tf.Tensor) -> tf.Variable:
     return tf.Variable(value, trainable=False, aggregation=tf.VariableAggregation.NONE)
 
 
-def _sum_over_replicas(values):
+def _sum_over_replicas(values: tuple | tf.Tensor) -> tuple | tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values)
