@@ -82,6 +82,16 @@ def test_a_wrong_command(run_app, tmp_path, arguments, message):
     assert not (tmp_path / "out").exists() and not done.stdout
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_figure_of_boxes_that_are_all_alike(tmp_path, count):
+    """Their histogram has no two ends; the set has three pictures of the same boxes, or one."""
+    folder = layouts.voc(tmp_path / "set")
+    xml = layouts.voc_xml([("cell", 1, 1, 32, 32, 0)] * count, size=(40, 40))
+    layouts.write(folder, {f"Annotations/{name}.xml": xml for name in ("one", "two", "none")})
+    for split in ("train", "val"):
+        assert statistics.figure(voc.read(folder, split)).shape == (825, 1210, 3)
+
+
 def test_figures_of_real_sets(data):
     for split, pictures, objects in (("train", 2500, 7843), ("val", 2508, 7812)):
         figures = statistics.summary(voc.read(data("voc2007-320.zip"), split))

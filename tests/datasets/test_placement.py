@@ -62,6 +62,15 @@ def test_everything_turns_alike(orientation):
     assert inside.all() and sample.columns["area"].tolist() == [72]
 
 
+def test_masks_of_the_picture_that_was_made_smaller_stay():
+    """Boxes are the annotation's, SegmentationObject was reduced with the picture."""
+    mask = np.zeros((1, 15, 20), bool)
+    mask[0, 2:5, 4:10] = True
+    sample = pipeline.whole_sample(record(turned(1, (20, 15)), *STORED, masks=lambda: mask), masks=True)
+    np.testing.assert_array_equal(sample.masks, mask)
+    np.testing.assert_allclose(sample.boxes, [[4, 2, 10, 5]])
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_annotations_of_the_picture_as_seen_stay(orientation):
     seen = STORED if orientation < 5 else STORED[::-1]

@@ -124,6 +124,18 @@ def test_ids_of_the_official_synset_list_are_kept(tmp_path):
         assert (data.classes, data.category_ids) == (["first", "second"], ids)
 
 
+def test_imagenet_reads_a_size_that_is_missing(tmp_path):
+    folder = layouts.imagenet(tmp_path / "ILSVRC", "DET")
+    xml = layouts.voc_xml([("n002", 0, 0, 9, 99, 0)], size=None)
+    layouts.write(folder, {"Annotations/DET/val/v_1.xml": xml})
+    data = datasets.open("imagenet_det", folder, "val")
+    (record,) = data.examples
+    assert (record.width, record.height) == (40, 30) and record.boxes.tolist() == [[0, 0, 10, 30]]
+    assert data.broken[0]["why"] == "no size of the picture"
+    layouts.write(folder, {"Data/DET/val/v_1.JPEG": b"no picture"})
+    assert not datasets.open("imagenet_det", folder, "val").examples
+
+
 def test_imagenet_det_keeps_pictures_without_objects(tmp_path):
     folder = layouts.imagenet(tmp_path / "ILSVRC", "DET")
     layouts.write(folder, {"Annotations/DET/val/v_1.xml": layouts.voc_xml([])})

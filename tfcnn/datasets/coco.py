@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from tfcnn.datasets import decode, masks
-from tfcnn.datasets.example import Dataset, Record, annotated, report
+from tfcnn.datasets import masks
+from tfcnn.datasets.example import Dataset, Record, annotated, read_size, report
 from tfcnn.datasets.root import Root, find
 from tfcnn.errors import InputError
 
@@ -78,12 +78,10 @@ def read(
             continue
         width, height = (int(_number(image.get(side)) or 0) for side in ("width", "height"))
         if search is not None and (width <= 0 or height <= 0):
-            report(broken, file, "no size of the picture", "size read from the picture")
-            try:
-                width, height = decode.size(root.read(found), found)
-            except InputError as error:
-                report(broken, found, str(error), "picture skipped")
+            size = read_size(root.file(found), found, file, broken)
+            if size is None:
                 continue
+            width, height = size
         source = root.file(found) if root is not None else _no_pictures(name)
         record = Record(image["id"], found, max(0, width), max(0, height), source)
         examples.append(_with_objects(record, objects, index_of, len(joints), broken))

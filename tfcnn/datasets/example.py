@@ -261,6 +261,27 @@ def annotated(
     return fields, kept
 
 
+def read_size(
+    source: Callable[[], bytes], picture: str, annotation: str, broken: list[dict]
+) -> tuple[int, int] | None:
+    """Width and height of a picture whose annotation does not tell them.
+
+    Args:
+        source: gives the encoded picture.
+        picture, annotation: names, for the report.
+        broken: list of what was wrong.
+
+    Returns:
+        Pixels as a person sees the picture; None where it cannot be read: then it is skipped.
+    """
+    report(broken, annotation, "no size of the picture", "size read from the picture")
+    try:
+        return decode.size(source(), picture)
+    except InputError as error:
+        report(broken, picture, str(error), "picture skipped")
+        return None
+
+
 def checked_boxes(
     boxes: np.ndarray,
     names: Sequence[str],

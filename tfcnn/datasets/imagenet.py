@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from tfcnn.datasets.example import Dataset, Record, annotated, report
+from tfcnn.datasets.example import Dataset, Record, annotated, read_size, report
 from tfcnn.datasets.root import Root, find
 from tfcnn.datasets.voc import categories, known_objects, parse_annotation
 from tfcnn.errors import InputError
@@ -69,6 +69,10 @@ def _read(path: str | pathlib.Path, split: str, task: str, name: str, pictures: 
         if pictures and not root.exists(picture):
             report(broken, picture, "the picture is missing", "picture skipped")
             continue
+        if pictures and annotation["objects"] and min(annotation["size"]) <= 0:
+            annotation["size"] = read_size(root.file(picture), picture, file, broken)
+            if annotation["size"] is None:
+                continue
         parsed.append((image_id, file, picture, annotation))
     found = {obj["name"] for *_, annotation in parsed for obj in annotation["objects"]}
     if task == "CLS-LOC":

@@ -337,7 +337,12 @@ def whole_sample(record: Record, masks: bool = False, proposals: Proposals | Non
     at = record.placement(image.shape)
     size = (record.height, record.width) if record.width else image.shape[:2]
     sample = Sample(image, record.boxes, columns, record.joints, shown, original_size=tuple(size))
-    sample = placed(sample, image, at)
+    if (
+        shown is not None and shown.shape[1:] == image.shape[:2]
+    ):  # drawn on the picture, whatever was annotated
+        sample = dataclasses.replace(placed(dataclasses.replace(sample, masks=None), image, at), masks=shown)
+    else:
+        sample = placed(sample, image, at)
     if proposals is not None:
         sample.proposals = proposals.of(record.file)
     return sample

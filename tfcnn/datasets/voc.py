@@ -18,7 +18,7 @@ from defusedxml import DefusedXmlException, ElementTree
 
 from tfcnn import files
 from tfcnn.datasets import decode
-from tfcnn.datasets.example import Dataset, Record, annotated, report
+from tfcnn.datasets.example import Dataset, Record, annotated, read_size, report
 from tfcnn.datasets.root import Root, find
 from tfcnn.errors import InputError
 from tfcnn.sources import SUFFIXES
@@ -270,12 +270,10 @@ def _record(
             report(broken, file, f"no picture JPEGImages/{image_id}.*", "picture skipped")
             return None
         if width <= 0 or height <= 0:
-            report(broken, file, "no size of the picture", "size read from the picture")
-            try:
-                width, height = decode.size(root.read(picture), picture)
-            except InputError as error:
-                report(broken, picture, str(error), "picture skipped")
+            size = read_size(root.file(picture), picture, file, broken)
+            if size is None:
                 return None
+            width, height = size
     known = known_objects(annotation, index_of, file, broken)
     names = [obj["name"] for obj in known]
     fields, kept = annotated(
