@@ -2,6 +2,8 @@
 PYTHON ?= $(shell for v in 3.12 3.13 3.11; do command -v python$$v >/dev/null && python$$v -c 'import venv' 2>/dev/null && echo python$$v && exit; done; echo python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Twice quiet: only errors. Without, setuptools warns of every editable installation.
+INSTALL := -m pip install -qq
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: setup demo test test-all test-oldest lint bench clean
@@ -11,39 +13,44 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "tfcnn needs Python 3.11 to 3.13; say which with: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "setup: a virtual environment of $(PYTHON) in $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || { echo "No venv module: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@echo "setup: TensorFlow and the other packages, some minutes and 3 GB"
+	@$(BIN)/python $(INSTALL) --upgrade pip setuptools
+	@$(BIN)/python $(INSTALL) --editable '.[test]'
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m apps.demo
+	@$(BIN)/python -m apps.demo
 
-test: setup lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+test: lint
+	@echo "tests, about ten minutes on two cores"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: setup lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test-all: lint
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The oldest pair that must work, in an environment of its own (Python 3.11 or 3.12).
 OLDEST_PYTHON ?= $(shell for v in 3.12 3.11; do python$$v -c 'import venv' 2>/dev/null && echo python$$v && exit; done)
 .venv-oldest/.installed: requirements.txt pyproject.toml
 	@test -n "$(OLDEST_PYTHON)" || { echo "TensorFlow 2.18 needs Python 3.11 or 3.12"; exit 1; }
-	$(OLDEST_PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --upgrade pip setuptools
-	.venv-oldest/bin/python -m pip install --quiet --editable '.[test]' 'tensorflow==2.18.*' 'keras==3.9.*'
+	@echo "setup: TensorFlow 2.18 with Keras 3.9 in .venv-oldest"
+	@$(OLDEST_PYTHON) -m venv .venv-oldest
+	@.venv-oldest/bin/python $(INSTALL) --upgrade pip setuptools
+	@.venv-oldest/bin/python $(INSTALL) --editable '.[test]' 'tensorflow==2.18.*' 'keras==3.9.*'
 	@touch $@
 
 test-oldest: .venv-oldest/.installed
-	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	@.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	@echo "lint: ruff and the layers of imports"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo "not formatted: run $(BIN)/ruff format"; exit 1; }
+	@$(BIN)/lint-imports >$(VENV)/imports.txt || { cat $(VENV)/imports.txt; exit 1; }
 
 bench: setup
-	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@$(BIN)/python $(INSTALL) --editable '.[bench]'
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file; done
 
 clean:

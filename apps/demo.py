@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import pathlib
+import queue
 import re
 import shlex
-import subprocess
-import sys
 import time
 
 from absl import flags
 
+from apps import cli as listing
 from tfcnn import cli, report
 from tfcnn.cli.output import PAGE
+from tfcnn.cli.warm import Warm
 from tfcnn.errors import InputError, unknown
-
-from . import cli as listing
 
 GROUP, SUMMARY = "start", "run a small example of every app, and show all on one page"
 
@@ -27,52 +25,66 @@ AT_ONCE = flags.DEFINE_integer("at_once", 2, "How many run at the same time, e.g
 # The objects in the packaged photographs.
 TRUTH = pathlib.Path(report.__file__).parent / "datasets" / "packaged_photographs.json"
 
-# A line an example. {NAME} is the folder of an earlier example, which is waited for: its app, or app_2 for the
-# second of an app. Flags for where, how many threads and how loud are added.
-EXAMPLES = [
-    "classify",
-    "classify --dense --image_size=640 --limit=4",
-    "saliency",
-    "train_classifier --dataset=digits --net=tiny --image_size=32 --epochs=6",
-    "dataset_stats --dataset=shapes",
-    "train_detector --dataset=shapes --net=tiny --image_size=128 --steps=30 --validate_epochs=0 --validate_images=16",
-    "detect",
-    f"evaluate --dataset=voc --annotations={shlex.quote(str(TRUTH))} --results={{detect}}/detections.json",
-    "nets",
-    "download",
-    "class_model --class=pelican,volcano --steps=180",
-    "invert --layer=stem,stage3,stage5,stage7 --steps=120",
-    "deepdream --image_size=400 --limit=2",
-    "style_transfer --image_size=288 --limit=1 --steps=40,30",
-    "music --seconds=3 --steps=30",
-]
-SHOWN = 8  # pictures of an example on the page
-RUNNING: list[subprocess.Popen] = []
+# Commands, and what one sees of each. {NAME} is the folder of an earlier example, which is waited for: its app, or
+# app_2 for the second of an app. Flags for where, how many threads and how loud are added.
+EXAMPLES = {
+    "classify": "Photographs and what a net trained on ImageNet calls them, with its probability.",
+    "classify --dense --image_size=640 --limit=4": (
+        "The same net slid over larger pictures: bright is where it finds the class that it names."
+    ),
+    "saliency": "Which pixels the answer depends on: the gradient of the class's score at each pixel.",
+    "train_classifier --dataset=digits --net=tiny --image_size=32 --epochs=6": (
+        "A small net learns to read handwritten digits: its loss and accuracy epoch by epoch."
+    ),
+    "dataset_stats --dataset=shapes": "A data set before training: its pictures, how many of each class, their sizes.",
+    "train_detector --dataset=shapes --net=tiny --image_size=128 --steps=30 --validate_epochs=0 --validate_images=16": (
+        "A Faster R-CNN's first thirty steps on drawn shapes; a useful one takes some thousand."
+    ),
+    "detect": "A box around each object that a Faster R-CNN trained on Pascal VOC finds, its class and score.",
+    f"evaluate --dataset=voc --annotations={shlex.quote(str(TRUTH))} --results={{detect}}/detections.json": (
+        "The boxes just found, measured against the photographs' ground truth by Pascal VOC's rules."
+    ),
+    "nets": "The nets that every app can take, with their sizes and where their weights come from.",
+    "download": "The weights that the network offers, and which of them are here.",
+    "class_model --class=pelican,volcano --steps=180": (
+        "Pictures made from noise so that the net is as sure as it can be of a class."
+    ),
+    "invert --layer=stem,stage3,stage5,stage7 --steps=120": (
+        "A photograph rebuilt from what four layers know of it: the deeper the layer, the less of it is left."
+    ),
+    "deepdream --image_size=400 --limit=2": "What a layer sees a little of, made stronger in the photograph itself.",
+    "style_transfer --image_size=288 --limit=1 --steps=40,30": (
+        "A photograph's content in a painting's colours and strokes, coarse first and then finer."
+    ),
+    "music --seconds=3 --steps=30": "The same with sounds: the spectrogram of one melody in the timbre of another.",
+}
+SHOWN = 4  # pictures of an example on the page
 
 
 def main(run: cli.Run) -> None:
     examples = chosen(ONLY.value)
     run.write_flags()  # makes output_dir before the examples write into it
-    folders: dict[str, concurrent.futures.Future] = {}
     begun = time.monotonic()
-    with run.progress(len(examples), "demo", "examples") as progress:
-        pool = concurrent.futures.ThreadPoolExecutor(AT_ONCE.value)
-        try:
-            for name, command in examples.items():
-                folders[name] = pool.submit(run_example, run, name, command, dict(folders))
-            for name, future in folders.items():
-                show(run, name, *future.result())
-                progress.advance()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in RUNNING:
-                process.terminate()
+    idle: queue.SimpleQueue[Warm] = queue.SimpleQueue()
+    servers = [Warm() for _ in range(min(AT_ONCE.value, len(examples)))]
+    for server in servers:
+        idle.put(server)
+    pool = concurrent.futures.ThreadPoolExecutor(len(servers))
+    done: dict[str, concurrent.futures.Future] = {}
+    try:
+        for name, command in examples.items():
+            done[name] = pool.submit(run_example, run, idle, name, command, dict(done))
+        for number, (name, future) in enumerate(done.items(), 1):
+            *_, seconds = future.result()
+            run.say(f"{number}/{len(done)} {name}, {seconds:.0f} s")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for server in servers:
+            server.close()
     run.results["seconds_of_examples"] = round(time.monotonic() - begun, 1)
-    rows = [
-        [item.entry["folder"], item.entry["status"], f"{item.entry['seconds']:.1f} s"]
-        for item in run.entries.values()
-    ]
-    run.table(["example", "status", "time"], rows)
+    groups = {app: listing.GROUPS.index(group) for app, (group, _) in listing.apps().items()}
+    for name in sorted(examples, key=lambda name: groups[examples[name].split()[0]]):
+        show(run, name, examples[name], *done[name].result())
 
 
 def chosen(names: list[str]) -> dict[str, str]:
@@ -92,46 +104,55 @@ def chosen(names: list[str]) -> dict[str, str]:
     return {folder: command for folder, command in found.items() if folder in wanted}
 
 
-def run_example(run, name, command, earlier):
+def run_example(
+    run: cli.Run,
+    idle: queue.SimpleQueue[Warm],
+    name: str,
+    command: str,
+    earlier: dict[str, concurrent.futures.Future],
+) -> tuple[str, int, str, str, float]:
     """(command as a person would type it, its status, standard output and error, seconds)."""
     for needed in re.findall(r"{(\w+)}", command):
         if earlier[needed].result()[1]:
             return f"tfcnn {command}", 1, "", f"it needs the example {needed}, which failed", 0.0
-    folder = run.output_dir / name
     filled = re.sub(r"{(\w+)}", lambda found: shlex.quote(str(run.output_dir / found[1])), command)
     app, *arguments = shlex.split(filled)
     shown = f"tfcnn {shlex.join([app, *arguments])}"
-    arguments += [f"--output_dir={folder}", f"--threads={max(1, run.threads // AT_ONCE.value)}", "--quiet"]
-    arguments += [f"--device={run.flags.device}", f"--seed={run.flags.seed}"]
-    package = __package__ or "apps"
+    arguments += [
+        f"--output_dir={run.output_dir / name}",
+        f"--threads={max(1, run.threads // AT_ONCE.value)}",
+    ]
+    arguments += [f"--device={run.flags.device}", f"--seed={run.flags.seed}", "--quiet"]
+    package = __spec__.name.rpartition(".")[0]
     home = pathlib.Path(__file__).resolve().parents[package.count(".") + 1]
-    paths = os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH")]))
+    server = idle.get()
     begun = time.monotonic()
-    with subprocess.Popen(
-        [sys.executable, "-m", f"{package}.{app}", *arguments],
-        env={**os.environ, "PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    ) as process:
-        RUNNING.append(process)
-        out, err = process.communicate()
-        RUNNING.remove(process)
-    return shown, process.returncode, out, err, time.monotonic() - begun
+    try:
+        done = server.run(f"{package}.{app}", arguments, env={"PYTHONPATH": str(home)})
+    finally:
+        idle.put(server)
+    return shown, done.returncode, done.stdout, done.stderr, time.monotonic() - begun
 
 
-def show(run, name, command, status, out, err, seconds):
+def show(
+    run: cli.Run, name: str, command: str, shown: str, status: int, out: str, err: str, seconds: float
+) -> None:
     """Put an example on the page: its pictures, its table, and a link to its own page."""
-    entry = {"command": command, "status": status, "seconds": round(seconds, 2), "folder": name}
-    with run.item(command, name, **entry) as item:
+    entry = {"command": shown, "status": status, "seconds": round(seconds, 2), "folder": name}
+    with run.item(shown, name, **entry) as item:
         if status:
             raise InputError(
                 f"ended with status {status}: {(err.strip().splitlines() or ['no message'])[-1]}"
             )
-        page = run.output_dir / name / PAGE
-        item.link = f"{name}/{PAGE}"
-        item.shown = report.pictures_of(page.read_text())[:SHOWN]
+        app = command.split()[0]
+        item.card = report.Entry(
+            app,
+            link=f"{name}/{PAGE}",
+            text=EXAMPLES.get(command, ""),
+            command=shown,
+            chapter=listing.apps()[app][0],
+        )
+        item.shown = report.pictures_of((run.output_dir / name / PAGE).read_text(encoding="utf-8"))[:SHOWN]
         item.lines = out.strip().splitlines()[:-1]  # the last says where the files are
 
 

@@ -26,7 +26,7 @@ class Item:
         stem: a unique name for its files.
         entry: its fields; give it more.
         lines: text that index.html shows under its pictures.
-        link: a page of this item's own, relative to output_dir.
+        card: its card on index.html, which gets the pictures `shown` and the `lines`.
         shown: its pictures for index.html.
         finished: whether it is in the results, or refused.
     """
@@ -35,7 +35,7 @@ class Item:
         self._output, self._index = output, index
         self.name, self.stem, self.entry = name, stem, entry
         self.lines: list[str] = []
-        self.link = ""
+        self.card = report.Entry(name)
         self.shown: list[report.Shown] = []
         self.finished = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -198,7 +199,7 @@ class Run(Output):
         parts = [report.Entry("", lines=self._table_lines())] if self._table and not entries else []
         parts += [
             *self._sheets,
-            *(report.Entry(item.name, item.shown, item.lines, item.link) for item in entries),
+            *(dataclasses.replace(item.card, pictures=item.shown, lines=item.lines) for item in entries),
         ]
         page = report.gallery(
             f"tfcnn {self.app}",
