@@ -62,3 +62,22 @@ def test_a_grid_puts_each_picture_in_its_cell():
     captioned = draw.grid(pictures, columns=3, captions=["a caption that is too long"] * 6)
     assert captioned.shape[0] == 4 + 2 * (10 + 18 + 4) and (captioned[15:28] == 0).any()
     assert draw.grid([]).shape[2] == 3
+
+
+def test_names_in_another_script_are_drawn_in_a_font_that_has_it(monkeypatch):
+    """Cyrillic is in a font that Matplotlib brings along; a letter of private use is in none, and is spelled."""
+    image = np.zeros((200, 300, 3), np.uint8)
+
+    def tag(name):
+        return draw.boxes(image, [[20, 50, 250, 150]], [0], names=[name])
+
+    font, shown = draw._font(["кошка"], 20)
+    assert shown("кошка") == "кошка" and "DejaVu" in font.getname()[0]
+    assert (tag("кошка") != tag("собака")).any() and (
+        tag("кошка") != tag("\\u043a\\u043e\\u0448\\u043a\\u0430")
+    ).any()
+    assert draw._font(["\ue123 cat"], 20)[1]("\ue123 cat") == "\\ue123 cat"
+    assert (tag("\ue123 cat") == tag("\\ue123 cat")).all()
+    assert draw._font(["Käfer"], 20)[1] is str
+    monkeypatch.setattr(draw, "_file_with", lambda letters: pytest.fail("looked for twice"))
+    assert draw.grid([image], captions=["café"]).shape == (226, 308, 3)

@@ -5,6 +5,7 @@ import os
 import threading
 import zipfile
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -53,8 +54,8 @@ def test_modes_are_read_as_a_person_sees_them(photo):
 
     deep = Image.fromarray(grey.astype(np.uint16) * 257)
     assert (images.read(encoded(deep, "PNG")) == three).all()
-    dark = Image.fromarray(np.full((4, 4), 200, np.uint16))  # of 65535, nearly black
-    assert images.read(encoded(dark, "PNG")).max() == 1
+    dark = Image.fromarray(np.full((4, 4), 5000, np.uint16))  # of 65535
+    assert images.read(encoded(dark, "PNG")).max() == 19
     floats = Image.fromarray(grey.astype(np.float32) / 255)
     assert (images.read(encoded(floats, "TIFF")) == three).all()
 
@@ -62,6 +63,31 @@ def test_modes_are_read_as_a_person_sees_them(photo):
     assert np.abs(cmyk.astype(int) - photo).max() <= 1
     jpeg = images.read(encoded(Image.fromarray(photo).convert("CMYK"), "JPEG", quality=95))
     assert np.abs(jpeg.astype(int) - photo).mean() < 4
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(("bits", "words"), [(8, "255"), (10, "1023"), (12, "4095"), (16, None)])
+def test_fewer_bits_in_a_16_bit_file_are_seen_at_their_range_and_this_is_said(suffix, bits, words):
+    values = np.random.default_rng(0).integers(0, 2**bits, (6, 7, 3)).astype(np.uint16)
+    values[0, 0] = 2**bits - 1
+    expected = np.rint(values / (2**bits - 1) * 255)
+    for colours in (values, values[..., 0]):
+        stored = colours[..., ::-1] if colours.ndim == 3 else colours
+        read, notes = images.read_with_notes(cv2.imencode(suffix, np.ascontiguousarray(stored))[1].tobytes())
+        wanted = expected if colours.ndim == 3 else np.repeat(expected[..., :1], 3, -1)
+        assert np.abs(read - wanted).max() <= 1  # Pillow cuts the lower bits of 16 off
+        assert notes == ([f"{bits}-bit values in a 16-bit file: {words} is taken for white"] if words else [])
+
+
+def test_deep_colours_keep_their_alpha_and_their_rotation():
+    values = np.full((2, 3, 4), 4095, np.uint16)
+    values[0, 0], values[:, 2, 3] = [0, 0, 4095, 65535], 0  # red (as BGR); clear
+    values[1, :2, 3] = 65535
+    values[0, 1, 3] = 65535
+    read = images.read(cv2.imencode(".png", values)[1].tobytes())
+    assert read[0, 0].tolist() == [255, 0, 0] and (read[:, 2] == 255).all() and (read[1, :2] == 255).all()
+    black = images.read(cv2.imencode(".png", np.zeros((2, 2, 3), np.uint16))[1].tobytes())
+    assert (black == 0).all()
 
 
 def test_alpha_lies_over_white(photo):

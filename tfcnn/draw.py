@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import colorsys
 import contextlib
+import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -39,7 +40,8 @@ def boxes(
         boxes: [n, 4] (x1, y1, x2, y2) in its continuous pixels; parts outside are cut off.
         labels: [n] class indices: the colours, and with `names` the texts. Without, all have one colour.
         scores: [n], 0..1, written behind the name.
-        names: the name of each class.
+        names: the name of each class; letters that Pillow's font lacks are drawn with an installed font that has
+            them, else written as \\uXXXX.
 
     Returns:
         uint8 [H, W, 3].
@@ -49,7 +51,7 @@ def boxes(
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     side = min(picture.size)
     width = max(1, round(side / 150))
-    font = ImageFont.load_default(max(10, round(side / 28)))
+    font, shown = _font(names or (), max(10, round(side / 28)))
     order = range(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
     for i in order:
         x1, y1, x2, y2 = boxes[i]
@@ -59,7 +61,7 @@ def boxes(
         left, top = math.floor(x1), math.floor(y1)
         right, bottom = max(left, math.ceil(x2) - 1), max(top, math.ceil(y2) - 1)
         canvas.rectangle((left, top, right, bottom), outline=rgb, width=width)
-        words = [] if names is None or labels is None else [str(names[int(labels[i])])]
+        words = [] if names is None or labels is None else [shown(str(names[int(labels[i])]))]
         words += [] if scores is None else [f"{scores[i]:.2f}"]
         if words:
             _tag(canvas, " ".join(words), max(0, left), max(0, top), rgb, font, picture.size)
@@ -137,7 +139,7 @@ def grid(
     rows = math.ceil(len(pictures) / columns)
     cell_w = max((p.shape[1] for p in pictures), default=1)
     cell_h = max((p.shape[0] for p in pictures), default=1)
-    font = ImageFont.load_default(12)
+    font, shown = _font(captions or (), 12)
     text_h = 18 if captions else 0
     size = (gap + columns * (cell_w + gap), gap + rows * (cell_h + text_h + gap))
     sheet = Image.new("RGB", size, "white")
@@ -148,7 +150,7 @@ def grid(
         offset = ((cell_w - picture.shape[1]) // 2, (cell_h - picture.shape[0]) // 2)
         sheet.paste(Image.fromarray(np.asarray(picture, np.uint8)), (left + offset[0], top + offset[1]))
         if captions:
-            text = captions[i]
+            text = shown(captions[i])
             while len(text) > 1 and canvas.textlength(text, font=font) > cell_w:
                 text = text[:-2] + "…" if len(text) > 2 else text[:1]
             canvas.text((left, top + cell_h + 2), text, font=font, fill="black")
@@ -169,20 +171,54 @@ def fonts_for(text: str) -> Iterator[Callable[[str], str]]:
     import matplotlib
     from matplotlib import font_manager
 
-    def letters(file):
-        return font_manager.get_font(file).get_charmap().keys()
-
-    families = list(matplotlib.rcParams["font.family"])
-    missing = {ord(letter) for letter in text} - letters(font_manager.findfont(font_manager.FontProperties()))
-    for font in font_manager.fontManager.ttflist if missing else ():
-        if "Last Resort" not in font.name:  # that draws every letter as a box with its number
-            found = missing & letters(font.fname)
-            if found:
-                families.append(font.name)
-                missing -= found
-
-    def shown(text: str) -> str:
-        return "".join(f"\\u{ord(each):04x}" if ord(each) in missing else each for each in text)
-
+    plain = font_manager.findfont(font_manager.FontProperties())
+    fonts, missing = _fonts_with({ord(letter) for letter in text} - _letters(plain))
+    families = [*matplotlib.rcParams["font.family"], *(font.name for font in fonts)]
     with matplotlib.rc_context({"font.family": families}):
-        yield shown
+        yield functools.partial(_spelled, missing=missing)
+
+
+def _fonts_with(missing: set[int]) -> tuple[list, set[int]]:
+    """Installed fonts that together have the letters, as far as there are such, and the letters that none has."""
+    from matplotlib import font_manager
+
+    def unlike(font):
+        return font.name != "DejaVu Sans", font.style != "normal", font.weight != 400
+
+    fonts = []
+    for font in sorted(font_manager.fontManager.ttflist, key=unlike) if missing else ():
+        if "Last Resort" not in font.name:  # that draws every letter as a box with its number
+            found = missing & _letters(font.fname)
+            if found:
+                fonts.append(font)
+                missing = missing - found
+    return fonts, missing
+
+
+def _letters(file):
+    from matplotlib import font_manager
+
+    return font_manager.get_font(file).get_charmap().keys()
+
+
+def _spelled(text, missing):
+    return "".join(f"\\u{ord(each):04x}" if ord(each) in missing else each for each in text)
+
+
+def _font(texts: Iterable[str], size: int) -> tuple[ImageFont.FreeTypeFont, Callable[[str], str]]:
+    """Pillow's own font where that has all letters, else the installed one that has most of the others."""
+    strange = frozenset(ord(letter) for text in texts for letter in text if ord(letter) > 0xFF)
+    if not strange:
+        return ImageFont.load_default(size), str
+    file, missing = _file_with(strange)
+    font = ImageFont.truetype(file, size) if file else ImageFont.load_default(size)
+    return font, functools.partial(_spelled, missing=missing)
+
+
+@functools.lru_cache
+def _file_with(letters: frozenset[int]) -> tuple[str | None, frozenset[int]]:
+    """The installed font with most of the letters and the Latin ones, and the letters that it lacks."""
+    latin = set(range(ord("!"), ord("~") + 1))
+    fonts = [font for font in _fonts_with(set(letters))[0] if latin <= _letters(font.fname)]
+    best = max(fonts, key=lambda font: len(letters & _letters(font.fname)), default=None)
+    return (None, letters) if best is None else (best.fname, letters - _letters(best.fname))

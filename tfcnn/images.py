@@ -33,6 +33,9 @@ __all__ = [
 
 MAX_PIXELS = 100_000_000
 _ANIMATIONS = {"GIF", "PNG", "WEBP", "AVIF"}
+_ORIENTATION = 0x0112  # EXIF's tag
+# Cameras' and microscopes' bits in files of 16: a picture that would be seen at a sixteenth of its light.
+_FEWER_BITS = (8, 10, 12)
 _OPENING = threading.Lock()
 
 
@@ -56,7 +59,7 @@ def read(source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def read_with_notes(source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, list[str]]:
-    """`read`, and what of the file it passed over ("animated: the first of 12 frames")."""
+    """`read`, and notes on how it was read ("animated: the first of 12 frames")."""
     if isinstance(source, str | os.PathLike):
         source = Source(os.fspath(source), os.path.basename(source), pathlib.Path(source))
     name, data = "the picture", source
@@ -71,13 +74,16 @@ def read_with_notes(source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, l
             if picture.width * picture.height > max_pixels:
                 raise InputError(
                     f"{name}: {picture.width}x{picture.height} pixels are above the limit of {max_pixels:,} "
-                    "(--max_pixels)"
+                    "(max_pixels)"
                 )
             notes = _passed_over(picture)
+            is_deep_colour = _is_deep_colour(picture)
             picture.load()
+            if is_deep_colour:
+                picture = _scaled_colour(picture, data, notes)
             with contextlib.suppress(Exception):  # damaged EXIF hides no picture
                 picture = ImageOps.exif_transpose(picture)
-            return _to_rgb(picture), notes
+            return _to_rgb(picture, notes), notes
     except InputError:
         raise
     except UnidentifiedImageError as error:
@@ -104,10 +110,45 @@ def _passed_over(picture):
     return []
 
 
-def _to_rgb(picture):
+def _is_deep_colour(picture):
+    """Whether it has 16 bits a colour, of which Pillow keeps the upper 8."""
+    arguments = str(picture.tile[0][3]) if picture.tile else ""
+    return picture.mode in ("RGB", "RGBA") and ";16" in arguments
+
+
+def _scaled_colour(picture, data, notes):
+    """A picture of 16 bits a colour by its real range; the same picture where it uses all of them."""
+    import cv2
+
+    data.seek(0)
+    colours = cv2.imdecode(np.frombuffer(data.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if colours is None or colours.dtype != np.uint16 or colours.shape[2:] not in ((3,), (4,)):
+        return picture
+    white = _white(colours[..., :3].max(initial=0), notes)
+    if white == 65535:
+        return picture
+    scaled = np.rint(colours[..., 2::-1] / white * 255)
+    if colours.shape[2] == 4:  # transparency has the whole range or that of the colours
+        opaque = white if colours[..., 3].max() <= white else 65535
+        scaled = np.dstack([scaled, np.rint(colours[..., 3] / opaque * 255)])
+    replaced = Image.fromarray(scaled.astype(np.uint8))
+    with contextlib.suppress(Exception):
+        replaced.getexif()[_ORIENTATION] = picture.getexif()[_ORIENTATION]
+    return replaced
+
+
+def _white(top, notes):
+    """The value that is white in a file of 16 bits whose largest value is `top`."""
+    bits = next((bits for bits in _FEWER_BITS if top < 2**bits), 16)
+    if top and bits < 16:
+        notes.append(f"{bits}-bit values in a 16-bit file: {2**bits - 1} is taken for white")
+    return 2**bits - 1 if top else 65535
+
+
+def _to_rgb(picture, notes):
     mode = picture.mode
     if mode.startswith("I") or mode == "F":
-        return _from_deep(np.asarray(picture), mode.startswith("I;16"))
+        return _from_deep(np.asarray(picture), mode.startswith("I;16"), notes)
     if mode == "LAB":
         picture = ImageCms.profileToProfile(
             picture, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
@@ -128,13 +169,16 @@ def _to_rgb(picture):
     return np.array(picture.convert("RGB"))
 
 
-def _from_deep(grey, is_16_bit):
-    """Grey of 16 bits, of 32 or of floats -> uint8 [H, W, 3]; only 16 bits say what white is."""
+def _from_deep(grey, is_16_bit, notes):
+    """Grey of 16 bits, of 32 or of floats -> uint8 [H, W, 3]."""
     grey = grey.astype(np.float64)
     if not np.isfinite(grey).all():
         raise ValueError("pixels that are not numbers")
     top = grey.max(initial=0)
-    white = 65535 if is_16_bit else next((w for w in (1, 255, 65535) if top <= w), 2**32 - 1)
+    if is_16_bit:
+        white = _white(top, notes)
+    else:
+        white = next((w for w in (1, 255, 65535) if top <= w), 2**32 - 1)
     return np.repeat(np.rint(np.clip(grey / white, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
