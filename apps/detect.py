@@ -5,12 +5,19 @@ from __future__ import annotations
 import itertools
 import pathlib
 import time
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from tfcnn import cli, draw
+from tfcnn import cli
 from tfcnn.cli import testing_flags
+from tfcnn.detections import Detections
 from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tfcnn import video
+    from tfcnn.datasets.proposals import Proposals
+    from tfcnn.predictor import Predictor
 
 GROUP, SUMMARY = "detection", "find objects in pictures or a video"
 
@@ -29,48 +36,50 @@ def main(run: cli.Run) -> None:
     moving = VIDEO.value is not None or CAMERA.value is not None
     if moving and run.flags.images:
         raise InputError("--images and a video are two inputs; give one of them")
-    source = _open_video() if moving else None
+    film = _open_video() if moving else None
     if not run.flags.model:
         raise InputError(
             "--model is missing: a detector's release, folder or .keras file, e.g. --model=faster_rcnn_voc"
         )
     sources = [part for part in run.flags.model.split(",") if part]
-    detector, names, ids, given = testing_flags.open_detector(run, sources)
-    if moving and given:
+    predictor, proposals = testing_flags.open_detector(run, sources)
+    if moving and proposals:
         raise InputError("--proposals belong to pictures, not to a video's frames")
     found: list[dict] = []
     if moving:
-        rows = of_video(run, detector, names, ids, found, source)
+        rows = of_video(run, predictor, film, found)
     else:
-        rows = of_pictures(run, detector, names, ids, found, given)
-    testing_flags.save(run, found, names, ids)
+        rows = of_pictures(run, predictor, proposals, found)
+    testing_flags.save(run, found, predictor.names, predictor.category_ids)
     run.table(["input", "objects", "best"], rows)
 
 
-def of_pictures(run, detector, names, ids, found, given) -> list[list]:
+def of_pictures(
+    run: cli.Run, predictor: Predictor, proposals: Proposals | None, found: list[dict]
+) -> list[list]:
     """Detect in every input picture; a table's rows."""
     rows = []
 
     def prepare(image):
-        return detector.prepare(image), image if run.flags.save_images else None, image.shape[:2]
+        return predictor.prepare(image), image if run.flags.save_images else None
 
-    for source in run.sources() if given else ():
-        given.of(source.file)  # a picture without proposals is said before any work
-    for batch in run.batches(run.flags.batch_size, prepare):
-        proposals = [given.of(picture.name) for picture in batch] if given else None
-        answers = detector.detect([p.prepared[0] for p in batch], [p.prepared[2] for p in batch], proposals)
+    for source in run.sources() if proposals else ():
+        proposals.of(source.file)  # a picture without proposals is said before any work
+    for batch in run.batches(predictor.batch_size, prepare):
+        given = [proposals.of(picture.name) for picture in batch] if proposals else None
+        answers = predictor.predict([picture.prepared[0] for picture in batch], given)
         for picture, detections in zip(batch, answers, strict=True):
             with picture:
-                picture.entry["detections"] = testing_flags.entries(detections, names)
-                found += detections.to_coco(picture.stem, ids)
+                picture.entry["detections"] = testing_flags.entries(detections)
+                found += detections.to_coco(picture.stem, predictor.category_ids)
                 if run.flags.save_images:
-                    picture.save(drawn(picture.prepared[1], detections, names), "detected", main=True)
-                picture.lines.append(_words(detections, names))
-                rows.append([picture.name, len(detections), _words(detections, names)])
+                    picture.save(shown(detections).draw(picture.prepared[1]), "detected", main=True)
+                picture.lines.append(_words(detections))
+                rows.append([picture.name, len(detections), _words(detections)])
     return rows
 
 
-def of_video(run, detector, names, ids, found, source) -> list[list]:
+def of_video(run: cli.Run, predictor: Predictor, source: video.Video, found: list[dict]) -> list[list]:
     """Detect in a video's frames and write it with the boxes drawn; a table's rows."""
     from tfcnn.video import Film
 
@@ -82,12 +91,12 @@ def of_video(run, detector, names, ids, found, source) -> list[list]:
     began, frames = time.perf_counter(), 0
     try:
         with source, run.progress(total, "detect", "frames") as progress:
-            for image in itertools.islice(source, run.flags.limit):
-                (detections,) = detector.detect([detector.prepare(image)], [image.shape[:2]])
-                found += detections.to_coco(f"{stem}_{frames:06d}", ids)
-                entry["detections"].append(testing_flags.entries(detections, names))
+            for frame in itertools.islice(source, run.flags.limit):
+                (detections,) = predictor([frame])
+                found += detections.to_coco(f"{stem}_{frames:06d}", predictor.category_ids)
+                entry["detections"].append(testing_flags.entries(detections))
                 if film:
-                    film.add(drawn(image, detections, names))
+                    film.add(shown(detections).draw(frame))
                 frames += 1
                 progress.advance()
     finally:  # what was written stays playable, whatever ended the loop
@@ -111,18 +120,16 @@ def _open_video():
     return open_video(CAMERA.value if VIDEO.value is None else VIDEO.value)
 
 
-def drawn(image, detections, names):
-    """The picture with the detections above --draw_threshold."""
-    shown = detections.top(int((detections.scores >= DRAW.value).sum()))
-    return draw.boxes(image, shown.boxes, shown.labels, shown.scores, names)
+def shown(detections: Detections) -> Detections:
+    """Those of --draw_threshold or more."""
+    return detections.top(int((detections.scores >= DRAW.value).sum()))
 
 
-def _words(detections, names) -> str:
+def _words(detections):
     best = detections.top(3)
-    return (
-        ", ".join(f"{names[n]} {s:.2f}" for n, s in zip(best.labels, best.scores, strict=True)) or "nothing"
-    )
+    words = (f"{best.names[n]} {s:.2f}" for n, s in zip(best.labels, best.scores, strict=True))
+    return ", ".join(words) or "nothing"
 
 
 if __name__ == "__main__":
-    cli.start(main, batch_size=8, model="faster_rcnn_voc")
+    cli.start(main, batch_size=8, model="faster_rcnn_voc", longest=1000)

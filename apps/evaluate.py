@@ -133,7 +133,8 @@ def of_models(sources: list[str]) -> Callable:
 
 def of_detectors(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | str, Detections]:
     """What detectors find: {image_id: Detections} in the data set's classes."""
-    detector, names, ids, given = testing_flags.open_detector(run, sources)
+    predictor, given = testing_flags.open_detector(run, sources)
+    names, ids = predictor.names, predictor.category_ids
     index = match(names, ids, data.classes, data.category_ids, _present(data))
     if max(index) < 0:
         raise InputError(
@@ -144,32 +145,34 @@ def of_detectors(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | 
         run.say(f"the model does not know {_some(absent)}")
     records = data.examples[: run.flags.limit]
     with run.progress(len(records), "detect") as progress:
-        found, refused = detector.over_records(
-            records, run.flags.batch_size, run.threads, progress.advance, given
-        )
+        found, refused = predictor.over_records(records, given, progress.advance)
         run.results["images_per_second"] = round(progress.rate, 2)
     for file, why in refused.items():
         run.refuse(file, why)
-    found = {image: renamed(detections, index) for image, detections in found.items()}
+    found = {image: renamed(detections, index, data.classes) for image, detections in found.items()}
     rows = []
     for record in records:
         if record.image_id in found:
             detections = found[record.image_id]
             entry = {"file": record.file, "width": record.width, "height": record.height}
-            run.add(entry | {"detections": testing_flags.entries(detections, data.classes)})
+            run.add(entry | {"detections": testing_flags.entries(detections)})
             rows += detections.to_coco(record.image_id, data.category_ids)
     testing_flags.save(run, rows, data.classes, data.category_ids)
     return found
 
 
-def renamed(detections, index: list[int]):
+def renamed(detections: Detections, index: Sequence[int], names: Sequence[str]) -> Detections:
     """Detections with the data set's numbers of the classes; those of classes it lacks go."""
     import numpy as np
 
     labels = np.asarray(index, np.int32)[detections.labels]
     kept = labels >= 0
     return dataclasses.replace(
-        detections, boxes=detections.boxes[kept], scores=detections.scores[kept], labels=labels[kept]
+        detections,
+        boxes=detections.boxes[kept],
+        scores=detections.scores[kept],
+        labels=labels[kept],
+        names=names,
     )
 
 
@@ -299,4 +302,4 @@ def _percent(value: float) -> str:
 
 
 if __name__ == "__main__":
-    cli.start(main, pictures=False, batch_size=8)
+    cli.start(main, pictures=False, batch_size=8, image_size=None, resize="stretch", longest=1000)

@@ -123,6 +123,7 @@ def main(run: cli.Run) -> None:
         f"{training_flags.VAL_SPLIT.value}: {check.pictures} pictures",
         training.classes,
         LICENCE.value,
+        kind=DETECTOR.value,
         image_size=TEST_SIZE.value or size,
         resize=run.flags.resize,
         category_ids=training.category_ids,
@@ -299,7 +300,7 @@ def make_check(run, model, validation, size, given):
     if VALIDATE_IMAGES.value:
         examples = examples[:: max(1, len(examples) // VALIDATE_IMAGES.value)][: VALIDATE_IMAGES.value]
     chosen = dataclasses.replace(validation, examples=examples)
-    return Check(model, chosen, size, run.flags.resize, run.threads, given)
+    return Check(model, chosen, size, run.flags.resize, threads=run.threads, proposals=given)
 
 
 def say_anchors(run, model, training, size) -> None:
@@ -328,12 +329,13 @@ def say_given(run, given, training, size) -> None:
 
 def say_proposals(run, check) -> dict:
     """Prints how many of the validation's true boxes the proposals cover."""
+    from tfcnn.detection.detector import proposals_of
     from tfcnn.evaluation import proposals as coverage
 
-    detector, records = check.detector, check.validation.examples
-    truth = coverage.truth_at(records, detector.sizes[0])
-    shares = coverage.table(coverage.best(detector.proposals(records, threads=run.threads), truth), truth)
-    count = detector.proposal_count
+    predictor, records = check.predictor, check.validation.examples
+    truth = coverage.truth_at(records, predictor.image_size)
+    shares = coverage.table(coverage.best(proposals_of(predictor, records), truth), truth)
+    count = predictor.method.proposal_count
     run.say(
         f"true boxes of {training_flags.VAL_SPLIT.value} with one of {count} proposals: {in_words(shares)}"
     )

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import tfcnn
-from tfcnn import loading
+from tfcnn import cards
 from tfcnn.backbones import classifier
 from tfcnn.errors import InputError
 
@@ -69,13 +69,13 @@ def test_what_is_no_model(folder, source, reason):
 def test_releases_by_name(folder, monkeypatch, tmp_path):
     (tmp_path / "saved_models" / "mine").mkdir(parents=True)
     shutil.copy(folder / "model.keras", tmp_path / "saved_models" / "mine")
-    monkeypatch.setattr(loading, "__file__", str(tmp_path / "tfcnn" / "loading.py"))
-    assert loading.releases() == {"mine": tmp_path / "saved_models" / "mine"}
+    monkeypatch.setattr(cards, "__file__", str(tmp_path / "tfcnn" / "cards.py"))
+    assert cards.releases() == {"mine": tmp_path / "saved_models" / "mine"}
     assert tfcnn.load_model("mine").name == "tiny"
     with pytest.raises(InputError, match="a release .mine."):
         tfcnn.load_model("yours")
     (tmp_path / "tfcnn" / "saved_models").mkdir(parents=True)
-    assert loading.releases() == {}, "an installed package looks inside itself"
+    assert cards.releases() == {}, "an installed package looks inside itself"
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])

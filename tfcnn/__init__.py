@@ -5,15 +5,27 @@ The package is lazy: TensorFlow is imported by the first part that needs it, so 
 
 import importlib
 import importlib.util
+import pkgutil
+from typing import TYPE_CHECKING, Any
 
 from tfcnn.version import __version__
 
-__all__ = ["__version__", "load_model"]
+if TYPE_CHECKING:
+    from tfcnn.kinds import detector
+    from tfcnn.loading import load_model
+
+__all__ = ["__version__", "detector", "load_model"]
+
+_HOME = {"detector": "kinds", "load_model": "loading"}
 
 
-def __getattr__(name):
-    if name == "load_model":
-        return importlib.import_module(".loading", __name__).load_model
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}"):
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(module.name for module in pkgutil.iter_modules(__path__))})

@@ -5,6 +5,8 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
+from tfcnn import draw
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detections:
@@ -14,13 +16,15 @@ class Detections:
         boxes: float64 [n, 4], (x1, y1, x2, y2) in continuous pixels of the file, never clipped here.
         scores: float64 [n].
         labels: int32 [n], 0..K-1.
+        names: of the K classes; () where they are not known.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    names: Sequence[str] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float64).reshape(-1, 4)
         scores = np.asarray(self.scores, np.float64).reshape(-1)
         labels = np.asarray(self.labels, np.int32).reshape(-1)
@@ -43,7 +47,11 @@ class Detections:
 
     def top(self, count: int) -> "Detections":
         """The best `count` of them."""
-        return Detections(self.boxes[:count], self.scores[:count], self.labels[:count])
+        return Detections(self.boxes[:count], self.scores[:count], self.labels[:count], self.names)
+
+    def draw(self, image: np.ndarray) -> np.ndarray:
+        """The picture with every box, its class and its score: uint8 [H, W, 3] in, a new one of the same size out."""
+        return draw.boxes(image, self.boxes, self.labels, self.scores, self.names or None)
 
     def to_coco(self, image_id: Hashable, category_ids: Sequence[int] | None = None) -> list[dict]:
         """The entries of a COCO results list.

@@ -16,6 +16,7 @@ from tfcnn.backbones.factory import zero_rgb
 from tfcnn.backbones.layers import Preprocess, preprocess
 from tfcnn.backbones.rows import Preprocessing
 from tfcnn.backbones.table import preprocessing as find_preprocessing
+from tfcnn.cards import releases
 from tfcnn.errors import InputError
 
 # Where the parts of a model may come from; keras.utils, for one, has functions that fetch files.
@@ -23,14 +24,6 @@ HOMES = ("layers", "models", "initializers", "regularizers", "constraints", "act
 MODULES = (*HOMES, "ops", "random", "engine", "backend")  # engine: Keras 2; backend: tensors of a description
 WITHOUT_HOME = ("Functional", "Policy")  # classes of Keras 2
 FILE_OPS = {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc"}
-
-
-def releases() -> dict[str, pathlib.Path]:
-    """Lists the released models {name: folder}, of the installed package or of the checkout."""
-    here = pathlib.Path(__file__).parent
-    inside = here / "saved_models"
-    folder = inside if inside.is_dir() else here.parent / "saved_models"
-    return {path.parent.name: path.parent for path in sorted(folder.glob("*/model.keras"))}
 
 
 def load_model(

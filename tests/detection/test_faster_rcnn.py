@@ -97,7 +97,7 @@ def test_boxes_stay_float32_where_the_net_is_bfloat16(options):
     stages = Stages(model)
     image = batch(count=1)["image"]
     first = stages.first(image)
-    regions, _ = stages.propose(first, image, 20)
+    regions, _ = stages.propose(first, 96, 96, 20)
     assert regions.dtype == tf.float32 and (regions.numpy() % 1).any()
     pooled = stages.pool([regions, *first["pool_maps"]])
     assert pooled.dtype == first["pool_maps"][0].dtype == tf.bfloat16
@@ -144,7 +144,7 @@ def test_the_stages_are_the_model(tmp_path):
     stages = Stages(model)
     image = tf.random.stateless_uniform((1, 96, 96, 3), [5, 6], 0, 255)
     first = stages.first(image)
-    regions, _ = stages.propose(first, image, 20)
+    regions, _ = stages.propose(first, 96, 96, 20)
     logits, deltas = stages.regions(regions, first["pool_maps"])
     found = stages.output([logits[0], deltas[0], regions, image])
     for name, value in model(image).items():

@@ -139,7 +139,7 @@ def init_file() -> pathlib.Path | None:
     if INIT.value is None:
         return None
 
-    from tfcnn.loading import releases
+    from tfcnn.cards import releases
 
     path = pathlib.Path(releases().get(INIT.value, INIT.value))
     path = path / "model.keras" if path.is_dir() else path

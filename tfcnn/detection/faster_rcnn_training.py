@@ -10,11 +10,12 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfcnn import backbones, draw
+from tfcnn import backbones
 from tfcnn.detection import fast_rcnn_training, rpn
-from tfcnn.detection.detector import Detector
+from tfcnn.detection.detector import FasterRCNN
 from tfcnn.detection.stages import Stages
 from tfcnn.evaluation import voc
+from tfcnn.predictor import Predictor
 
 
 @dataclasses.dataclass
@@ -131,7 +132,8 @@ class FasterRCNNTrainee:
         stages = self.proposer or self.stages
         if self.proposer is not None:
             first = stages.first(image)
-        boxes, _ = stages.propose(first, image, self.recipe.proposals, self.recipe.before_nms)
+        height, width = tf.shape(image)[1], tf.shape(image)[2]
+        boxes, _ = stages.propose(first, height, width, self.recipe.proposals, self.recipe.before_nms)
         return boxes
 
 
@@ -181,24 +183,32 @@ class Check:
     Args:
         model: of `faster_rcnn`.
         validation: tfcnn.datasets Dataset.
-        size, resize: how a picture enters the net.
+        size, resize, longest: how a picture enters the net.
         threads: for reading.
-        proposals: for Fast R-CNN, a `datasets.proposals.Proposals`.
+        proposals: for Fast R-CNN, a `tfcnn.datasets.proposals.Proposals`.
 
     Attributes:
+        predictor: the model at work.
         pictures: how many; classes: K.
         refused: {file: why} of pictures that could not be read.
     """
 
-    def __init__(self, model, validation, size, resize="stretch", threads=2, proposals=None):
-        self.detector = Detector([model], [size], resize)
-        self.validation, self.options = validation, {"threads": threads, "proposals": proposals}
+    def __init__(self, model, validation, size, resize="stretch", longest=None, threads=2, proposals=None):
+        self.predictor = Predictor(
+            FasterRCNN([model]),
+            names=validation.classes,
+            image_size=size,
+            longest=longest,
+            resize=resize,
+            threads=threads,
+        )
+        self.validation, self.proposals = validation, proposals
         self.pictures, self.classes = len(validation), len(validation.classes)
         self.refused = {}
 
     def __call__(self):
         """Mean AP at IoU 0.5 by both rules of VOC: {"map_11", "map_area"}."""
-        found, refused = self.detector.over_records(self.validation.examples, **self.options)
+        found, refused = self.predictor.over_records(self.validation.examples, self.proposals)
         self.refused |= refused
         figures = voc.evaluate(self.validation.examples, found, self.validation.classes)
         return {name: figures[name] for name in ("map_11", "map_area")}
@@ -206,11 +216,9 @@ class Check:
     def drawn(self, count=8):
         """Some pictures with what is found in them, evenly spread: list of uint8 [H, W, 3]."""
         records = self.validation.examples[:: max(1, self.pictures // count)][:count]
-        found, _ = self.detector.over_records(records, **self.options)
-        pictures = []
-        for record in records:
-            if record.image_id in found:
-                best = found[record.image_id].top(10)
-                names = self.validation.classes
-                pictures.append(draw.boxes(record.image(), best.boxes, best.labels, best.scores, names))
-        return pictures
+        found, _ = self.predictor.over_records(records, self.proposals)
+        return [
+            found[record.image_id].top(10).draw(record.image())
+            for record in records
+            if record.image_id in found
+        ]

@@ -4,9 +4,10 @@ Letters: N images, A anchors, R regions of an image, K classes.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tfcnn.detection import rpn
+from tfcnn.detection import fast_rcnn
 from tfcnn.errors import InputError
 from tfcnn.export import litert
 
@@ -16,15 +17,19 @@ class Stages:
 
     The cuts share every layer with the model, so a weight trained here is trained there.
 
+    Args:
+        model: of `tfcnn.detection.faster_rcnn.faster_rcnn`.
+
     Attributes:
         model: the whole, image to detections.
+        features: image to what `first` gives. head: pooled regions to logits and deltas.
         proposals, pool, output: the layers between the cuts and after; Fast R-CNN has no proposals (None).
 
     Raises:
         InputError: the model is no Faster R-CNN.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model):
         self.model = model
         layers = {layer.name: layer for layer in model.layers}
         if "region_pool" not in layers or "detections" not in layers:
@@ -44,17 +49,17 @@ class Stages:
         self.head = keras.Model(inputs, {"logits": logits, "deltas": box_deltas}, name="regions")
 
     @property
-    def classes(self):
+    def classes(self) -> int:
         """K."""
         return self.head.output["logits"].shape[-1] - 1
 
-    def anchors_at(self, size):
+    def anchors_at(self, size: int) -> tf.Tensor:
         """The anchors of a square picture of this side, float32 [A, 4]."""
         maps = self.features.compute_output_shape((1, size, size, 3))
         shapes = [maps[name][1:3] for name in sorted(maps) if name.startswith("proposal_map")]
         return self.proposals.grid.boxes(shapes)
 
-    def first(self, image, training=False):
+    def first(self, image: tf.Tensor, training: bool = False) -> dict:
         """Everything before proposals.
 
         Args:
@@ -66,44 +71,55 @@ class Stages:
         """
         return self.grouped(self.features(image, training=training))
 
-    def propose(self, first, image, count, before_nms=None):
-        """Proposals: boxes float32 [N, R, 4] in the image's pixels, objectness [N, R]; no gradient passes."""
-        return rpn.propose(
-            tf.stop_gradient(first["objectness"]),
-            tf.stop_gradient(first["deltas"]),
-            self.proposals.anchors(first["proposal_maps"]),
-            tf.shape(image)[1],
-            tf.shape(image)[2],
-            count=count,
-            before_nms=before_nms or self.proposals.before_nms,
-            nms_threshold=self.proposals.nms_threshold,
+    def propose(
+        self,
+        first: dict,
+        height: int | tf.Tensor,
+        width: int | tf.Tensor,
+        count: int | None = None,
+        before_nms: int | None = None,
+        scale: float | tf.Tensor = 1.0,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Proposals, through which no gradient passes.
+
+        Args:
+            first: of `first`.
+            height, width: of the pictures, pixels: of all, or [N].
+            count: R; None takes the model's own.
+            before_nms: boxes that enter suppression; None takes the model's own.
+            scale: pixels of the picture for one of its file, of all or [N].
+
+        Returns:
+            (boxes float32 [N, R, 4] in the image's pixels, objectness logits [N, R]); padding is zeros and -inf.
+        """
+        maps = first["proposal_maps"]
+        return self.proposals.propose(
+            first["objectness"], first["deltas"], maps, height, width, count, before_nms, scale
         )
 
-    def regions(self, regions, pool_maps, training=False):
+    def regions(
+        self, regions: tf.Tensor, pool_maps: list[tf.Tensor], training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """The head's answer for regions [N, R, 4]: (logits float32 [N, R, K + 1], deltas float32 [N, R, 4 or 4 K])."""
         inputs = [self.pool([regions, *pool_maps])] + [regions] * self.pool.context
         answer = self.head(inputs, training=training)
-        rows = tf.shape(regions)[1]
-        return [
-            tf.cast(tf.reshape(answer[name], [-1, rows, answer[name].shape[-1]]), tf.float32)
-            for name in ("logits", "deltas")
-        ]
+        return tuple(fast_rcnn.per_image(answer[name], regions) for name in ("logits", "deltas"))
 
-    def rpn_layers(self):
+    def rpn_layers(self) -> set[str]:
         """Names of the layers that only the region proposal network has."""
         return {layer.name for layer in self.features.layers if layer.name.startswith("rpn_")}
 
-    def region_layers(self):
+    def region_layers(self) -> set[str]:
         """Names of the layers that only the regions pass."""
         shared = {layer.name for layer in self.features.layers} - self.position_layers()
         return {layer.name for layer in self.head.layers} - shared | self.position_layers()
 
-    def position_layers(self):
+    def position_layers(self) -> set[str]:
         """Names of the convolutions that make position-sensitive maps: the regions' own, before pooling."""
         return {layer.name for layer in self.features.layers if layer.name.startswith("position_map")}
 
     @staticmethod
-    def grouped(answer):
+    def grouped(answer: dict[str, tf.Tensor]) -> dict:
         """The features' outputs by name, gathered as `first` gives them."""
         return {
             name: tf.cast(answer[name], tf.float32) for name in ("objectness", "deltas") if name in answer
@@ -117,41 +133,49 @@ class LiteStages(Stages):
     """`Stages` whose two networks run as LiteRT programs, one picture after the other; for inference alone.
 
     Args:
-        stages: the cuts of a model.
-        size: side of the square pictures.
+        model: as of `Stages`.
         threads: of LiteRT.
 
     Raises:
         InputError: LiteRT is not installed, or the model has an operation that it lacks.
     """
 
-    def __init__(self, stages, size, threads):
-        super().__init__(stages.model)
-        self._features = litert.Program(self.features, [1, size, size, 3], threads)
+    def __init__(self, model: keras.Model, threads: int = 1):
+        super().__init__(model)
+        self._threads = threads
+        self._features: dict[tuple, litert.Program] = {}
         self._head = None
         if self.proposals and not self.pool.context:
-            self._head = litert.Program(
-                self.head, [self.proposals.count, *self.pool.output.shape[1:]], threads
-            )
+            rows = [self.proposals.count, *self.pool.output.shape[1:]]
+            self._head = litert.Program(self.head, rows, threads)
 
-    def first(self, image, training=False):
-        return self.grouped(self._run(self._features, image, self.features.output))
+    def convert(self, height: int, width: int) -> None:
+        """Makes the program for pictures of this size, unless there is one; seconds."""
+        if (height, width) not in self._features:
+            program = litert.Program(self.features, [1, height, width, 3], self._threads)
+            self._features[height, width] = program
 
-    def regions(self, regions, pool_maps, training=False):
-        if (
-            self._head is None or regions.shape[1] != self.proposals.count
-        ):  # a program knows one number of rows
+    def first(self, image: tf.Tensor, training: bool = False) -> dict:
+        return self.grouped(self._run(self._program_for, image, self.features.output))
+
+    def regions(
+        self, regions: tf.Tensor, pool_maps: list[tf.Tensor], training: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        # A program knows one number of rows.
+        if self._head is None or regions.shape[1] != self.proposals.count:
             return super().regions(regions, pool_maps)
-        answer = self._run(self._head, self.pool([regions, *pool_maps]), self.head.output)
-        rows = tf.shape(regions)[1]
-        return [tf.reshape(answer[name], [-1, rows, answer[name].shape[-1]]) for name in ("logits", "deltas")]
+        answer = self._run(lambda rows: self._head, self.pool([regions, *pool_maps]), self.head.output)
+        return tuple(fast_rcnn.per_image(answer[name], regions) for name in ("logits", "deltas"))
+
+    def _program_for(self, image: np.ndarray) -> litert.Program:
+        return self._features[image.shape[1:3]]
 
     @staticmethod
-    def _run(program, inputs, specs):
+    def _run(program_for, inputs, specs):
         names = sorted(specs)
 
         def run(rows):
-            answer = program(rows)
+            answer = program_for(rows)(rows)
             return [answer[name] for name in names]
 
         outputs = tf.numpy_function(run, [inputs], [tf.float32] * len(names))

@@ -1,89 +1,108 @@
-"""What He et al. add at test time: refined boxes, box voting, several scales, mirrored pictures, several models.
+"""From pictures to detections, with what He et al. add at test time: refined boxes, box voting, several scales,
+mirrored pictures, several models. With one view it is the model itself.
 
 Letters: N images, V views (a model, a size, mirrored or not), R regions of an image, Q candidate boxes, D detections,
-K classes. Boxes are in pixels of the first view's picture until the caller brings them home.
+K classes. Boxes are in pixels of the first size's picture until the caller takes them to the file's.
 
 Source: He, Zhang, Ren, Sun, "Deep residual learning", 2015, appendix B; Gidaris and Komodakis, "Object detection via a
 multi-region CNN", 2015, section 5 (voting).
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from tfcnn.detection import fast_rcnn
+from tfcnn.detection.stages import Stages
 from tfcnn.ops import boxes as box_ops
 from tfcnn.ops import nms
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One look at the pictures: by which network, at which of the sizes, mirrored or not."""
+    """A look at the pictures: by which network, at which of the sizes, mirrored or not."""
 
-    stages: object
-    size: int
+    stages: Stages
+    scale: int
     flip: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """What a view's network makes of the pictures: their real sizes int32 [N, 2] in its arrays, its pixels for one of
+    the file float32 [N], and what `Stages.first` gives."""
+
+    view: View
+    size: tf.Tensor
+    scale: tf.Tensor
+    first: dict
+
+
 def find(
-    views,
-    pictures,
-    given=None,
+    views: Sequence[View],
+    pictures: Sequence[tf.Tensor],
+    sizes: Sequence[tf.Tensor],
+    shapes: tf.Tensor,
+    given: tf.Tensor | None = None,
     *,
-    refine=0,
-    box_voting=False,
-    proposals=300,
-    score_threshold=0.05,
-    nms_threshold=0.3,
-    max_detections=100,
-):
+    refine: int = 0,
+    box_voting: bool = False,
+    proposals: int = 300,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.3,
+    max_detections: int = 100,
+) -> dict[str, tf.Tensor]:
     """Detections of pictures from all views together.
 
-    The proposals of all views are put together and suppressed at 0.7; every view names every proposal, and scores and
-    boxes are averaged, as He et al. do for an ensemble. With one view this is the plain detector.
+    The proposals of all views are put together and suppressed at 0.7; every view classifies and regresses every
+    proposal, and scores and boxes are averaged, as He et al. do for an ensemble.
 
     Args:
-        views: list of View; `size` is an index into `pictures`.
-        pictures: list of float32 [N, H, W, 3], the same images at each size.
+        views: the first one's scale has to be 0.
+        pictures: float32 [N, H, W, 3], the same images at each scale, padded at the right and below.
+        sizes: int32 [N, 2], height and width of each real picture inside its array, for each scale.
+        shapes: int32 [N, 2], of the files.
         given: float32 [N, R, 4], proposals in pixels of pictures[0], padded with zeros, instead of the networks' own.
-        refine: so many times the regions are taken from the boxes found, named again and added to the candidates.
+        refine: so many times the boxes found become regions, and what is found from them joins the candidates.
         box_voting: each detection's box becomes the mean of the candidates of its class with IoU 0.5 or more, weighted
             by their scores.
         proposals: kept of all views together, and of each.
         score_threshold, nms_threshold, max_detections: of the detections.
 
     Returns:
-        dict: boxes float32 [N, D, 4] in pixels of pictures[0], scores [N, D], labels int32 [N, D], count int32 [N].
+        {boxes float32 [N, D, 4] in pixels of pictures[0], scores [N, D], labels int32 [N, D], count int32 [N]}.
     """
-    looks = []
-    for view in views:
-        picture = pictures[view.size]
-        looks.append((view, picture, view.stages.first(tf.reverse(picture, [2]) if view.flip else picture)))
-    regions = given if given is not None else _proposed(looks, pictures[0], proposals)
-
-    found = [_named(looks, regions, pictures[0])]
+    seen = [_see(view, pictures[view.scale], sizes[view.scale], shapes) for view in views]
+    regions = given if given is not None else _proposed(seen, sizes[0], proposals)
+    found = [_classified(seen, regions, sizes[0])]
     for _ in range(refine):
         scores, boxes = found[-1]
         best = (
             tf.argmax(scores, axis=-1, output_type=tf.int32) % boxes.shape[2]
         )  # 0 where classes share a box
-        found.append(_named(looks, tf.gather(boxes, best, batch_dims=2), pictures[0]))
+        found.append(_classified(seen, tf.gather(boxes, best, batch_dims=2), sizes[0]))
     scores = tf.concat([s for s, _ in found], axis=1)  # [N, Q, K]
     boxes = tf.concat([b for _, b in found], axis=1)  # [N, Q, K or 1, 4]
-    kept, kept_scores, labels, count = nms.class_nms(
-        boxes, scores, nms_threshold, max_detections, score_threshold
-    )
+    answer = fast_rcnn.best_of_each_class(scores, boxes, score_threshold, nms_threshold, max_detections)
     if box_voting:
-        kept = vote(kept, labels, boxes, scores)
-    return {"boxes": kept, "scores": kept_scores, "labels": labels, "count": count}
+        answer["boxes"] = vote(answer["boxes"], answer["labels"], boxes, scores)
+    return answer
 
 
-def vote(kept, labels, boxes, scores):
+def propose(stages: Stages, picture: tf.Tensor, size: tf.Tensor, shapes: tf.Tensor) -> tf.Tensor:
+    """One network's own proposals, float32 [N, R, 4]; pictures as of `find` at one scale."""
+    return _proposed([_see(View(stages, 0, False), picture, size, shapes)], size, None)
+
+
+def vote(kept: tf.Tensor, labels: tf.Tensor, boxes: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     """Box voting among the candidates of each detection's own class.
 
     Args:
-        kept: float32 [N, D, 4]; labels: int32 [N, D], -1 is padding.
-        boxes: float32 [N, Q, K or 1, 4]; scores: float32 [N, Q, K]: the candidates before suppression.
+        kept: float32 [N, D, 4].
+        labels: int32 [N, D], -1 is padding.
+        boxes: float32 [N, Q, K or 1, 4], the candidates before suppression.
+        scores: float32 [N, Q, K], theirs.
 
     Returns:
         float32 [N, D, 4]; padding stays zeros.
@@ -98,38 +117,61 @@ def vote(kept, labels, boxes, scores):
     return tf.where((labels >= 0)[..., None], voted, kept)
 
 
-def _proposed(looks, base, count):
+def _see(view, picture, size, shapes):
+    if view.flip:  # the real picture is mirrored, the padding stays at its right
+        picture = tf.reverse_sequence(picture, size[:, 1], seq_axis=2, batch_axis=0)
+    scale = tf.reduce_min(tf.cast(size / shapes, tf.float32), axis=1)
+    return _Seen(view, size, scale, view.stages.first(picture))
+
+
+def _proposed(seen, base, count):
     """Proposals of all views together, in pixels of `base`: those of one view as they are, of several suppressed."""
     boxes, scores = [], []
-    for view, picture, first in looks:
-        own, own_scores = view.stages.propose(first, picture, count)
-        boxes.append(_between(own, picture, base, view.flip))
+    for look in seen:
+        height, width = tf.unstack(look.size, axis=1)
+        own, own_scores = look.view.stages.propose(look.first, height, width, count, scale=look.scale)
+        boxes.append(_between(own, look.size, base, look.view.flip))
         scores.append(own_scores)
-    if len(looks) == 1:
+    if len(seen) == 1:
         return boxes[0]
     return nms.batched_nms(tf.concat(boxes, axis=1), tf.concat(scores, axis=1), 0.7, count)[0]
 
 
-def _named(looks, regions, base):
-    """Scores [N, R, K] and boxes [N, R, K or 1, 4] of regions, averaged over the views, in pixels of `base`."""
+def _classified(seen, regions, base):
+    """Scores [N, R, K] and boxes [N, R, K or 1, 4] of regions, averaged over the views, in pixels of `base`.
+
+    A view in which a box is empty (regressed out of the picture) has none to average.
+    """
     all_scores, all_boxes = [], []
-    for view, picture, first in looks:
-        own = _between(regions, base, picture, view.flip)
-        logits, deltas = view.stages.regions(own, first["pool_maps"])
-        height, width = tf.shape(picture)[1], tf.shape(picture)[2]
-        scores, boxes = fast_rcnn.decode_regions(logits, deltas, own, height, width)
+    for look in seen:
+        own = _between(regions, base, look.size, look.view.flip)
+        stages, (height, width) = look.view.stages, tf.unstack(look.size, axis=1)
+        logits, deltas = stages.regions(own, look.first["pool_maps"])
+        targets = stages.output.means, stages.output.stds
+        scores, boxes = fast_rcnn.decode_regions(logits, deltas, own, height, width, *targets)
         all_scores.append(scores)
-        all_boxes.append(_between(boxes, picture, base, view.flip))
-    return sum(all_scores) / len(looks), sum(all_boxes) / len(looks)
+        all_boxes.append(_between(boxes, look.size, base, look.view.flip))
+    if len(seen) == 1:
+        return all_scores[0], all_boxes[0]
+    real = [tf.cast(box_ops.area(boxes) > 0, tf.float32)[..., None] for boxes in all_boxes]
+    total = sum(weight * boxes for weight, boxes in zip(real, all_boxes, strict=True))
+    return sum(all_scores) / len(seen), tf.math.divide_no_nan(total, sum(real))
 
 
 def _between(boxes, of, to, flip):
-    """Boxes of one size of the pictures in pixels of another; mirrored where the view is. Padding stays zeros."""
+    """Boxes [N, R, (K,) 4] of pictures of sizes [N, 2] in pixels of others, mirrored where the view is.
+
+    Empty ones become zeros, but where there is nothing to do.
+    """
+    if of is to and not flip:
+        return boxes
     real = box_ops.area(boxes) > 0
-    unit = box_ops.to_unit(boxes, *_size(of))
+    unit = box_ops.to_unit(boxes, *_sides(of, boxes))
     unit = box_ops.flip(unit, 1.0) if flip else unit
-    return tf.where(real[..., None], box_ops.from_unit(unit, *_size(to)), 0.0)
+    return tf.where(real[..., None], box_ops.from_unit(unit, *_sides(to, boxes)), 0.0)
 
 
-def _size(picture):
-    return tf.unstack(tf.cast(tf.shape(picture)[1:3], tf.float32))
+def _sides(size, boxes):
+    """Height and width, each to be broadcast with boxes[..., 0]."""
+    shape = [-1] + [1] * (boxes.shape.rank - 2)
+    return [tf.reshape(side, shape) for side in tf.unstack(size, axis=1)]

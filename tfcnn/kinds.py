@@ -1,0 +1,139 @@
+"""Opens what was trained, each kind of model by the method that its card names: `tfcnn.detector`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+
+import keras
+
+from tfcnn import backbones, files
+from tfcnn.cards import card_of
+from tfcnn.errors import InputError
+from tfcnn.loading import load_model
+from tfcnn.predictor import Predictor
+from tfcnn.runtime import cores
+
+# The method of each kind of detector; a model without a kind on its card is taken for the first.
+DETECTORS = {
+    "faster_rcnn": ("tfcnn.detection.detector", "FasterRCNN"),
+    "fast_rcnn": ("tfcnn.detection.detector", "FasterRCNN"),
+}
+SIZE = 320  # pixels, where no card says what a model was trained for
+
+
+def detector(
+    model: str | os.PathLike | keras.Model | Sequence[str | os.PathLike | keras.Model],
+    *,
+    image_size: int | None = None,
+    longest: int | None = None,
+    resize: str | None = None,
+    runtime: str = "tf",
+    threads: int | None = None,
+    batch_size: int = 8,
+    scales: Sequence[int] = (),
+    flip: bool = False,
+    refine: int = 0,
+    box_voting: bool = False,
+    score_threshold: float | None = None,
+    nms_threshold: float | None = None,
+    max_detections: int | None = None,
+    labels: Sequence[str] | str | os.PathLike | None = None,
+    allow_custom_objects: bool = False,
+) -> Predictor:
+    """Opens a detector: called on a list of pictures, it gives Detections in the pixels of each.
+
+    Args:
+        model: a release's name, a folder, a .keras file or a keras.Model; a list of them is an ensemble, whose
+            proposals are put together and whose scores and boxes are averaged.
+        image_size: side in pixels of the square that each picture becomes, or its shorter side with resize="fit";
+            None takes the card's.
+        longest: most pixels of the longer side with resize="fit"; None takes the card's, else 5/3 of image_size (the
+            papers' 600 and 1000).
+        resize: "stretch", "letterbox" or "fit", as `tfcnn.images.resize`; None takes the card's.
+        runtime: "tf" or "litert".
+        threads: for reading, and of LiteRT; None takes the machine's cores.
+        batch_size: pictures computed at once.
+        scales: look at each picture at several sizes, in pixels, instead of at image_size.
+        flip: look at each picture mirrored, too.
+        refine: so many times the boxes found become regions that are classified and regressed again.
+        box_voting: average each box with those of its class around it.
+        score_threshold: least score of a detection, 0..1; None takes the model's own, like the two that follow.
+        nms_threshold: IoU, 0..1, above which the lower of two detections of a class goes.
+        max_detections: of a picture.
+        labels: names of the classes, or the path of a text file with a name a line; None takes the card's, else
+            "0", "1" and so on.
+        allow_custom_objects: of `tfcnn.load_model`.
+
+    Returns:
+        The predictor; its class names are `.names`.
+
+    Raises:
+        InputError: there is no such model, it is no detector, the models of an ensemble have other classes, or an
+            argument is none of those above.
+    """
+    if isinstance(labels, str | os.PathLike):
+        labels = files.read_labels(labels)
+    sources = [model] if isinstance(model, str | os.PathLike | keras.Model) else list(model)
+    if not sources:
+        raise InputError("There is no model to detect with.")
+    cards = [{} if isinstance(source, keras.Model) else card_of(source) for source in sources]
+    method = _method(sources, cards)
+    models = [
+        source
+        if isinstance(source, keras.Model)
+        else load_model(source, allow_custom_objects=allow_custom_objects)
+        for source in sources
+    ]
+    card = cards[0]
+    found = method(
+        [backbones.folded(net) for net in models],
+        max(1, len(scales)),
+        flip=flip,
+        refine=refine,
+        box_voting=box_voting,
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
+        max_detections=max_detections,
+        runtime=runtime,
+        threads=threads or cores(),
+    )
+    names = [_names(each, labels, found.classes) for each in cards]
+    for source, other in zip(sources[1:], names[1:], strict=True):
+        if other != names[0]:
+            raise InputError(f"{source} has other classes than {sources[0]}: {', '.join(other[:3])} ...")
+    size = image_size or (scales[0] if scales else card.get("image_size") or SIZE)
+    return Predictor(
+        found,
+        names=names[0],
+        image_size=size,
+        longest=longest or card.get("longest") or round(size * 5 / 3),
+        resize=resize or card.get("resize", "stretch"),
+        scales=scales,
+        batch_size=batch_size,
+        threads=threads,
+        category_ids=card.get("category_ids"),
+        card=card,
+    )
+
+
+def _method(sources, cards):
+    """The class that reads models of the kind that all cards name."""
+    kinds = [card.get("kind") or next(iter(DETECTORS)) for card in cards]
+    for source, kind in zip(sources, kinds, strict=True):
+        if kind not in DETECTORS:
+            raise InputError(f"{source} is a {kind}, no detector ({', '.join(DETECTORS)}).")
+    homes = {DETECTORS[kind] for kind in kinds}
+    if len(homes) > 1:
+        raise InputError(f"An ensemble has models of one kind, not of {', '.join(dict.fromkeys(kinds))}.")
+    module, name = homes.pop()
+    return getattr(importlib.import_module(module), name)
+
+
+def _names(card, labels, count):
+    """Names of a model's classes: those given, else the card's, else numbers."""
+    if labels is not None:
+        return list(labels)
+    names = card.get("classes", [])
+    return names if len(names) == count else [str(index) for index in range(count)]
