@@ -22,7 +22,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from tfcnn import backbones, load_model  # noqa: E402
-from tfcnn.detection import fast_rcnn, faster_rcnn_training  # noqa: E402
+from tfcnn.detection import faster_rcnn_training  # noqa: E402
 from tfcnn.detection.faster_rcnn import faster_rcnn  # noqa: E402
 from tfcnn.detection.stages import LiteStages, Stages  # noqa: E402
 from tfcnn.errors import InputError  # noqa: E402
@@ -55,7 +55,8 @@ def parts(model, picture):
     plain, model = model, backbones.folded(model)
     stages = Stages(model)
     first = stages.first(picture)
-    regions, _ = stages.propose(first, picture, stages.proposals.count)
+    size = picture.shape[1:3]
+    regions, _ = stages.propose(first, *size)
     pooled = stages.pool([regions, *first["pool_maps"]])
     logits, deltas = stages.regions(regions, first["pool_maps"])
 
@@ -65,9 +66,7 @@ def parts(model, picture):
     rows = {
         "the whole model": (lambda: model(picture, training=False)),
         "backbone, neck and region proposal net": (lambda: stages.first(picture)),
-        "proposals: top scores, boxes, suppression": (
-            lambda: stages.propose(first, picture, stages.proposals.count)
-        ),
+        "proposals: top scores, boxes, suppression": (lambda: stages.propose(first, *size)),
         "pooling of the regions": (lambda: stages.pool([regions, *first["pool_maps"]])),
         "head of the regions": (lambda: head(pooled)),
         "scores, boxes, suppression a class": (
@@ -77,7 +76,8 @@ def parts(model, picture):
     }
     calls = {name: tf.function(call) for name, call in rows.items()}
     try:
-        lite = LiteStages(stages, picture.shape[1], 2)
+        lite = LiteStages(model, 2)
+        lite.convert(*size)
     except InputError as error:
         print(f"(no LiteRT: {error})")
         return calls
@@ -85,12 +85,12 @@ def parts(model, picture):
     @tf.function
     def whole():
         first = lite.first(picture)
-        regions, _ = lite.propose(first, picture, stages.proposals.count)
+        regions, _ = lite.propose(first, *size)
         logits, deltas = lite.regions(regions, first["pool_maps"])
-        return fast_rcnn.decode_regions(logits, deltas, regions, *picture.shape[1:3])
+        return stages.output([logits[0], deltas[0], regions, picture])
 
     return calls | {
-        "LiteRT, 2 threads: the whole but the last suppression": whole,
+        "LiteRT, 2 threads: the whole": whole,
         "LiteRT, 2 threads: backbone, neck and region proposal net": tf.function(lambda: lite.first(picture)),
     }
 
