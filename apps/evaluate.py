@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -143,6 +143,8 @@ def of_detectors(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | 
     absent = [name for name in data.classes if name not in names]
     if absent:
         run.say(f"the model does not know {_some(absent)}")
+    for note in data.notes():
+        run.say(note)
     records = data.examples[: run.flags.limit]
     with run.progress(len(records), "detect") as progress:
         found, refused = predictor.over_records(records, given, progress.advance)

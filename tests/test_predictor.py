@@ -1,5 +1,6 @@
 """What every trained method answers to: `tfcnn.detector` on pictures of any size, and what it refuses."""
 
+import io
 import json
 import shutil
 
@@ -11,8 +12,10 @@ from PIL import Image
 import tfcnn
 from tfcnn import backbones, images, kinds
 from tfcnn.cards import card_of, releases
+from tfcnn.datasets import Record
 from tfcnn.detection.faster_rcnn import faster_rcnn
 from tfcnn.errors import InputError
+from tfcnn.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +160,37 @@ def test_results_keep_the_order_of_the_pictures_over_batches(model):
     for answer, picture_ in zip(predictor(pictures), pictures, strict=True):
         np.testing.assert_allclose(answer.scores[:3], predictor([picture_])[0].scores[:3], atol=1e-5)
     assert predictor([]) == []
+
+
+class ByHand:
+    """A method that finds the middle of each picture it is given."""
+
+    classes, zero_rgb, needs_proposals = 1, (0, 0, 0), False
+
+    def __call__(self, pictures, sizes, shapes, proposals):
+        height, width = sizes[0].T
+        boxes = np.stack([width / 4, height / 4, width / 2, height / 2], axis=1)[:, None]
+        count = len(boxes)
+        scores, labels = np.ones((count, 1)), np.zeros((count, 1), np.int32)
+        return {"boxes": boxes, "scores": scores, "labels": labels, "count": np.ones(count, int)}
+
+
+@pytest.mark.parametrize("resize", ["stretch", "fit"])
+def test_detections_of_a_data_set_are_in_the_pixels_of_its_annotations(resize, tmp_path):
+    predictor = Predictor(ByHand(), names=["thing"], image_size=64, resize=resize)
+    pixels = picture(60, 80)
+    records = [Record(0, "same", 80, 60, lambda: pixels), Record(1, "halved", 160, 120, lambda: pixels)]
+    turned = io.BytesIO()  # stored as 80 x 60, seen as 60 x 80; annotated as it is stored
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(pixels).save(turned, "JPEG", exif=exif)
+    records += [
+        Record(2, "turned", 80, 60, turned.getvalue),
+        Record(3, "broken", 9, 9, lambda: b"no picture"),
+    ]
+    found, unreadable = predictor.over_records(records)
+    np.testing.assert_allclose(found[0].boxes, [[20, 15, 40, 30]], atol=1e-3)
+    np.testing.assert_allclose(found[1].boxes, [[40, 30, 80, 60]], atol=1e-3)
+    # What a person sees at x 15..30 of 60 and y 20..40 of 80 is stored at x 20..40 and, from below, y 15..30.
+    np.testing.assert_allclose(found[2].boxes, [[20, 30, 40, 45]], atol=1e-3)
+    assert list(unreadable) == ["broken"] and found[1].names == ("thing",)

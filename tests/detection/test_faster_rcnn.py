@@ -234,7 +234,7 @@ def test_step_two_takes_the_proposals_of_step_one():
     learner = faster_rcnn_training.FasterRCNNTrainee(model, RECIPE, parts=("regions",), proposer=proposer)
     image = batch()["image"]
     own = Stages(proposer)
-    expected, _ = own.propose(own.first(image), image, RECIPE.proposals, RECIPE.before_nms)
+    expected, _ = own.propose(own.first(image), *image.shape[1:3], RECIPE.proposals, RECIPE.before_nms)
     np.testing.assert_array_equal(learner.propose(image, None), expected)
 
 
