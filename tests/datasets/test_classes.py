@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tfcnn.datasets import statistics
-from tfcnn.datasets.classes import distinct, match
-from tfcnn.datasets.example import Dataset, Record
+from tfcnn.datasets.classes import distinct, match, united
+from tfcnn.datasets.example import Dataset, Record, Truth
 from tfcnn.errors import InputError
 
 # A root category with the name of its only child, as Roboflow exports it.
@@ -48,3 +48,31 @@ def test_statistics_count_equal_names_apart(cars):
 def test_statistics_draw_any_name_without_a_warning(cars, recwarn):
     statistics.figure(cars)
     assert [str(each.message) for each in recwarn] == []
+
+
+def part(names, ids, labels):
+    boxes = np.tile(np.float32([[0, 0, 2, 2]]), (len(labels), 1))
+    labels = np.array(labels, np.int32)
+    truth = Truth(boxes, labels, labels, labels, labels > 9)
+    record = Record("a", "a", 4, 4, bytes, boxes, labels, label=len(names) - 1, truth=truth)
+    return Dataset("coco", names, ids, [record, Record("b", "b", 4, 4, bytes)])
+
+
+def test_parts_are_trained_on_the_classes_of_both():
+    train, val = united([part(["cat", "dog"], [3, 7], [0, 1]), part(["ant", "dog"], [1, 7], [1])])
+    assert train.classes == val.classes == ["ant", "cat", "dog"] and train.category_ids == [1, 3, 7]
+    for data, labels in ((train, [1, 2]), (val, [2])):
+        record, empty = data.examples
+        assert record.labels.tolist() == labels == record.truth.labels.tolist()
+        assert record.label == 2 and empty.label == -1 and empty.truth is None
+    assert [finding["why"] for finding in train.broken + val.broken] == [
+        "no class ant here, but in another part",
+        "no class cat here, but in another part",
+    ]
+    same = [part(["cat"], [1], []), part(["cat"], [1], [])]
+    assert united(same) == same
+
+
+def test_parts_that_mean_other_classes():
+    with pytest.raises(InputError, match="id 3 is cat in one and dog in another"):
+        united([part(["cat"], [3], []), part(["dog"], [3], [])])

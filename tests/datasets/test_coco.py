@@ -213,6 +213,8 @@ BAD_SHAPES = [
     {"counts": [2, 3]},
     {"counts": [-1, 7]},
     {"counts": [7]},
+    {"counts": [2, 4], "size": [3, 2]},
+    {"counts": [2, 4], "size": 6},
     {"counts": ["a"]},
     {"counts": ""},
     {"counts": "05"},
@@ -261,11 +263,14 @@ def test_an_area_that_is_null_is_the_boxs(folder):
     def change(content):
         content["annotations"][0] |= {"area": None, "iscrowd": None}
         content["annotations"][1]["area"] = "61"
+        content["annotations"].append({**content["annotations"][0], "id": 3, "area": "large"})
 
     rewrite(folder, change)
-    record = coco.read(folder).examples[0]
-    assert record.area.tolist() == [100, 61] and record.truth.areas.tolist() == [100, 61]
-    assert record.crowd.tolist() == [False, True]
+    data = coco.read(folder)
+    record = data.examples[0]
+    assert record.area.tolist() == [100, 61, 100] == record.truth.areas.tolist()
+    assert record.crowd.tolist() == [False, True, False]
+    assert [finding["why"] for finding in data.broken] == ["annotation 3 has an area that is no number"]
 
 
 def test_numbers_that_are_texts(folder):
@@ -279,6 +284,15 @@ def test_numbers_that_are_texts(folder):
     record = data.examples[0]
     assert not data.broken and (record.width, record.height) == (40, 30)
     assert record.boxes.tolist() == [[10, 5, 20, 15], [0, 0, 2, 30]] and record.labels.tolist() == [0, 1]
+
+
+def test_a_file_in_another_encoding_is_said(folder):
+    text = json.dumps(layouts.coco_json()).replace("person", "personne âgée")
+    for encoding, said in (("utf-8", []), ("utf-16", []), ("cp1252", ["letters that are not UTF-8"])):
+        layouts.write(folder, {ANNOTATIONS: text.encode(encoding)})
+        data = coco.read(folder)
+        assert [finding["why"] for finding in data.broken] == said
+        assert (data.classes[0] == "personne âgée") == (not said)
 
 
 def test_an_id_that_is_not_listed_is_shown_as_it_is_written(folder):
@@ -381,6 +395,16 @@ def test_the_splits_own_folder_first(tmp_path, top):
         file = f"annotations/instances_{split}.json"
         for annotations in (file, folder / file):
             assert coco.read(folder, annotations=annotations).examples[0].file == record.file
+
+
+def test_a_splits_name_as_a_word_of_its_folder(tmp_path):
+    folder = two_splits(tmp_path)
+    for split in ("train", "val"):
+        (folder / split).rename(folder / f"{split}_images")
+    assert [coco.read(folder, s).examples[0].file for s in ("train", "val")] == [
+        "train_images/a.jpg",
+        "val_images/a.jpg",
+    ]
 
 
 def test_a_name_in_two_folders_of_no_split_is_an_error(tmp_path):

@@ -124,6 +124,17 @@ def test_ids_of_the_official_synset_list_are_kept(tmp_path):
         assert (data.classes, data.category_ids) == (["first", "second"], ids)
 
 
+def test_a_line_of_imagenets_list_is_a_name_and_a_number(tmp_path):
+    folder = layouts.imagenet(tmp_path / "ILSVRC", "DET")
+    (folder / "Annotations/DET/val/v_1.xml").rename(folder / "Annotations/DET/val/v (1).xml")
+    (folder / "Data/DET/val/v_1.JPEG").rename(folder / "Data/DET/val/v (1).JPEG")
+    for line in ("v (1)", "v (1) 17"):
+        layouts.write(folder, {"ImageSets/DET/val.txt": line})
+        assert [record.image_id for record in datasets.open("imagenet_det", folder, "val").examples] == [
+            "v (1)"
+        ]
+
+
 def test_imagenet_reads_a_size_that_is_missing(tmp_path):
     folder = layouts.imagenet(tmp_path / "ILSVRC", "DET")
     xml = layouts.voc_xml([("n002", 0, 0, 9, 99, 0)], size=None)
@@ -257,6 +268,12 @@ def test_pictures_inside_a_classs_folders_are_named(tmp_path):
     (finding,) = data.broken
     assert finding["why"] == "1 pictures in folders inside the class cat"
     assert finding["rule"].startswith("pictures skipped: move them up")
+
+
+def test_pictures_beside_the_classes_are_named(tmp_path):
+    folder = layouts.write(tmp_path / "set", {"cat/1.jpg": b"", "dog/3.jpg": b"", "4.jpg": b""})
+    (finding,) = datasets.open("folder", folder).broken
+    assert finding["why"] == "1 pictures beside the folders of classes"
 
 
 def test_a_single_class_is_said(tmp_path):

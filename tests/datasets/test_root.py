@@ -50,8 +50,10 @@ def test_backslashes_in_a_zip_are_folders(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("set\\cat\\0.png", b"00")
+        archive.writestr("./set/dog/1.png", b"1")
     root = Root(path)
-    assert root.walk() == ["set/cat/0.png"] and root.at("set").folders() == ["cat"]
+    assert root.walk() == ["set/cat/0.png", "set/dog/1.png"]
+    assert root.at("set").folders() == ["cat", "dog"]
     assert root.read("set/cat/0.png") == b"00" and root.file("set/cat/0.png").size == 2
 
 
@@ -80,6 +82,18 @@ def test_damaged_member(tmp_path):
         archive.writestr("a", b"content that is checked")
     path.write_bytes(path.read_bytes().replace(b"content", b"CONTENT"))
     with pytest.raises(InputError, match="a cannot be read"):
+        Root(path).read("a")
+
+
+def test_an_encrypted_member_is_one_line(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", b"content")
+    data = bytearray(path.read_bytes())
+    data[6] |= 1  # the flag of encryption, in the member's header and in the directory
+    data[data.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="a cannot be read .*encrypted"):
         Root(path).read("a")
 
 

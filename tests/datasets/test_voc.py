@@ -112,7 +112,16 @@ def test_categories_json(folder):
     assert data.classes == ["unicorn", "dog"] and data.category_ids == [5, 2]
     assert [record.labels.tolist() for record in data.examples] == [[1], [], [0]]
     assert ("Annotations/two.xml", "object 1 has unknown class 'cat'", "object skipped") in findings(data)
-    for bad in ("{", "{}", '[{"name": "dog"}]', '[{"id": "1", "name": "dog"}]', "[1]"):
+    twice = '[{"id": 1, "name": "dog"}, {"id": 2, "name": "dog"}]'
+    for bad in (
+        "{",
+        "{}",
+        twice,
+        twice.replace("2", "1"),
+        '[{"name": "dog"}]',
+        '[{"id": "1", "name": "dog"}]',
+        "[1]",
+    ):
         layouts.write(folder, {"categories.json": bad})
         with pytest.raises(InputError, match="categories.json is no list of"):
             voc.read(folder)
@@ -130,7 +139,7 @@ def test_a_line_of_a_list_is_a_name(folder):
         "images (43)",
         "take 1",
         "one.jpg",
-        "JPEGImages/two.jpg",
+        "JPEGImages/two.xml",
         "none -1",
         "a_jpg.rf.06d5",
     ]
@@ -145,6 +154,12 @@ def test_a_line_of_a_list_is_a_name(folder):
         "two",
         "a_jpg.rf.06d5",
     ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_as_windows_saves_it(folder, encoding):
+    layouts.write(folder, {"ImageSets/Main/own.txt": "one\r\ntwo\r\n".encode(encoding)})
+    assert [record.image_id for record in voc.read(folder, "own").examples] == ["one", "two"]
 
 
 def test_a_split_of_segmentation_alone(folder):

@@ -15,6 +15,7 @@ from tfcnn import runtime
 from tfcnn.cli import data_flags, usage
 from tfcnn.cli.data_flags import DATASET
 from tfcnn.cli.run import Run
+from tfcnn.datasets.classes import united
 from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
 
@@ -87,7 +88,7 @@ def read_data() -> list[Dataset]:
         (training, validation): tfcnn.datasets.Dataset each.
 
     Raises:
-        InputError: no such data, a picture's class that only one of them has, or a flag of a trained model.
+        InputError: no such data, an id that is another class in each of them, or a flag of a trained model.
     """
     for name in ("labels", "preprocessing", "allow_custom_objects"):
         if flags.FLAGS[name].value:
@@ -98,12 +99,7 @@ def read_data() -> list[Dataset]:
     for part, split in zip(parts, (TRAIN_SPLIT.value, VAL_SPLIT.value), strict=True):
         if not part.examples:
             raise InputError(f"the split {split} of {DATASET.value} has no pictures")
-    if parts[0].classes != parts[1].classes:
-        odd = sorted(set(parts[0].classes) ^ set(parts[1].classes))
-        raise InputError(
-            f"{TRAIN_SPLIT.value} and {VAL_SPLIT.value} have other classes: {', '.join(odd[:3])}"
-        )
-    return [limited(part, flags.FLAGS.limit) for part in parts]
+    return [limited(part, flags.FLAGS.limit) for part in united(parts)]
 
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:

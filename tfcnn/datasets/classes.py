@@ -1,8 +1,12 @@
 """The classes of a data set beside those of a model or a results file: a class is its id, names may repeat."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+import numpy as np
+
+from tfcnn.datasets.example import Dataset, report
 from tfcnn.errors import InputError
 
 
@@ -16,6 +20,45 @@ def distinct(names: Sequence[str], category_ids: Sequence[int] | None = None) ->
     ids = range(len(names)) if category_ids is None else category_ids
     count = Counter(names)
     return [name if count[name] == 1 else f"{name} (id {i})" for name, i in zip(names, ids, strict=True)]
+
+
+def united(parts: Sequence[Dataset]) -> list[Dataset]:
+    """Parts of one data set with the same classes: those that any of them has, by id.
+
+    Args:
+        parts: e.g. what is trained on and what is validated; a class that one lacks is added to its `broken`.
+
+    Raises:
+        InputError: an id is one class here and another there.
+    """
+    if all(part.classes == parts[0].classes for part in parts):
+        return list(parts)
+    names: dict[int, str] = {}
+    for part in parts:
+        for category_id, name in zip(part.category_ids, part.classes, strict=True):
+            if names.setdefault(category_id, name) != name:
+                raise InputError(
+                    f"the parts of {part.name} have other classes: id {category_id} is {names[category_id]} in one "
+                    f"and {name} in another"
+                )
+    ids = sorted(names)
+    return [_relabelled(part, ids, [names[i] for i in ids]) for part in parts]
+
+
+def _relabelled(part: Dataset, ids: list[int], names: list[str]) -> Dataset:
+    index = np.array([ids.index(i) for i in part.category_ids] + [-1], np.int32)  # label -1 stays
+    broken = list(part.broken)
+    for category_id, name in zip(ids, names, strict=True):
+        if category_id not in part.category_ids:
+            report(broken, part.name, f"no class {name} here, but in another part", "class kept")
+    examples = []
+    for record in part.examples:
+        truth = record.truth and dataclasses.replace(record.truth, labels=index[record.truth.labels])
+        labels = index[record.labels]
+        examples.append(
+            dataclasses.replace(record, labels=labels, label=int(index[record.label]), truth=truth)
+        )
+    return dataclasses.replace(part, classes=names, category_ids=ids, examples=examples, broken=broken)
 
 
 def match(

@@ -11,6 +11,7 @@ import json
 import math
 import pathlib
 import posixpath
+import re
 import string
 import unicodedata
 import urllib.parse
@@ -21,7 +22,7 @@ import numpy as np
 
 from tfcnn.datasets import masks
 from tfcnn.datasets.example import Dataset, Record, annotated, read_size, report
-from tfcnn.datasets.root import Root, find
+from tfcnn.datasets.root import Root, decoded, find
 from tfcnn.errors import InputError
 
 SKIPPED = "object skipped"
@@ -59,6 +60,8 @@ def read(
     root, name = where.root, where.name
     content = _content(where.text, name)
     broken: list[dict] = []
+    if "\ufffd" in where.text:
+        report(broken, name, "letters that are not UTF-8", "read as \ufffd: save the file as UTF-8")
     categories = _categories(content, name, broken)
     keys = [_key(_entry(content, "images", k, name, "id")["id"]) for k in range(len(content["images"]))]
     objects_of = _objects(content, dict.fromkeys(keys), set(categories), name, broken)
@@ -106,7 +109,7 @@ def _locate(
     # "instances_val2017.json", "person_keypoints_val2017.json": pictures of val2017
     named = split or pathlib.PurePath(annotations or "").stem.rpartition("_")[2]
     if annotations is not None and pathlib.Path(annotations).is_file():
-        text = pathlib.Path(annotations).read_text(encoding="utf-8-sig", errors="replace")
+        text = decoded(pathlib.Path(annotations).read_bytes())
         root = None if path is None else _root_of_pictures(path)
         return _Location(root, str(annotations), text, _folders_of(root, named) if root else [])
     if path is None:
@@ -150,13 +153,13 @@ def _picture_folders(root: Root) -> list[str]:
 
 
 def _folders_of(root: Root, split: str) -> list[str]:
-    """The folders named as a split is, exactly or but for the year."""
-    names = {folder: posixpath.basename(folder) for folder in _picture_folders(root)}
+    """The folders named as a split is: exactly, but for the year, or as a word among others ("train_images")."""
+    names = {folder: posixpath.basename(folder) for folder in _picture_folders(root)[1:]}
+    bare = split.rstrip(string.digits)
     exact = [folder for folder, name in names.items() if name == split]
-    alike = [
-        f for f, name in names.items() if name and name.rstrip(string.digits) == split.rstrip(string.digits)
-    ]
-    return list(dict.fromkeys(exact + alike))
+    year = [folder for folder, name in names.items() if name.rstrip(string.digits) == bare]
+    word = [folder for folder, name in names.items() if split in re.split(r"[\W_]+", name)]
+    return list(dict.fromkeys(exact + year + word))
 
 
 def _search(root: Root, own: list[str]) -> Callable[[str], str | None]:
@@ -284,6 +287,10 @@ def _objects(
                 report(broken, file, f"annotation id {number} comes twice", "object kept")
             seen.add(_key(number))
             area = _number(entry.get("area"))
+            if area is None and entry.get("area") is not None:
+                report(
+                    broken, file, f"annotation {number} has an area that is no number", "the box's is taken"
+                )
             objects_of[key].append(
                 {
                     "id": number,

@@ -78,6 +78,9 @@ def _dataset(name: str, root: Root, part: str | None, splits: list[Root]) -> Dat
                 why,
                 "pictures skipped: move them up, or name the folder above them",
             )
+    if beside := len(_pictures(root.files())):
+        why = f"{beside} pictures beside the folders of classes"
+        report(broken, str(root), why, "pictures skipped: a picture lies in its class's folder")
     if len(classes) == 1:
         why = f"only one class, {classes[0]}: every answer is right"
         report(broken, str(root), why, "class kept; a folder for each class lies in the folder that is named")

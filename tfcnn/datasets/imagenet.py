@@ -8,6 +8,7 @@ Source: the ILSVRC development kit; Russakovsky et al., IJCV 115(3), 2015.
 """
 
 import pathlib
+import re
 
 import numpy as np
 
@@ -90,8 +91,9 @@ def _ids(root: Root, task: str, split: str) -> list[str]:
     lists = f"ImageSets/{task}"
     for file in (f"{split}.txt", f"{split}_loc.txt"):
         if root.exists(f"{lists}/{file}"):
-            lines = [line.split() for line in root.text(f"{lists}/{file}").splitlines() if line.strip()]
-            return [words[0] for words in lines if words[1:] != ["-1"]]
+            lines = filter(None, map(str.strip, root.text(f"{lists}/{file}").splitlines()))
+            entries = [re.fullmatch(r"(.*?)(?:\s+(-?\d+))?", line).groups() for line in lines]
+            return [image_id for image_id, number in entries if number != "-1"]
     files = root.walk(f"Annotations/{task}/{split}")
     if not files:
         known = [file[:-4] for file in root.files(lists)] or root.folders(f"Annotations/{task}")

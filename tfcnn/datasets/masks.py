@@ -31,6 +31,8 @@ def compact(segmentation: object, height: int, width: int) -> Shape:
         if isinstance(segmentation, list):
             return _polygons(segmentation, 100 * max(height, width))
         if isinstance(segmentation, dict):
+            if list(segmentation.get("size", (height, width))) != [height, width]:
+                raise ValueError("a mask of another size")
             return _runs(segmentation["counts"], height, width)
     except (ValueError, TypeError, KeyError, OverflowError):
         pass

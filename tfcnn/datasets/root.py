@@ -1,5 +1,6 @@
 """Where a data set lies: a folder or a .zip, read by the same few calls."""
 
+import codecs
 import contextlib
 import dataclasses
 import os
@@ -42,9 +43,8 @@ class Root:
                 raise InputError(
                     f"{path} is neither a folder nor a .zip: name the data set's folder"
                 ) from None
-            # Some programs of Windows write its own backslashes.
-            names = ((n if "/" in n else n.replace("\\", "/"), n) for n in self._archive.namelist())
-            self._members = {name: member for name, member in names if not name.endswith("/")}
+            members = {_member(name): name for name in self._archive.namelist()}
+            self._members = {name: member for name, member in members.items() if not name.endswith("/")}
             self._tree = _tree(self._members)
         else:
             raise InputError(f"No data set at {path}: name an existing folder or .zip file")
@@ -80,7 +80,9 @@ class Root:
             return (self.path / self._full(name)).read_bytes()
         except (KeyError, FileNotFoundError):
             raise InputError(f"{self} has no {name}") from None
-        except (OSError, zipfile.BadZipFile) as error:
+        except (
+            Exception
+        ) as error:  # encrypted, of an unknown kind, damaged: the decompressors' errors have no base
             raise InputError(f"{self}: {name} cannot be read ({error})") from None
 
     def file(self, name: str) -> "File":
@@ -97,8 +99,8 @@ class Root:
             return -1
 
     def text(self, name: str) -> str:
-        """One file as text, UTF-8 with or without a byte order mark."""
-        return self.read(name).decode("utf-8-sig", errors="replace")
+        """One file as text; see `decoded`."""
+        return decoded(self.read(name))
 
     def folders(self, under: str = "") -> list[str]:
         """Names of the folders right under `under`, sorted."""
@@ -130,6 +132,20 @@ class Root:
             folders = {name for name, is_folder in kinds if is_folder}
             files = {name for name, is_folder in kinds if not is_folder}
         return {f for f in folders if not _hidden(f)}, {f for f in files if not _hidden(f)}
+
+
+def decoded(data: bytes) -> str:
+    """A text: UTF-16 where its byte order mark says so (PowerShell writes it), else UTF-8 with or without one; what
+    is none becomes U+FFFD."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", errors="replace")
+    return data.decode("utf-8-sig", errors="replace")
+
+
+def _member(name: str) -> str:
+    """A member of an archive with forward slashes, which some programs of Windows do not write, from the top."""
+    name = name if "/" in name else name.replace("\\", "/")
+    return name.removeprefix("./").lstrip("/")
 
 
 def _hidden(name: str) -> bool:

@@ -98,7 +98,7 @@ def _image_ids(root: Root, lines: list[str]) -> Iterator[str]:
         candidates = [line, name]
         for each in (line, name):
             stem, suffix = posixpath.splitext(posixpath.basename(each.replace("\\", "/")))
-            candidates.append(stem if suffix.lower() in SUFFIXES else stem + suffix)
+            candidates.append(stem if suffix.lower() in (".xml", *SUFFIXES) else stem + suffix)
         found = next((c for c in candidates if root.exists(f"Annotations/{c}.xml")), name)
         if flag != "-1" or found == line:
             yield found
@@ -118,6 +118,12 @@ def categories(root: Root) -> list[dict[str, Any]] | None:
             type(entry["name"]) is str and type(entry["id"]) is int for entry in entries
         ):
             raise ValueError("a name is a text, an id a whole number")
+        for keys in (
+            [entry["id"] for entry in entries],
+            [entry.get("synset", entry["name"]) for entry in entries],
+        ):
+            if len(set(keys)) < len(keys):
+                raise ValueError("each has an id and a name of its own")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f'{root}/categories.json is no list of {{"id", "name"}} ({error})') from None
     return entries
