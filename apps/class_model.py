@@ -12,6 +12,7 @@ from tfcnn import cli, draw, images
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "looking inside", "make a picture of what a class is to the net"
+LISTED = "--list_layers shows all"
 SHOWN = "flamingo,goldfish,pelican,school bus,daisy,n03947888"  # ImageNet's classes when none is given
 
 METHOD = flags.DEFINE_enum(
@@ -118,7 +119,7 @@ LR_PARAMS = flags.DEFINE_string(
     "e.g. --lr_params=\"{'max_lr': 1e6, 'desired_prog': 2}\"",
 )
 
-# The flags that belong to one method, by the keyword of its recipe in tfcnn.visualization.class_model.
+# The flags that belong to one method, by the keyword of its function in tfcnn.visualization.class_model.
 OF_METHOD = {
     "fourier": {
         "statistics": STATISTICS,
@@ -138,7 +139,7 @@ OF_METHOD = {
         "px_abs_benefit_percentile": PX_ABS_BENEFIT,
     },
 }
-# Flags of a method that are no keyword of its recipe: they make the objective, or two keywords together.
+# Flags of a method that are no keyword of its function: they make the objective, or two keywords together.
 ELSEWHERE = {"fourier": [RIVALS], "yosinski": [LR_POLICY, LR_PARAMS, SPATIAL], "simonyan": [SPATIAL]}
 
 
@@ -148,15 +149,15 @@ def main(run: cli.Run) -> None:
     import tensorflow as tf
 
     layer = LAYER.value or "logits"
-    spot = place(net, layer) if SPATIAL.value else None
+    spot = location(net, layer) if SPATIAL.value else None
     answers = answer_function(net.model, layer, spot)
     indices = channels(net, layer) if LAYER.value else run.classes(net) or shown(net)
     indices = list(dict.fromkeys(indices))
     wanted = tf.Variable(indices[:1], shape=[None], dtype=tf.int32)
-    recipe = make_recipe(net, what_to_raise(layer, wanted, spot))
+    ascent = make_ascent(net, what_to_raise(layer, wanted, spot))
 
     sheet, rows = [], []
-    with run.progress(len(indices) * recipe.steps, "class_model", "steps") as progress:
+    with run.progress(len(indices) * ascent.steps, "class_model", "steps") as progress:
         for first in range(0, len(indices), run.flags.batch_size):
             batch = indices[first : first + run.flags.batch_size]
             wanted.assign(batch)
@@ -165,7 +166,7 @@ def main(run: cli.Run) -> None:
                 progress.advance(len(moment.value), value=float(moment.value.mean()))
 
             seeds = [run.flags.seed + index for index in batch]
-            result = recipe.climb(seeds, seed=run.flags.seed, callback=advance)
+            result = ascent.run(seeds, seed=run.flags.seed, callback=advance)
             for position, index in enumerate(batch):
                 described = describe(net, index)
                 with run.item(described["label"], stem_of(described)) as item:
@@ -218,17 +219,17 @@ def against_rivals():
     return METHOD.value == "fourier" and not LAYER.value and DIRECTION.value > 0 and RIVALS.value > 0
 
 
-def make_recipe(net, objective):
-    """The method's recipe on the net, as the flags say."""
+def make_ascent(net, objective):
+    """The method's ascent on the net, as the flags say."""
     from tfcnn.backbones import zero_rgb
-    from tfcnn.imageopt.statistics import natural_statistics
+    from tfcnn.imageopt.objectives import feature_statistics
     from tfcnn.visualization import class_model
 
     options = {keyword: flag.value for keyword, flag in OF_METHOD[METHOD.value].items()}
     if STEPS.value:
         options["iterations"] = STEPS.value
     if METHOD.value == "fourier":
-        if STATISTICS.present and STATISTICS.value and natural_statistics(net.model) is None:
+        if STATISTICS.present and STATISTICS.value and feature_statistics(net.model) is None:
             raise InputError(f"--statistics needs batch norm behind convolutions, which {net.name} has not")
         return class_model.fourier(net.model, objective, net.size, **options)
     if METHOD.value == "yosinski":
@@ -251,7 +252,7 @@ def learning_rate():
 
 
 def what_to_raise(layer, wanted, spot):
-    """The objective: the class' score, the channel's mean, or the channel at one place."""
+    """The objective: the class' score, the channel's mean, or the channel at one location."""
     from tfcnn.imageopt import objectives
 
     if spot:
@@ -262,27 +263,27 @@ def what_to_raise(layer, wanted, spot):
     return objective
 
 
-def place(net, layer):
+def location(net, layer):
     """Row and column that --push_spatial names."""
-    from tfcnn.imageopt import tapped
+    from tfcnn.backbones import tap
 
-    shape = tapped(net.model, [layer])(np.zeros([1, net.size, net.size, 3], np.float32))[layer].shape
+    shape = tap(net.model, [layer], LISTED)(np.zeros([1, net.size, net.size, 3], np.float32))[layer].shape
     try:
         row, column = (int(value) for value in SPATIAL.value)
     except ValueError as error:
         raise InputError("--push_spatial takes a row and a column, e.g. --push_spatial=7,7") from error
     if len(shape) != 4 or not (0 <= row < shape[1] and 0 <= column < shape[2]):
         raise InputError(
-            f"--push_spatial={row},{column}: {layer} has {' x '.join(map(str, shape[1:-1])) or 'no'} places"
+            f"--push_spatial={row},{column}: {layer} has {' x '.join(map(str, shape[1:-1])) or 'no'} locations"
         )
     return row, column
 
 
 def answer_function(model, layer, spot):
-    """A function from a picture (uint8) to all probabilities, or to all channels: means, or values at a place."""
-    from tfcnn.imageopt import tapped
+    """A function from a picture (uint8) to all probabilities, or to all channels: means, or values at a location."""
+    from tfcnn.backbones import tap
 
-    net = tapped(model, ["scores" if layer == "logits" else layer])
+    net = tap(model, ["scores" if layer == "logits" else layer])
 
     def answer(picture):
         (values,) = net(picture[None].astype(np.float32), training=False).values()
@@ -294,9 +295,9 @@ def answer_function(model, layer, spot):
 
 def channels(net, layer):
     """The channels that --channel names."""
-    from tfcnn.imageopt import tapped
+    from tfcnn.backbones import tap
 
-    count = tapped(net.model, [layer]).output[layer].shape[-1]
+    count = tap(net.model, [layer], LISTED).output[layer].shape[-1]
     for channel in CHANNEL.value:
         if not channel.isdigit() or int(channel) >= count:
             raise InputError(f"--channel={channel}: {layer} has channels 0 to {count - 1}")

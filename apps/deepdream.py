@@ -95,7 +95,7 @@ def main(run: cli.Run) -> None:
 def chosen(run):
     """The layers {name: weight} that the flags name, or the net's best, and the net that puts them out."""
     run.runtime  # noqa: B018  (starts TensorFlow silently)
-    from tfcnn.imageopt import any_size, tapped
+    from tfcnn.backbones import any_size, tap
 
     names = [name for name in (LAYER.value or "").split(",") if name]
     if not names:
@@ -114,7 +114,7 @@ def chosen(run):
     if len(weights) != len(names):
         raise InputError(f"--layer_weights has {len(weights)} numbers for {len(names)} layers")
     net = run.load_net("backbone", endpoints=None if run.flags.model else names, at_own_size=True)
-    taps = any_size(tapped(net.model, names))
+    taps = any_size(tap(net.model, names, "--list_layers shows all"))
     if taps is None:
         raise InputError(
             f"--layer={','.join(names)} of {net.name} needs one size of pictures; take an earlier one"

@@ -27,7 +27,7 @@ REPEATS = flags.DEFINE_integer(
     "repeats", 1, "Reconstructions of each code, from different starts, e.g. --repeats=4", lower_bound=1
 )
 NEIGH = flags.DEFINE_integer(
-    "neigh", 0, "Keep only the central N x N places of a code; 0 keeps all, e.g. --neigh=5", lower_bound=0
+    "neigh", 0, "Keep only the central N x N locations of a code; 0 keeps all, e.g. --neigh=5", lower_bound=0
 )
 LAMBDA_TV = flags.DEFINE_float(
     "lambda_tv", None, "Weight of total variation; none goes by the layer's stride", lower_bound=0.0
@@ -58,8 +58,10 @@ def main(run: cli.Run) -> None:
     check_command()
     net = run.load_net()
     layers = LAYER.value or usual_layers(net.model)
+    from tfcnn.backbones import tap
     from tfcnn.visualization.inversion import psnr
 
+    tap(net.model, layers, "--list_layers shows all")  # a wrong name is said before any work
     inversions = {layer: inversion(net, layer) for layer in layers}
     rows = []
     for picture in run.pictures():
@@ -114,10 +116,10 @@ def check_command():
 def inversion(net, layer):
     """The layer's inversion as the flags say."""
     from tfcnn.backbones import zero_rgb
-    from tfcnn.imageopt.statistics import natural_statistics
+    from tfcnn.imageopt.objectives import feature_statistics
     from tfcnn.visualization.inversion import Inversion, Prior
 
-    if STATISTICS.value and natural_statistics(net.model) is None:
+    if STATISTICS.value and feature_statistics(net.model) is None:
         raise InputError(f"--statistics needs batch norm behind convolutions, which {net.name} has not")
     prior = Prior(
         variation=LAMBDA_TV.value,

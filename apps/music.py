@@ -7,8 +7,8 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from tfcnn import cli, draw, images
-from tfcnn.cli import lists
+from tfcnn import cli, draw, files, images
+from tfcnn.cli.output import guarded
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "art", "a sound in the style of another, or one that dreams"
@@ -50,7 +50,7 @@ def main(run: cli.Run) -> None:
         style = audio.spectrogram(samples)
     net = audio.random_net(FILTERS.value, seed=run.flags.seed)
     run.net = net.name
-    contents = lists.paths(CONTENT.value or "") or [None]
+    contents = [name for name in (CONTENT.value or "").split(",") if name] or [None]
     for name in contents:
         if name is not None and not pathlib.Path(name).is_file():
             raise InputError(f"--content={name} is not there")
@@ -99,9 +99,8 @@ def work(run, net, content, style, callback):
             style_weight=STYLE_WEIGHT.value,
             callback=callback,
         )
-    seed = run.flags.seed
     return audio.dream(
-        net, content, style, STEPS.value, step_size=STEP_SIZE.value, seed=seed, callback=callback
+        net, content, style, STEPS.value, step_size=STEP_SIZE.value, seed=run.flags.seed, callback=callback
     )
 
 
@@ -114,7 +113,8 @@ def seen(spectrogram) -> np.ndarray:
 
 def keep(run, item, name, data) -> str:
     """Write a sound of this item; its name relative to output_dir."""
-    run.save_bytes(data, name)
+    with guarded(run.output_dir):
+        files.write_bytes(run.place(name), data)
     item.entry.setdefault("files", []).append(name)
     return name
 

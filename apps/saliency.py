@@ -41,14 +41,15 @@ def main(run: cli.Run) -> None:
     if CLASS.value and LAYER.value:
         raise InputError("--class and --layer ask for different things; give one of them")
     net = run.load_net()
+    from tfcnn.backbones import tap
     from tfcnn.visualization import gradients, saliency
 
     indices = run.classes(net) or [gradients.BEST]
     if LAYER.value is None:
         maps = saliency.saliency_maps(gradients.class_gradients(net.model))
     else:
+        channels = tap(net.model, [LAYER.value], "--list_layers shows all").output[LAYER.value].shape[-1]
         maps = saliency.saliency_maps(gradients.channel_gradients(net.model, LAYER.value))
-        channels = net.model.get_layer(LAYER.value).output.shape[-1]
         if CHANNEL.value is not None and CHANNEL.value >= channels:
             raise InputError(f"--channel={CHANNEL.value}: {LAYER.value} has channels 0 to {channels - 1}")
         indices = [gradients.BEST if CHANNEL.value is None else CHANNEL.value]
@@ -60,8 +61,9 @@ def main(run: cli.Run) -> None:
             shown = []
             picture.show(seen, "what the net sees")
             for index in indices:
-                values, found, answers = ask(maps, seen, net.size, index)
-                shown.append(describe(net, found, answers))
+                values, *answers = ask(maps, seen, net.size, index)
+                found = answers[0]
+                shown.append(describe(net, *answers))
                 kind = f"_{found}" if len(indices) > 1 else ""
                 grey = saliency.picture(values)
                 picture.save(grey, f"saliency{kind}", shown[-1]["label"], main=len(shown) == 1)
@@ -96,27 +98,26 @@ def seen_by(size, image, resize):
 
 
 def ask(maps, seen, size, index):
-    """(map [H, W], class or channel, answers [K]) of one picture."""
+    """(map [H, W], class or channel, logits [K], scores [K]) of one picture."""
     from tfcnn.visualization import saliency
 
     if VIEWS.value == "10":
         return saliency.mean_of_views(maps, seen, size, index)
-    values, (found,), (answers,) = maps(seen[None].astype(np.float32), np.array([index], np.int32))
-    return values[0].numpy(), int(found), answers.numpy()
+    values = [each[0].numpy() for each in maps(seen[None].astype(np.float32), np.array([index], np.int32))]
+    return values[0], int(values[1]), *values[2:]
 
 
-def describe(net, index, answers):
+def describe(net, index, logits, scores):
     """The class (or channel) asked, and its answer on the picture: a class' probability, a channel's mean."""
     if LAYER.value:
-        return {"index": index, "label": f"{LAYER.value}, channel {index}", "score": float(answers[index])}
+        return {"index": index, "label": f"{LAYER.value}, channel {index}", "score": float(scores[index])}
     synset, label = net.classes[index]
-    exponents = np.exp(answers.astype(np.float64) - answers.max())
     return {
         "index": index,
         "synset": synset,
         "label": label,
-        "score": float(exponents[index] / exponents.sum()),
-        "logit": float(answers[index]),
+        "score": float(scores[index]),
+        "logit": float(logits[index]),
     }
 
 

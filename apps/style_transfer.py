@@ -140,7 +140,6 @@ def prepared(run):
     run.runtime  # noqa: B018  (starts TensorFlow silently)
     from tfcnn import backbones
     from tfcnn.art import style
-    from tfcnn.imageopt import any_size, tapped
 
     if run.flags.model:
         layers = style.Layers(content, style_layers)
@@ -150,14 +149,14 @@ def prepared(run):
         layers = style.Layers(content or best.content, style_layers or best.style)
     read = list(dict.fromkeys(layers.content + layers.style))
     net = run.load_net("backbone", endpoints=None if run.flags.model else read, at_own_size=True)
-    taps = any_size(tapped(net.model, read))
+    taps = backbones.any_size(backbones.tap(net.model, read, "--list_layers shows all"))
     if taps is None:
         raise InputError(f"{net.name} takes one size of pictures; take earlier layers")
     for name, tensor in taps.output.items():
         if len(tensor.shape) != 4:
             raise InputError(f"{name} is no map [height, width, channels]; take an earlier layer")
     problem = style.StyleProblem(
-        style.average_pooling(taps) if POOLING.value == "avg" else taps,
+        backbones.average_pooling(taps) if POOLING.value == "avg" else taps,
         layers,
         content_weight=CONTENT_WEIGHT.value,
         style_weight=STYLE_WEIGHT.value,

@@ -41,19 +41,14 @@ def plain_step(loss, start):
     return lambda: [step() for _ in range(STEPS)][-1].numpy()
 
 
-def loop_step(problem, picture, sign):
-    """The same of a problem: STEPS times what `minimize` and `maximize` repeat."""
-    import tensorflow as tf
-
-    x = problem.parameters.from_image(tf.constant(picture))
-    now = {"x": x, "state": problem.step.init(x)}
+def loop_step(problem, picture, optimize):
+    """The same of a problem by `minimize` or `maximize`, each time from where the last ended."""
+    now = {"image": picture}
 
     def run():
-        for t in range(STEPS):
-            now["x"], now["state"], terms = problem.advance(
-                now["x"], now["state"], tf.constant(t), tf.constant(0), sign
-            )
-        return sum(term.numpy() for term in terms.values())
+        result = optimize(problem, now["image"], STEPS)
+        now["image"] = result.image
+        return result.value[-1]
 
     return run
 
@@ -62,9 +57,10 @@ def programs(net, picture):
     """Pairs of programs with the same work: {title: (plain, tfcnn)}, each STEPS steps."""
     import tensorflow as tf
 
-    from tfcnn.imageopt import Problem, constraints, objectives, optimizers, tapped
+    from tfcnn.backbones import tap
+    from tfcnn.imageopt import Problem, constraints, maximize, minimize, objectives, optimizers
 
-    features = tapped(net, [LAYER])
+    features = tap(net, [LAYER])
     code = features(picture)[LAYER] * 0.5
 
     def class_loss(x):
@@ -75,12 +71,14 @@ def programs(net, picture):
         right, below = x[:, :-1, 1:] - x[:, :-1, :-1], x[:, 1:, :-1] - x[:, :-1, :-1]
         return match + 1e-4 * tf.reduce_mean(right**2 + below**2)
 
-    climb = Problem(net, objectives.logit(130), step=optimizers.Adam(1.0), constraint=constraints.in_range())
+    climb = Problem(
+        net, objectives.logit(130), optimizer=optimizers.Adam(1.0), constraint=constraints.in_range()
+    )
     matching = objectives.feature_match(LAYER, code) + 1e-4 * objectives.total_variation()
-    match = Problem(net, matching, step=optimizers.Adam(1.0), constraint=constraints.in_range())
+    match = Problem(net, matching, optimizer=optimizers.Adam(1.0), constraint=constraints.in_range())
     return {
-        "class score": (plain_step(class_loss, picture), loop_step(climb, picture, -1)),
-        f"code of {LAYER}": (plain_step(code_loss, picture), loop_step(match, picture, 1)),
+        "class score": (plain_step(class_loss, picture), loop_step(climb, picture, maximize)),
+        f"code of {LAYER}": (plain_step(code_loss, picture), loop_step(match, picture, minimize)),
     }
 
 

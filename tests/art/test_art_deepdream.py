@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from tfcnn.art import deepdream
 from tfcnn.errors import InputError
-from tfcnn.imageopt import tapped
 
 PICTURE = np.random.default_rng(0).uniform(60, 200, (64, 80, 3)).astype(np.float32)
 
@@ -117,7 +116,7 @@ def test_unclipped_dreams_are_shown_below_white():
     assert np.percentile(deepdream.shown(PICTURE * 7), 99.98) == pytest.approx(255)
 
 
-def test_layers_of_the_recipe_exist():
-    from tfcnn.backbones import backbone
+def test_the_layers_that_dream_well_exist():
+    from tfcnn.backbones import backbone, tap
 
-    tapped(backbone("efficientnet_lite0", weights=None), list(deepdream.LAYERS["efficientnet_lite0"]))
+    tap(backbone("efficientnet_lite0", weights=None), list(deepdream.LAYERS["efficientnet_lite0"]))

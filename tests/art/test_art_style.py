@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from tfcnn.art import paint, style
 from tfcnn.art.style import Layers, StyleProblem, transfer
+from tfcnn.backbones import average_pooling, tap
 from tfcnn.errors import InputError
-from tfcnn.imageopt import tapped
 from tfcnn.imageopt.objectives import gram_matrix
 
 RANDOM = np.random.default_rng(0)
@@ -35,7 +35,7 @@ def problem(net):
 
 
 def gram(net, layer, picture):
-    features = tapped(net, [layer])(picture[None])[layer].numpy()[0].astype(np.float64)
+    features = tap(net, [layer])(picture[None])[layer].numpy()[0].astype(np.float64)
     height, width, channels = features.shape
     total = np.zeros((channels, channels))
     for vector in features.reshape(-1, channels):
@@ -174,13 +174,13 @@ def test_normalized_gradients_by_hand(net):
 
 
 def test_average_pooling_replaces_every_max_pooling(net):
-    averaged = style.average_pooling(net)
+    averaged = average_pooling(net)
     x = keras.Model(net.inputs[0], net.get_layer("pool").input)(CONTENT[None])
     expected = tf.nn.avg_pool2d(x, 2, 2, "VALID")
     np.testing.assert_allclose(averaged(CONTENT[None])["low"], expected, rtol=1e-5, atol=1e-6)
     without = keras.Model(net.inputs[0], net.get_layer("pool").input, name="without")
     with pytest.raises(InputError, match="without has no max pooling"):
-        style.average_pooling(without)
+        average_pooling(without)
 
 
 def test_original_colors_keep_the_contents_and_the_results_brightness():
@@ -199,7 +199,7 @@ def test_a_picture_too_narrow_is_refused_with_what_would_do(problem):
         transfer(problem, np.zeros((10, 400, 3), np.uint8), [STYLE], sizes=(64,), steps=(1,))
 
 
-def test_layers_of_nets_without_a_recipe():
+def test_layers_of_nets_that_are_not_in_the_list():
     from tfcnn.backbones import NETS
 
     assert style.layers_of("vgg19", NETS["vgg19"].endpoints).content == ("block4_conv2",)

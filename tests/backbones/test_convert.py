@@ -7,12 +7,16 @@ import tensorflow as tf
 
 from tfcnn.backbones import (
     NETS,
+    any_size,
+    average_pooling,
     backbone,
     classifier,
     flat,
+    float_input,
     folded,
     folded_in_training,
     fully_convolutional,
+    separate_activations,
     tap,
 )
 from tfcnn.errors import InputError
@@ -210,3 +214,67 @@ def test_only_frozen_batch_norm_is_worked_in_and_weights_stay_shared():
     assert (np.array(model.get_layer("live").moving_mean) != before).any()
     model.get_layer("first").kernel.assign(model.get_layer("first").kernel * 2)
     np.testing.assert_allclose(sooner(pictures(16, 16)), model(pictures(16, 16)), atol=1e-3)
+
+
+def test_activations_become_layers_of_their_own():
+    image = keras.Input((16, 16, 3), name="image")
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(image)
+    x = keras.layers.DepthwiseConv2D(3, activation="relu6", name="depthwise")(x)
+    x = keras.layers.Activation("relu", name="active")(keras.layers.Conv2D(4, 1, name="plain")(x))
+    x = keras.activations.relu(keras.ops.relu6(keras.ops.relu(x)), negative_slope=0.25)
+    x = keras.layers.GlobalAveragePooling2D(name="mean")(x)
+    x = keras.layers.Dense(6, activation="swish", name="dense")(x)
+    model = keras.Model(image, keras.layers.Dense(3, activation="softmax", name="scores")(x))
+    apart = separate_activations(model)
+    rectifiers = [layer for layer in apart.layers if isinstance(layer, keras.layers.ReLU)]
+    assert [(each.max_value, each.negative_slope) for each in rectifiers] == [
+        (None, 0), (6.0, 0), (None, 0), (None, 0), (6.0, 0), (None, 0.25),
+    ]  # fmt: skip
+    assert [each.name for each in rectifiers[:3]] == ["conv", "depthwise", "active"]
+    assert not any(
+        layer.activation is not keras.activations.linear
+        for layer in apart.layers
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense))
+    )
+    picture = pictures(16, 16, 2)
+    np.testing.assert_allclose(apart(picture), model(picture), rtol=1e-5)
+    names = ["conv", "depthwise", "active", "mean", "dense", "scores"]
+    before, after = tap(model, names)(picture), tap(apart, names)(picture)
+    for name in names:
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    inner = tap(apart, ["conv:input", "conv_linear"])(picture)
+    np.testing.assert_array_equal(inner["conv:input"], inner["conv_linear"])
+    assert inner["conv:input"].numpy().min() < 0
+    assert separate_activations(apart) is apart and separate_activations(model) is not model
+
+
+def test_average_pooling_and_any_size_share_their_layers_and_can_be_cut():
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(image)
+    model = keras.Model(image, keras.layers.MaxPooling2D(3, 2, padding="same", name="pool")(x))
+    averaged, opened = average_pooling(model), any_size(model)
+    picture = pictures(16, 16)
+    features = tap(model, ["conv"])(picture)["conv"]
+    np.testing.assert_allclose(averaged(picture), tf.nn.avg_pool2d(features, 3, 2, "SAME"), rtol=1e-5)
+    for net in (averaged, opened):
+        assert net.get_layer("conv") is model.get_layer("conv")
+        np.testing.assert_allclose(tap(net, ["conv"])(picture)["conv"], features, rtol=1e-6)
+    assert tap(opened, ["conv"])(pictures(20, 9))["conv"].shape == (1, 18, 7, 4)
+    assert any_size(opened) is opened
+    dense = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(model.output)))
+    assert any_size(dense) is None
+
+
+def test_a_net_of_whole_numbers_takes_floats_and_a_gradient_reaches_its_picture():
+    image = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Conv2D(2, 3)(keras.layers.Rescaling(1 / 255.0)(image))
+    model = keras.Model(image, keras.ops.cast(x, "float32"))
+    floats = float_input(model)
+    picture = np.rint(pictures(8, 8))
+    np.testing.assert_allclose(floats(picture), model(picture.astype(np.uint8)), rtol=1e-5)
+    x = tf.constant(picture)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        total = tf.reduce_sum(floats(x))
+    assert np.abs(tape.gradient(total, x)).max() > 0
+    assert float_input(floats) is floats

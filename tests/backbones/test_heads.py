@@ -67,3 +67,37 @@ def test_a_model_with_both_is_left_alone_and_others_are_refused():
     assert set(scores_only.output) == {"scores"}
     with pytest.raises(InputError, match="probabilities"):
         with_logits(scores_only)
+
+
+def test_a_head_of_one_unit_is_two_classes_by_the_sigmoid():
+    image, x = base()
+    pictures = np.random.default_rng(0).normal(size=(3, 12, 12, 3)).astype(np.float32)
+    z = layers.Dense(1)(x)
+    dense = layers.Dense(1, activation="sigmoid")
+    answers = {
+        "logit": (keras.Model(image, z), keras.Model(image, keras.ops.sigmoid(z))),
+        "layer": (keras.Model(image, layers.Activation("sigmoid")(z)),) * 2,
+        "operation": (keras.Model(image, keras.ops.sigmoid(z)),) * 2,
+        "dense": (keras.Model(image, dense(x)),) * 2,
+    }
+    for end, (model, probability) in answers.items():
+        both = with_logits(model)(pictures)
+        p = keras.ops.convert_to_numpy(probability(pictures))
+        np.testing.assert_allclose(both["scores"], np.concatenate([1 - p, p], -1), atol=1e-6, err_msg=end)
+        np.testing.assert_allclose(both["logits"][:, 0], -both["logits"][:, 1], err_msg=end)
+        np.testing.assert_allclose(both["scores"], keras.ops.sigmoid(both["logits"]), atol=1e-6, err_msg=end)
+
+
+def test_hidden_sigmoids_are_probabilities_too():
+    image, x = base()
+    pictures = np.random.default_rng(0).normal(size=(3, 12, 12, 3)).astype(np.float32)
+    for units in (1, 4):
+        hiding = keras.Model(image, layers.Dropout(0.5)(layers.Dense(units, activation="sigmoid")(x)))
+        own = keras.ops.convert_to_numpy(hiding(pictures))
+        with pytest.raises(InputError, match="hides what they were before softmax or sigmoid"):
+            with_logits(hiding)
+        scores = with_logits(hiding, may_hide=True)(pictures)["scores"]
+        expected = np.concatenate([1 - own, own], -1) if units == 1 else own
+        np.testing.assert_allclose(scores, expected, atol=1e-6)
+    passed_on = keras.Model(image, layers.Activation("linear", dtype="float32")(layers.Dense(5)(x)))
+    assert set(with_logits(passed_on).output) == {"logits", "scores"}

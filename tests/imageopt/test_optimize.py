@@ -5,18 +5,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfcnn.backbones import layer_names, tap
 from tfcnn.errors import InputError
 from tfcnn.imageopt import (
     Problem,
     constraints,
-    layer_names,
     lbfgs,
     maximize,
     minimize,
     objectives,
     optimizers,
     parameters,
-    tapped,
     transforms,
 )
 
@@ -35,7 +34,7 @@ def net():
 
 
 def test_any_layer_is_reached_and_wrong_names_are_answered(net):
-    taps = tapped(net, ["block_conv", "logits", "low_stem"])
+    taps = tap(net, ["block_conv", "logits", "low_stem"])
     out = taps(START)
     assert out["block_conv"].shape == (3, 8, 8, 12) and out["logits"].shape == (3, 5)
     np.testing.assert_array_equal(out["low_stem"], net(START)["low/stem"])
@@ -43,26 +42,26 @@ def test_any_layer_is_reached_and_wrong_names_are_answered(net):
     with pytest.raises(
         InputError, match="unknown layer of small 'blok_conv'; the nearest are block_conv, .*--list_layers"
     ):
-        tapped(net, ["blok_conv"])
+        tap(net, ["blok_conv"])
 
 
 def test_up_and_down(net):
-    problem = Problem(net, objectives.logit([0, 1, 2]), step=optimizers.Adam(2.0))
+    problem = Problem(net, objectives.logit([0, 1, 2]), optimizer=optimizers.Adam(2.0))
     up, down = maximize(problem, START, 15), minimize(problem, START, 15)
     assert (up.value[-1] > up.value[0]).all() and (down.value[-1] < down.value[0]).all()
     np.testing.assert_allclose(up.value[0], down.value[0], rtol=1e-6)
-    np.testing.assert_allclose(up.final["logits"], tapped(net, ["logits"])(up.image)["logits"].numpy()[
+    np.testing.assert_allclose(up.final["logits"], tap(net, ["logits"])(up.image)["logits"].numpy()[
         [0, 1, 2], [0, 1, 2]], rtol=1e-5)  # fmt: skip
 
 
 RULES = {
-    "plain": dict(step=optimizers.Plain(300.0)),
-    "normalised": dict(step=optimizers.Normalized(1.5), transform=transforms.jitter(4)),
-    "sign": dict(step=optimizers.Sign(1.0), constraint=constraints.linf_ball(START, 3.0)),
-    "momentum": dict(step=optimizers.Momentum(50.0), constraint=constraints.in_range()),
-    "adam, fourier": dict(step=optimizers.Adam(0.05), parameters=parameters.Fourier(16, 16)),
+    "plain": dict(optimizer=optimizers.Plain(300.0)),
+    "normalised": dict(optimizer=optimizers.Normalized(1.5), transform=transforms.jitter(4)),
+    "sign": dict(optimizer=optimizers.Sign(1.0), constraint=constraints.linf_ball(START, 3.0)),
+    "momentum": dict(optimizer=optimizers.Momentum(50.0), constraint=constraints.in_range()),
+    "adam, fourier": dict(optimizer=optimizers.Adam(0.05), parameters=parameters.Fourier(16, 16)),
     "adam, tanh": dict(
-        step=optimizers.Adam(0.05), parameters=parameters.TanhBox(), transform=transforms.rotate([-9, 9])
+        optimizer=optimizers.Adam(0.05), parameters=parameters.TanhBox(), transform=transforms.rotate([-9, 9])
     ),
 }
 
@@ -85,7 +84,7 @@ def test_pictures_at_once_equal_runs_alone(net, rule):
 
 def test_same_seed_same_picture_other_seed_another(net):
     problem = Problem(
-        net, objectives.logit(0), step=optimizers.Normalized(1.0), transform=transforms.jitter(5)
+        net, objectives.logit(0), optimizer=optimizers.Normalized(1.0), transform=transforms.jitter(5)
     )
     first, again = (maximize(problem, START, 5, seed=1).image for _ in range(2))
     np.testing.assert_array_equal(first, again)
@@ -94,7 +93,7 @@ def test_same_seed_same_picture_other_seed_another(net):
 
 def test_history_has_an_entry_a_step_and_its_terms_add_up(net):
     problem = Problem(
-        net, objectives.logit(1) - 1e-3 * objectives.total_variation(), step=optimizers.Adam(1.0)
+        net, objectives.logit(1) - 1e-3 * objectives.total_variation(), optimizer=optimizers.Adam(1.0)
     )
     moments = []
     result = maximize(problem, START, 6, callback=lambda m: moments.append((m.step, m.value, m.image())))
@@ -129,7 +128,7 @@ def test_one_trace_a_signature_and_targets_by_variable(net):
 
     target = tf.Variable(tf.zeros([1, 8, 8, 12]))
     objective = objectives.of("counted", "logits", counted) + objectives.feature_match("block_conv", target)
-    problem = Problem(net, objective, step=optimizers.Adam(1.0), transform=transforms.jitter(2))
+    problem = Problem(net, objective, optimizer=optimizers.Adam(1.0), transform=transforms.jitter(2))
     first = minimize(problem, START, 5)
     running, evaluating = 1, 1
     assert len(traces) == running + evaluating
@@ -152,7 +151,7 @@ def test_gradient_against_differences(net):
     objective = objectives.logit([0, 1, 2]) - 1e-3 * objectives.total_variation()
     problem = Problem(net, objective)
     x = tf.constant(START)
-    _, gradient = problem.value_and_gradient(x, tf.constant([0, 0]))
+    _, gradient = problem.value_and_gradient(x, tf.constant([0, 0], tf.int64))
     direction = np.random.default_rng(1).normal(size=START.shape).astype(np.float32)
     up, down = (
         sum(problem.evaluate(START + sign * 0.5 * direction).values()).astype(np.float64) for sign in (1, -1)
@@ -166,7 +165,7 @@ def test_constraint_holds_whatever_is_optimised(net):
             net,
             objectives.logit(0),
             parameters=way,
-            step=optimizers.Adam(3.0),
+            optimizer=optimizers.Adam(3.0),
             constraint=constraints.in_range(50, 210),
         )
         image = maximize(problem, START, 5).image
@@ -186,8 +185,8 @@ def test_lbfgs_solves_a_square_exactly(net):
 
 
 def test_lbfgs_beats_adam_and_keeps_its_bounds(net):
-    target = tapped(net, ["block_conv"])(START)["block_conv"]
-    problem = Problem(net, objectives.feature_match("block_conv", target), step=optimizers.Adam(4.0))
+    target = tap(net, ["block_conv"])(START)["block_conv"]
+    problem = Problem(net, objectives.feature_match("block_conv", target), optimizer=optimizers.Adam(4.0))
     grey = np.full_like(START, 127.5)
     by_lbfgs, by_adam = lbfgs(problem, grey, 40, bounds=(70.0, 190.0)), minimize(problem, grey, 40)
     assert len(by_lbfgs.history()) <= 40

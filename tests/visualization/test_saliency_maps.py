@@ -33,7 +33,7 @@ def test_a_linear_classifier_has_its_weights_as_saliency():
     model = keras.Model(image, layers.Dense(2, name="scores")(layers.Flatten()(image)))
     weights = np.arange(24, dtype=np.float32).reshape(12, 2) - 11  # pixel by pixel, red green blue
     model.get_layer("scores").set_weights([weights, np.array([7.0, -7.0], np.float32)])
-    maps, index, answers = saliency.saliency_maps(gradients.class_gradients(model))(
+    maps, index, answers, _ = saliency.saliency_maps(gradients.class_gradients(model))(
         np.ones((1, 2, 2, 3), np.float32), np.array([1], np.int32)
     )
     # class 1 has the weights -10, -8, ..., 12; of each pixel's three the largest size
@@ -46,7 +46,7 @@ def test_a_linear_classifier_has_its_weights_as_saliency():
 def test_gradients_equal_finite_differences_of_the_score_before_softmax(net):
     find = gradients.class_gradients(net)
     picture = pictures(1)
-    gradient, index, logits = find(picture, np.array([2], np.int32))
+    gradient, index, logits, scores = find(picture, np.array([2], np.int32))
     step = 1e-5
     for y, x, c in [(0, 0, 0), (4, 4, 1), (8, 3, 2), (2, 7, 0)]:
         up, down = picture.copy(), picture.copy()
@@ -55,23 +55,24 @@ def test_gradients_equal_finite_differences_of_the_score_before_softmax(net):
         slope = (find(up, index)[2][0, 2] - find(down, index)[2][0, 2]) / (2 * step)
         assert abs(slope - gradient[0, y, x, c]) < 1e-8 and abs(slope) > 1e-6
     assert logits.shape == (1, 5)
+    np.testing.assert_allclose(scores, net(picture), rtol=1e-5)
 
 
 def test_a_batch_is_as_many_pictures_alone_and_best_is_the_best(net):
     find = gradients.class_gradients(net)
     batch = pictures(4, seed=1)
     wanted = np.array([gradients.BEST, 3, gradients.BEST, 0], np.int32)
-    together, chosen, logits = find(batch, wanted)
+    together, chosen, logits, _ = find(batch, wanted)
     assert np.array(chosen).tolist() == [int(np.argmax(logits[0])), 3, int(np.argmax(logits[2])), 0]
     for i in range(4):
         alone, *_ = find(batch[i : i + 1], wanted[i : i + 1])
         assert np.allclose(alone[0], together[i], atol=1e-12)
 
 
-def test_a_channel_is_asked_by_its_mean_over_places(net):
+def test_a_channel_is_asked_by_its_mean_over_locations(net):
     find = gradients.channel_gradients(net, "first")
     picture = pictures(1)
-    gradient, index, means = find(picture, np.array([gradients.BEST], np.int32))
+    gradient, index, means, _ = find(picture, np.array([gradients.BEST], np.int32))
     answer = keras.Model(net.inputs, net.get_layer("first").output)(picture)
     assert np.allclose(means, np.mean(answer, axis=(1, 2))) and int(index[0]) == int(np.argmax(means[0]))
     assert np.abs(gradient).max() > 0
@@ -84,14 +85,14 @@ def test_ten_views_are_laid_where_they_were_cut_out_and_mirrored_back():
 
     def maps(views, indices):  # stands for a net whose map of a view is the view's own red channel
         answers = np.stack([views[:, 0, 0, 0], np.full(10, 90.0)], axis=1)
-        return views[..., 0], np.where(indices < 0, answers.argmax(-1), indices), answers
+        return views[..., 0], np.where(indices < 0, answers.argmax(-1), indices), answers, answers / 100
 
-    found, index, answers = saliency.mean_of_views(maps, image, 10, gradients.BEST)
+    found, index, answers, scores = saliency.mean_of_views(maps, image, 10, gradients.BEST)
     assert np.allclose(found, image[..., 0])
     views, places = saliency.ten_views(image, 10)
     assert places == [(0, 0), (0, 5), (2, 0), (2, 5), (1, 2)]
     assert (views[6] == image[0:10, 5:15][:, ::-1]).all()
-    assert answers[1] == 90 and index == int(views[:, 0, 0, 0].mean() < 90)
+    assert scores[1] == 0.9 and answers[1] == 90 and index == int(views[:, 0, 0, 0].mean() < 90)
     wide, *_ = saliency.mean_of_views(maps, np.full((10, 45, 3), 8, np.uint8), 10, 0)
     assert (wide[:, :10] == 8).all() and (wide[:, 10:17] == 0).all() and (wide[:, 17:27] == 8).all()
 
@@ -106,7 +107,7 @@ def test_the_picture_of_a_map_is_black_at_nothing_and_white_at_its_brightest():
 def test_on_the_cat_photo_the_net_looks_at_the_nose_more_than_at_the_forehead():
     photo = images.read(images.packaged()[0])
     seen, place = images.resize(photo, 224, "crop")
-    maps, index, _ = saliency.saliency_maps(gradients.class_gradients(classifier("efficientnet_lite0")))(
+    maps, index, *_ = saliency.saliency_maps(gradients.class_gradients(classifier("efficientnet_lite0")))(
         seen[None].astype(np.float32), np.array([gradients.BEST], np.int32)
     )
     assert 281 <= int(index[0]) <= 287  # a cat

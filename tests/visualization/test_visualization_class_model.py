@@ -1,4 +1,4 @@
-"""Class models: his step against his program in NumPy, each recipe on a small net, natural statistics by hand."""
+"""Class models: his step against his program in NumPy, each method on a small net, natural statistics by hand."""
 
 import keras
 import numpy as np
@@ -6,9 +6,18 @@ import pytest
 import scipy.ndimage
 import tensorflow as tf
 
-from tfcnn.imageopt import Problem, Stage, objectives, optimizers, parameters, through
-from tfcnn.imageopt.statistics import natural_statistics
-from tfcnn.imageopt.taps import any_size
+from tfcnn.backbones import any_size
+from tfcnn.imageopt import (
+    Problem,
+    Stage,
+    maximize,
+    minimize,
+    objectives,
+    optimizers,
+    parameters,
+    through,
+)
+from tfcnn.imageopt.objectives import feature_statistics
 from tfcnn.visualization import class_model
 
 ZERO = np.array([120.0, 110.0, 100.0], np.float32)
@@ -34,7 +43,7 @@ def net():
     return model
 
 
-def recipes(net, objective):
+def ascents(net, objective):
     return {
         "simonyan": class_model.simonyan(net, objective, SIZE, ZERO, iterations=8, l2=1e-4),
         "yosinski": class_model.yosinski(net, objective, SIZE, ZERO, iterations=8, rate=5000.0, decay=0.01),
@@ -45,18 +54,18 @@ def recipes(net, objective):
 
 
 @pytest.mark.parametrize("name", ["simonyan", "yosinski", "fourier"])
-def test_a_recipe_raises_each_class_and_a_batch_equals_its_members(net, name):
-    def climb(classes):
-        recipe = recipes(net, objectives.logit(classes))[name]
-        return recipe, recipe.climb([10 + index for index in classes], seed=3)
+def test_an_ascent_raises_each_class_and_a_batch_equals_its_members(net, name):
+    def run(classes):
+        ascent = ascents(net, objectives.logit(classes))[name]
+        return ascent, ascent.run([10 + index for index in classes], seed=3)
 
-    recipe, together = climb([0, 3])
+    ascent, together = run([0, 3])
     assert together.image.shape == (2, SIZE, SIZE, 3)
-    assert together.value.shape == (recipe.steps, 2)
+    assert together.value.shape == (ascent.steps, 2)
     assert (together.terms["logits"][-1] > together.terms["logits"][0]).all()
     assert together.image.min() >= 0 and together.image.max() <= 255
     for position, index in enumerate([0, 3]):
-        alone = climb([index])[1]
+        alone = run([index])[1]
         np.testing.assert_allclose(alone.image[0], together.image[position], atol=0.5)
         np.testing.assert_allclose(
             alone.terms["logits"][0, 0], together.terms["logits"][0, position], rtol=1e-4
@@ -65,7 +74,7 @@ def test_a_recipe_raises_each_class_and_a_batch_equals_its_members(net, name):
 
 def test_simonyan_starts_at_the_zero_and_lambda_holds_it_there(net):
     free, held = (
-        class_model.simonyan(net, objectives.logit(1), SIZE, ZERO, iterations=10, l2=l2).climb([0]).image
+        class_model.simonyan(net, objectives.logit(1), SIZE, ZERO, iterations=10, l2=l2).run([0]).image
         for l2 in (0.0, 1.0)
     )
     start = class_model.simonyan(net, objectives.logit(1), SIZE, ZERO).start([0]).numpy()
@@ -104,7 +113,7 @@ def test_a_step_is_his(t, wanted):
         "px_abs_benefit_percentile": 30.0,
     }
     x, grad = rng.normal(size=(2, 9, 7, 3)) * 30, rng.normal(size=(2, 9, 7, 3))
-    step = class_model.RegularizedStep(tuple(ZERO.tolist()), 9, rate=3.0, progress=wanted, **p)
+    step = class_model.Regularized(tuple(ZERO.tolist()), 9, rate=3.0, progress=wanted, **p)
     ours, _ = step.update(
         tf.constant(x + ZERO, tf.float32), tf.constant(-grad, tf.float32), step.init(None), tf.constant(t)
     )
@@ -125,35 +134,35 @@ def test_starts(net):
     assert uniform.min() < 10 and uniform.max() > 245 and np.abs(uniform[0] - uniform[1]).max() > 50
 
 
-def test_natural_statistics_by_hand(net):
-    objective = natural_statistics(net)
-    assert objective.layers == ["stem"], "batch norms behind dense convolutions only"
+def test_feature_statistics_by_hand(net):
+    objective = feature_statistics(net)
+    assert objective.layers == ["stem_bn:input"], "batch norms behind dense convolutions only"
     norm = net.get_layer("stem_bn")
     mean, variance = np.array(norm.moving_mean), np.array(norm.moving_variance) + norm.epsilon
     maps = np.random.default_rng(2).normal(size=(2, 6, 5, 8)).astype(np.float32)
     m, v = maps.mean((1, 2)), maps.var((1, 2))
     expected = ((m - mean) ** 2 / variance + (np.sqrt(v / variance) - 1) ** 2).mean(-1)
-    np.testing.assert_allclose(objective({"stem": maps}), expected, rtol=1e-4)
+    np.testing.assert_allclose(objective({"stem_bn:input": maps}), expected, rtol=1e-4)
     natural = (maps - m[:, None, None]) / np.sqrt(v)[:, None, None] * np.sqrt(variance) + mean
-    np.testing.assert_allclose(objective({"stem": natural.astype(np.float32)}), 0, atol=1e-4)
+    np.testing.assert_allclose(objective({"stem_bn:input": natural.astype(np.float32)}), 0, atol=1e-4)
 
 
 def test_a_net_without_batch_norm_has_no_statistics_and_one_of_one_size_is_shown_enlarged():
     image = keras.Input((16, 16, 3))
     x = keras.layers.Flatten()(keras.layers.Conv2D(4, 3, strides=4, activation="swish")(image))
     net = keras.Model(image, {"logits": keras.layers.Dense(3, name="logits")(x)}, name="dense")
-    assert natural_statistics(net) is None and any_size(net) is None
+    assert feature_statistics(net) is None and any_size(net) is None
     small = parameters.Enlarged(parameters.Pixels(), (8, 8), (16, 16))
     grey = np.full((1, 16, 16, 3), 77.0, np.float32)
     assert small.from_image(grey).shape == (1, 8, 8, 3)
     np.testing.assert_allclose(small.to_image(small.from_image(grey)), grey, rtol=1e-6)
-    result = class_model.fourier(net, objectives.logit(2), 16, iterations=9, noise=1.0, smooth=0.0).climb([0])
+    result = class_model.fourier(net, objectives.logit(2), 16, iterations=9, noise=1.0, smooth=0.0).run([0])
     assert result.image.shape == (1, 16, 16, 3)
     assert result.terms["logits"][-1, 0] > result.terms["logits"][0, 0]
 
 
 def test_a_picture_of_few_pixels_stays_of_that_size(net):
-    result = class_model.fourier(any_size(net), objectives.logit(2), 5, iterations=3).climb([0])
+    result = class_model.fourier(any_size(net), objectives.logit(2), 5, iterations=3).run([0])
     assert result.image.shape == (1, 5, 5, 3) and np.isfinite(result.image).all()
 
 
@@ -166,15 +175,15 @@ def test_any_size_keeps_the_weights(net):
 
 
 def test_stages_count_through_and_stop(net):
-    problem = Problem(any_size(net), objectives.logit(0), step=optimizers.Adam(1.0))
+    problem = Problem(any_size(net), objectives.logit(0), optimizer=optimizers.Adam(1.0))
     seen = []
     stages = (Stage(problem, 2, 8), Stage(problem, 3, 12))
     start = np.full((1, 8, 8, 3), 90.0, np.float32)
-    result = through(stages, start, up=True, callback=lambda m: seen.append((m.step, m.image().shape[1])))
+    result = through(stages, start, maximize, callback=lambda m: seen.append((m.step, m.image().shape[1])))
     assert seen == [(1, 8), (2, 8), (3, 12), (4, 12), (5, 12)]
     assert result.image.shape == (1, 12, 12, 3) and len(result.history()) == 5
-    assert through(stages, start, up=False).value[-1, 0] < result.value[-1, 0]
-    assert len(through(stages, start, up=True, callback=lambda m: m.step == 1).history()) == 1
+    assert through(stages, start, minimize).value[-1, 0] < result.value[-1, 0]
+    assert len(through(stages, start, maximize, callback=lambda m: m.step == 1).history()) == 1
 
 
 @pytest.mark.slow
@@ -182,6 +191,6 @@ def test_a_goldfish_is_one_to_the_net_it_was_made_on():
     from tfcnn.backbones import classifier
 
     net = classifier("efficientnet_lite0")
-    image = class_model.fourier(net, objectives.logit(1), 224).climb([1]).image
+    image = class_model.fourier(net, objectives.logit(1), 224).run([1]).image
     scores = net(np.round(np.clip(image, 0, 255)))["scores"][0]
     assert scores[1] >= 0.99

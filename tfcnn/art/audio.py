@@ -209,7 +209,7 @@ def dream(
     problem = Problem(
         net,
         what,
-        step=optimizers.Normalized(step_size),
+        optimizer=optimizers.Normalized(step_size),
         transform=transforms.jitter(16),
         constraint=constraints.in_range(0.0, loudest),
     )

@@ -1,6 +1,6 @@
 """DeepDream: a picture is changed so that a layer sees more of what it sees in it already.
 
-Letters: H W height and width, C channels, M places of a guide. The program of google/deepdream dream.ipynb
+Letters: H W height and width, C channels, M locations of a guide. The program of google/deepdream dream.ipynb
 line by line: make_step is the problem's step, deepdream is `dream`, the zoom loop is `zoom`.
 """
 
@@ -13,8 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from tfcnn.errors import InputError
-from tfcnn.imageopt import Objective, constraints, maximize, objectives, optimizers, transforms
-from tfcnn.imageopt.tiles import TiledProblem
+from tfcnn.imageopt import (
+    Objective,
+    TiledProblem,
+    constraints,
+    maximize,
+    objectives,
+    optimizers,
+    transforms,
+)
 
 SMALLEST = 16  # side of an octave, pixels
 
@@ -52,7 +59,7 @@ def _square(layer, channels, name):
 
 
 def guided_objective(layers: Mapping[str, float], guide: Mapping[str, tf.Tensor]) -> Objective:
-    """At each place the dot product with the guide's vector that has the largest one (objective_guide).
+    """At each location the dot product with the guide's vector that has the largest one (objective_guide).
 
     Args:
         layers: {name: weight}.
@@ -74,7 +81,7 @@ def _guided(layer, guide):
 
 
 def guide_similarity(features: tf.Tensor, guide: tf.Tensor) -> float:
-    """How near a picture is to a guide: the cosine of each place to its nearest of the guide, averaged.
+    """How near a picture is to a guide: the cosine of each location to its nearest of the guide, averaged.
 
     Args:
         features: [1, h, w, C]. guide: [1, h', w', C].
@@ -98,7 +105,7 @@ def problem(
 
     Args:
         net: a flat functional model from pixels [N, H, W, 3], 0..255.
-        what: an objective of this module, or any other whose terms are means over places.
+        what: an objective of this module, or any other whose terms are means over locations.
         step_size: grey levels that a pixel changes by on average in a step.
         jitter: pixels by which the picture is rolled at most, both ways.
         clip: keep pixels in 0..255; without it see `shown`.
@@ -110,7 +117,7 @@ def problem(
     return TiledProblem(
         net,
         what,
-        step=optimizers.Normalized(step_size),
+        optimizer=optimizers.Normalized(step_size),
         transform=transforms.jitter(jitter),
         constraint=constraints.in_range() if clip else None,
         tile=tile,
@@ -203,19 +210,18 @@ def dream(
 
 
 def zoom(
-    problem: TiledProblem, image: np.ndarray, frames: int, *, zoom: float = 0.05, **how
+    problem: TiledProblem, image: np.ndarray, frames: int, *, zoom: float = 0.05, seed: int = 0, **options
 ) -> Iterator[Dream]:
     """Dream, enlarge the middle, dream of that, and so on: the frames of a film.
 
     Args:
-        problem, how: as `dream` takes them.
+        problem, seed, options: as `dream` takes them.
         image: uint8 or float32 [H, W, 3].
         frames: how many.
         zoom: share of the sides that is lost from a frame to the next; the program's s.
     """
-    seed = how.pop("seed", 0)
     for frame in range(frames):
-        result = dream(problem, image, seed=seed + frame, **how)
+        result = dream(problem, image, seed=seed + frame, **options)
         yield result
         height, width = image.shape[:2]
         y, x = zoom / 2, zoom / 2

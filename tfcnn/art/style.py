@@ -10,7 +10,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -27,7 +26,7 @@ def _vgg(content: str) -> Layers:
     return Layers((content,), tuple(f"block{block}_conv1" for block in range(1, 6)))
 
 
-# The recipe of each net; Lite0's reads strokes of all sizes, of which it has more layers than VGG.
+# The layers of each net; Lite0's read strokes of all sizes, of which it has more layers than VGG.
 LAYERS = {
     "efficientnet_lite0": Layers(
         ("block8_expand_conv",),
@@ -43,7 +42,7 @@ LAYERS = {
 
 
 def layers_of(name: str, endpoints: Mapping[str, Endpoint]) -> Layers:
-    """The layers of a net that has no recipe here: style from all its endpoints, content from the one at
+    """The layers of a net that is not in LAYERS: style from all its endpoints, content from the one at
     stride 8 or the middle one.
 
     Args:
@@ -56,28 +55,6 @@ def layers_of(name: str, endpoints: Mapping[str, Endpoint]) -> Layers:
     strides = [endpoints[each].stride for each in names]
     content = names[strides.index(8)] if 8 in strides else names[len(names) // 2]
     return Layers((content,), tuple(names))
-
-
-def average_pooling(net: keras.Model) -> keras.Model:
-    """The same net with the mean of each window in place of its maximum: Gatys' smoother choice.
-
-    Raises:
-        InputError: it has no max pooling.
-    """
-    pools = [layer for layer in net.layers if isinstance(layer, keras.layers.MaxPooling2D)]
-    if not pools:
-        name = net.name.removesuffix("_tapped")
-        raise InputError(f"{name} has no max pooling that average pooling could replace")
-
-    def clone(layer):
-        if not isinstance(layer, keras.layers.MaxPooling2D):
-            return layer.__class__.from_config(layer.get_config())
-        config = {key: layer.get_config()[key] for key in ("name", "pool_size", "strides", "padding")}
-        return keras.layers.AveragePooling2D(**config)
-
-    averaged = keras.models.clone_model(net, clone_function=clone)
-    averaged.set_weights(net.get_weights())
-    return averaged
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A Gram matrix belongs to the whole picture, so tiles take two passes: the first sums the products of all
 cores, which gives each layer's loss and its slope at the Gram matrix; the second takes that slope back
-through the net, window by window. The result is the gradient of the whole picture but for what a place sees
+through the net, window by window. The result is the gradient of the whole picture but for what a location sees
 beyond its margin.
 """
 
@@ -13,9 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcnn.backbones import tap
 from tfcnn.errors import InputError
-from tfcnn.imageopt import Objective, Problem, constraints, objectives, optimizers, tapped
+from tfcnn.imageopt import Objective, Problem, constraints, objectives, optimizers
 from tfcnn.imageopt.objectives import gram_matrix, squared_distance
+from tfcnn.imageopt.optimize import Terms, compiled
 from tfcnn.imageopt.tiles import Window, windows
 
 
@@ -70,17 +72,15 @@ class StyleProblem(Problem):
         terms = [self.weights[match.terms[0].name] * match for match in matches]
         smooth = [tv_weight * objectives.total_variation()] if tv_weight else []
         what = Objective([term for each in [*terms, *smooth] for term in each.terms])
-        step = optimizers.Adam(learning_rate)
-        super().__init__(net, what, step=step, constraint=constraints.in_range())
-        self._features = tf.function(tapped(net, what.layers), reduce_retracing=True)
-        self._window_gradient = tf.function(self._window_gradient, reduce_retracing=True)
+        adam = optimizers.Adam(learning_rate)
+        super().__init__(net, what, optimizer=adam, constraint=constraints.in_range())
+        self._features = tf.function(tap(net, what.layers), reduce_retracing=True)
+        self._compiled_window_gradient = compiled(self._window_gradient)
         self._smooth = Problem(net, smooth[0]) if smooth else None
-        self._whole_gradient, self.value_and_gradient = self.value_and_gradient, self._tiled_gradient
-        self._whole_advance, self.advance = self.advance, self._tiled_advance
 
     # ------------------------------------------------------------------------------------ targets
 
-    def set_content(self, image) -> None:
+    def set_content(self, image: tf.Tensor | np.ndarray) -> None:
         """Take the content from a picture [1, H, W, 3], 0..255."""
         rows: dict[str, dict[int, list]] = {layer: {} for layer in self.contents}
         for window, features in self._by_window(image):
@@ -91,7 +91,7 @@ class StyleProblem(Problem):
         for layer, bands in rows.items():
             self.contents[layer].assign(tf.concat([tf.concat(band, 2) for band in bands.values()], 1))
 
-    def set_styles(self, pictures: Sequence, blend: Sequence[float] = ()) -> None:
+    def set_styles(self, pictures: Sequence[tf.Tensor | np.ndarray], blend: Sequence[float] = ()) -> None:
         """Take the style from pictures [1, H, W, 3], 0..255: their Gram matrices, mixed.
 
         Args:
@@ -124,9 +124,9 @@ class StyleProblem(Problem):
 
     def _means(self, image, names: Sequence[str]) -> tuple[dict, dict]:
         """First pass: the Gram matrix of each term "style LAYER", the mean squared difference of each term
-        "match LAYER", and how many places each has.
+        "match LAYER", and how many locations each has.
         """
-        sums, places = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+        sums, sizes = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
         for window, features in self._by_window(image):
             for name in names:
                 kind, layer = name.split(" ", 1)
@@ -135,10 +135,10 @@ class StyleProblem(Problem):
                 if kind == "style":
                     value = gram_matrix(core)
                 else:
-                    value = squared_distance(core, self.contents[layer][:, *window.core_places(stride)])
+                    value = squared_distance(core, self.contents[layer][:, *window.core_on_map(stride)])
                 size = float(core.shape[1] * core.shape[2])
-                sums[name], places[name] = sums[name] + size * value, places[name] + size
-        return {name: sums[name] / places[name] for name in names}, places
+                sums[name], sizes[name] = sums[name] + size * value, sizes[name] + size
+        return {name: sums[name] / sizes[name] for name in names}, sizes
 
     def _losses(self, means) -> tuple[dict, dict]:
         """Each weighted term {name: [1]} of a picture with these means, and its slope at them."""
@@ -156,8 +156,8 @@ class StyleProblem(Problem):
             value = tf.add_n([tf.reduce_sum(term) for term in terms.values()])
         return terms, tape.gradient(value, means)
 
-    def _window_gradient(self, image, slopes, wanted, places):
-        """Second pass: the gradient at a window's pixels, given the slope at each mean over all places."""
+    def _window_gradient(self, image, slopes, wanted, sizes):
+        """Second pass: the gradient at a window's pixels, given the slope at each mean over all locations."""
         with tf.GradientTape() as tape:
             tape.watch(image)
             features = self._features(image)
@@ -167,36 +167,32 @@ class StyleProblem(Problem):
                 values = tf.cast(features[layer], tf.float32)
                 size = tf.cast(tf.shape(values)[1] * tf.shape(values)[2], tf.float32)
                 mean = gram_matrix(values) if kind == "style" else squared_distance(values, wanted[layer])
-                parts.append(tf.reduce_sum(slope * mean) * size / places[name])
+                parts.append(tf.reduce_sum(slope * mean) * size / sizes[name])
             value = tf.add_n(parts)
         return tape.gradient(value, image)
 
-    def _tiled_gradient(self, x, seed):
+    def value_and_gradient(self, x: tf.Tensor, seed: tf.Tensor | None) -> tuple[Terms, tf.Tensor]:
+        """As that of `Problem`."""
         if not self._in_tiles(x):
-            return self._whole_gradient(x, seed)
-        means, places = self._means(x, list(self.weights))
+            return super().value_and_gradient(x, seed)
+        means, sizes = self._means(x, list(self.weights))
         terms, slopes = self._losses(means)
-        places = {name: tf.constant(count) for name, count in places.items()}
+        sizes = {name: tf.constant(count) for name, count in sizes.items()}
         gradient = np.empty(x.shape, np.float32)
         for window in windows(x.shape[1], x.shape[2], self.tile):
             wanted = {
-                layer: whole[:, *window.places(self._strides[layer])]
+                layer: whole[:, *window.on_map(self._strides[layer])]
                 for layer, whole in self.contents.items()
             }
-            slope = self._window_gradient(window.cut(x), slopes, wanted, places)
+            slope = self._compiled_window_gradient(window.cut(x), slopes, wanted, sizes)
             gradient[:, window.core_rows, window.core_columns] = window.core(slope)
         if self._smooth is not None:
             smooth, slope = self._smooth.value_and_gradient(x, seed)
             terms, gradient = terms | smooth, gradient + slope
         return terms, tf.convert_to_tensor(gradient)
 
-    def _tiled_advance(self, x, state, t, seed, sign):
-        if not self._in_tiles(x):
-            return self._whole_advance(x, state, t, seed, sign)
-        terms, gradient = self._tiled_gradient(x, tf.stack([seed, t]))
-        return *self.update(x, sign * gradient, state, t), terms
-
-    def evaluate(self, image):
+    def evaluate(self, image: tf.Tensor | np.ndarray) -> dict[str, np.ndarray]:
+        """As that of `Problem`."""
         if not self._in_tiles(image):
             return super().evaluate(image)
         terms, _ = self._losses(self._means(image, list(self.weights))[0])
@@ -209,7 +205,7 @@ def _variable(shape):
 
 
 def _stride(window: Window, features) -> int:
-    """Pixels to a place of a window's features."""
+    """Pixels to a location of a window's features."""
     return max(1, round((window.rows.stop - window.rows.start) / features.shape[1]))
 
 

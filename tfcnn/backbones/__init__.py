@@ -9,12 +9,23 @@ import importlib
 from typing import TYPE_CHECKING
 
 from tfcnn.backbones.download import locate, offline
+from tfcnn.backbones.imagenet import class_names
 from tfcnn.backbones.rows import Endpoint, Net, Preprocessing
 from tfcnn.backbones.table import NETS, endpoint_names
 
 if TYPE_CHECKING:
-    from tfcnn.backbones.convert import flat, folded, folded_in_training, fully_convolutional
-    from tfcnn.backbones.factory import backbone, classifier, tap, zero_rgb
+    from tfcnn.backbones.convert import (
+        any_size,
+        average_pooling,
+        flat,
+        float_input,
+        fully_convolutional,
+        rebuilt,
+        separate_activations,
+    )
+    from tfcnn.backbones.factory import backbone, classifier
+    from tfcnn.backbones.folding import folded, folded_in_training
+    from tfcnn.backbones.graph import all_layers, layer_names, tap, zero_rgb
     from tfcnn.backbones.weights import load_weights
 
 __all__ = [
@@ -22,34 +33,38 @@ __all__ = [
     "Endpoint",
     "Net",
     "Preprocessing",
+    "all_layers",
+    "any_size",
+    "average_pooling",
     "backbone",
+    "class_names",
     "classifier",
     "endpoint_names",
     "flat",
+    "float_input",
     "folded",
     "folded_in_training",
     "fully_convolutional",
+    "layer_names",
     "load_weights",
     "locate",
     "offline",
+    "rebuilt",
+    "separate_activations",
     "tap",
     "zero_rgb",
 ]
 
-_HOME = {
-    "backbone": "factory",
-    "classifier": "factory",
-    "tap": "factory",
-    "zero_rgb": "factory",
-    "flat": "convert",
-    "folded": "convert",
-    "folded_in_training": "convert",
-    "load_weights": "weights",
-    "fully_convolutional": "convert",
+_MODULES = {
+    "factory": ("backbone", "classifier"),
+    "folding": ("folded", "folded_in_training"),
+    "graph": ("all_layers", "layer_names", "tap", "zero_rgb"),
+    "weights": ("load_weights",),
 }
 
 
-def __getattr__(name):
-    if name in _HOME:
-        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+def __getattr__(name: str):
+    if name in __all__:
+        module = next((module for module, names in _MODULES.items() if name in names), "convert")
+        return getattr(importlib.import_module(f".{module}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,18 +1,31 @@
-"""Rebuilds a model layer by layer: without models inside, with its dense layers as convolutions, or without batch norm.
+"""A net rebuilt with other layers: flat, any size, dense to convolution, activations apart, average pooling.
 
-N pictures, H W pixels, C channels, h w places of a map, K classes.
+All are `rebuilt`, with other layers to put in; batch norm in `folding` is, too.
+
+N pictures, H W pixels, C channels, h w the size of a map, K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 
-from tfcnn.backbones.factory import zero_rgb
+from tfcnn.backbones.graph import calls, zero_rgb
 from tfcnn.backbones.layers import preprocess
 from tfcnn.backbones.rows import Preprocessing
 from tfcnn.errors import InputError
 
+# Layers whose `activation` comes last. (That of a recurrent layer, for one, lies inside.)
+ACTIVATED = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv2DTranspose,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+)
 ELEMENTWISE = (
     keras.layers.Dropout,
     keras.layers.Activation,
@@ -20,6 +33,60 @@ ELEMENTWISE = (
     keras.layers.LeakyReLU,
     keras.layers.Identity,
 )
+
+
+def rebuilt(
+    model: keras.Model,
+    replace: Callable[[keras.Operation], keras.Operation],
+    *,
+    call: Callable | None = None,
+    inputs: keras.KerasTensor | None = None,
+    values: Callable[[keras.layers.Layer], Iterable[np.ndarray]] | None = keras.layers.Layer.get_weights,
+) -> keras.Model:
+    """Rebuilds a model with other layers.
+
+    Args:
+        model: functional or sequential.
+        replace: takes each layer (or operation of keras.ops) once and gives the one in its place: itself, which both
+            models then share, `copied(layer)`, or another. `keras.layers.Identity` leaves a layer out.
+        call: calls a new layer, `call(layer, *arguments, **options)`; by default as the old one was called.
+        inputs: what the new model starts from; by default inputs like the old ones.
+        values: gives the weights of a new layer from the old one, by default the old weights; None where the new
+            layers bring theirs.
+
+    Returns:
+        A functional model of the same name; its `zero_rgb` is that of its first layers.
+    """
+    pairs: list[tuple[keras.Operation, keras.Operation]] = []
+
+    def clone(layer):
+        new = replace(layer)
+        pairs.append((layer, new))
+        return new
+
+    def plain_call(layer, *arguments, **options):
+        if isinstance(layer, keras.layers.Identity):  # stands for layers that take a mask, or training
+            return layer(arguments[0])
+        return layer(*arguments, **options)
+
+    new_model = keras.models.clone_model(
+        _functional(model), input_tensors=inputs, clone_function=clone, call_function=call or plain_call
+    )
+    for old, new in pairs if values else ():
+        if new is not old and getattr(new, "weights", None):
+            held = zip(values(old), new.weights, strict=True)
+            new.set_weights([np.reshape(value, variable.shape) for value, variable in held])
+    new_model.zero_rgb = zero_rgb(new_model)
+    return new_model
+
+
+def copied(layer: keras.Operation, **changes) -> keras.Operation:
+    """Gives a layer of the same kind, with weights of its own; `changes` are of its config, such as `name`."""
+    if isinstance(layer, keras.layers.Layer):
+        return type(layer).from_config({**layer.get_config(), **changes})
+    operation = type(layer).from_config(layer.get_config())  # of keras.ops; knows no names in Keras 3.9
+    operation.name = changes.get("name", layer.name)
+    return operation
 
 
 def flat(model: keras.Model, preprocessing: Preprocessing | None = None) -> keras.Model:
@@ -30,103 +97,172 @@ def flat(model: keras.Model, preprocessing: Preprocessing | None = None) -> kera
         preprocessing: is put before its first layer, where given.
 
     Returns:
-        A functional model with the same layers and weights. A layer whose name stands in several of the
-        models is called after its model, too: "base_conv1".
+        A functional model with copies of the layers. A layer whose name occurs in several of the models is called
+        after its model, too: "base_conv1".
 
     Raises:
         InputError: a model inside is of a class of its own, whose layers cannot be seen; its name is said.
     """
-    inputs = _inputs_like(model)
-    x = inputs
+    copies: dict[int, keras.Operation] = {}
+    names: set[str] = set()
+
+    def without_models(inner):
+        def replace(layer):
+            if id(layer) not in copies:
+                copies[id(layer)] = copy(layer)
+            return copies[id(layer)]
+
+        def copy(layer):
+            if isinstance(layer, keras.Model):
+                if is_transparent(layer):
+                    return without_models(layer)
+                raise InputError(
+                    f"The model {layer.name} inside {model.name} is of the class {type(layer).__name__}, "
+                    "whose layers cannot be reached: rebuild it as a functional model"
+                )
+            name = layer.name
+            while name in names:
+                name = f"{inner.name}_{name}"
+            names.add(name)
+            return copied(layer, name=name)
+
+        return rebuilt(inner, replace, call=inlined)
+
+    def inlined(layer, *arguments, **options):
+        if isinstance(layer, keras.Model):
+            return layer.call(
+                arguments[0]
+            )  # its layers on these tensors, where layer(...) would be one layer
+        return layer(*arguments, **options)
+
     if preprocessing:
-        x = preprocess(preprocessing)(keras.tree.flatten(inputs)[0])
-    return _rebuilt(model, inputs, x, _copy)
+        picture = keras.tree.map_structure(_input_like, _functional(model).input)
+        first = preprocess(preprocessing)(keras.tree.flatten(picture)[0])
+        return without_models(keras.Model(picture, _functional(model).call(first), name=model.name))
+    return without_models(model)
 
 
-def folded(model: keras.Model) -> keras.Model:
-    """Works each batch norm that follows a convolution into that convolution's weights: the same answers, sooner.
-
-    Args:
-        model: functional. A batch norm whose convolution is used elsewhere, too, or has an activation, stays.
-
-    Returns:
-        A model for inference alone: its batch norm would no longer learn.
-    """
-    norms = _norm_of_each(model)
-    gone = {id(norm) for norm in norms.values()}
-
-    def new_layer(layer, name):
-        if id(layer) in gone:
-            return keras.layers.Identity(name=name, dtype=layer.dtype_policy)
-        if id(layer) in norms:
-            return type(layer).from_config({**layer.get_config(), "name": name, "use_bias": True})
-        return _copy(layer, name)
-
-    def values_of(layer):
-        if id(layer) in gone:
-            return []
-        if id(layer) in norms:
-            return list(map(np.array, _with_norm(layer, norms[id(layer)])))
-        return layer.get_weights()
-
-    inputs = _inputs_like(model)
-    return _rebuilt(model, inputs, inputs, new_layer, values_of)
+def is_transparent(model: keras.Model) -> bool:
+    """Whether a model's layers can be reached: it is functional, or sequential and built."""
+    return hasattr(model, "operations") or (isinstance(model, keras.Sequential) and model.built)
 
 
-def folded_in_training(model: keras.Model) -> keras.Model:
-    """Works frozen batch norm into the convolutions at every call: the same answers and gradients, sooner.
+def any_size(model: keras.Model) -> keras.Model | None:
+    """Opens a net to pictures of any height and width.
 
     Args:
-        model: functional. Batch norm that is live, or that `folded` would leave, stays.
+        model: a model of one picture [N, H, W, C]; one that is open already is given back itself.
 
     Returns:
-        A model that shares every layer and weight with the first; whoever trains one trains both. A batch norm
-        that is frozen now must stay so.
+        A model that shares all layers, or None where a layer reads one size only.
     """
-    norms = {key: norm for key, norm in _norm_of_each(model).items() if not norm.trainable}
-    gone = {id(norm) for norm in norms.values()}
+    if model.input_shape[1:3] == (None, None):
+        return model
+    picture = keras.Input((None, None, model.input_shape[-1]), name="image")
+    try:
+        opened = rebuilt(model, lambda layer: layer, inputs=picture)
+    except ValueError:
+        return None
+    for call in calls(opened):  # a dense layer on a flattened map wants one length
+        axes = getattr(getattr(call.operation, "input_spec", None), "axes", None) or {}
+        if any(call.inputs[0].shape[axis] is None for axis in axes):
+            return None
+    return opened
 
-    def of(layer):
-        if id(layer) in gone:
-            return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy)
-        return _FoldedConvolution(layer, norms[id(layer)]) if id(layer) in norms else layer
+
+def float_input(model: keras.Model) -> keras.Model:
+    """Gives a net whose picture is float32, so that a gradient reaches it; one that is so already is given back itself.
+
+    Args:
+        model: functional, of pictures of any dtype; its layers are shared.
+    """
+    if all(tensor.dtype.startswith(("float", "bfloat")) for tensor in model.inputs):
+        return model
+    inputs = keras.tree.map_structure(lambda tensor: _input_like(tensor, "float32"), model.input)
+    return rebuilt(model, lambda layer: layer, inputs=inputs)
+
+
+def separate_activations(model: keras.Model) -> keras.Model:
+    """Makes every activation a layer of its own, so that rules for ReLU can replace it, and its input can be tapped.
+
+    Conv2D(activation="relu") becomes a convolution NAME_linear and a ReLU layer NAME; Activation("relu") and
+    keras.ops.relu become ReLU layers, too. What a name stood for, it stands for still.
+
+    Args:
+        model: functional. A net that is so already is given back itself.
+
+    Returns:
+        A model with the same answers; layers that had an activation are copies, the others are shared.
+    """
+    relus = {"relu": None, "relu6": 6.0}  # largest value
+
+    def own(operation):
+        if not isinstance(operation, keras.layers.Layer):
+            kind, dtype = (
+                type(operation).__name__.lower(),
+                None,
+            )  # keras.ops.relu is Relu, keras.activations.relu ReLU
+        elif isinstance(operation, (*ACTIVATED, keras.layers.Activation)):
+            kind, dtype = operation.activation.__name__, operation.dtype_policy
+        else:
+            return None
+        if kind in relus:
+            known = {"max_value": relus[kind], **operation.get_config()}
+            limits = {key: known[key] for key in ("max_value", "negative_slope", "threshold") if key in known}
+            return keras.layers.ReLU(**limits, name=operation.name, dtype=dtype)
+        if isinstance(operation, ACTIVATED) and operation.activation is not keras.activations.linear:
+            return keras.layers.Activation(operation.activation, name=operation.name, dtype=dtype)
+        return None
+
+    model = _functional(model)
+    activations = {id(operation): own(operation) for operation in model.operations}
+    if not any(activations.values()):
+        return model
+    after: dict[int, keras.layers.Layer] = {}
+
+    def replace(operation):
+        activation = activations[id(operation)]
+        if activation is None or not isinstance(operation, ACTIVATED):
+            return activation or operation
+        linear = copied(operation, name=f"{operation.name}_linear", activation="linear")
+        after[id(linear)] = activation
+        return linear
 
     def call(layer, *arguments, **options):
-        return (
-            layer(arguments[0]) if isinstance(layer, keras.layers.Identity) else layer(*arguments, **options)
-        )
+        x = layer(*arguments, **options)
+        return after[id(layer)](x) if id(layer) in after else x
 
-    inputs = _inputs_like(model)
-    return keras.Model(inputs, model._run_through_graph(inputs, of, call), name=model.name)
+    return rebuilt(model, replace, call=call)
 
 
-class _FoldedConvolution(keras.layers.Layer):
-    """A convolution and its frozen batch norm as one, with the weights of both."""
+def average_pooling(net: keras.Model) -> keras.Model:
+    """Puts the mean of each window in place of its maximum: Gatys' smoother choice.
 
-    def __init__(self, convolution, norm):
-        super().__init__(name=convolution.name, dtype=convolution.dtype_policy)
-        self.convolution, self.norm = convolution, norm
+    Args:
+        net: functional; its other layers are shared.
 
-    def call(self, x):
-        layer = self.convolution
-        kernel, bias = (keras.ops.cast(value, x.dtype) for value in _with_norm(layer, self.norm))
-        if isinstance(layer, keras.layers.DepthwiseConv2D):
-            x = keras.ops.depthwise_conv(
-                x, kernel, layer.strides, layer.padding, dilation_rate=layer.dilation_rate
-            )
-        else:
-            x = layer.convolution_op(x, kernel)
-        return x + bias
+    Raises:
+        InputError: it has no max pooling.
+    """
+    if not any(isinstance(layer, keras.layers.MaxPooling2D) for layer in net.layers):
+        raise InputError(f"{net.name} has no max pooling that average pooling could replace")
 
-    def compute_output_shape(self, input_shape):
-        return self.convolution.compute_output_shape(input_shape)
+    def replace(layer):
+        if not isinstance(layer, keras.layers.MaxPooling2D):
+            return layer
+        config = {
+            key: layer.get_config()[key] for key in ("name", "pool_size", "strides", "padding", "dtype")
+        }
+        return keras.layers.AveragePooling2D.from_config(config)
+
+    return rebuilt(net, replace)
 
 
 def fully_convolutional(classifier: keras.Model) -> keras.Model:
     """Turns a classifier's dense layers into convolutions with exactly its weights.
 
     The dense layers become windows that slide over the last map, and averages over the picture become
-    averages over windows of the size of the classifier's own map. Each place of the outputs is what the
+    averages over windows of the size of the classifier's own map. Each location of the outputs is what the
     classifier says of one window of the map; on a net without padding, also of one crop of the picture.
 
     Args:
@@ -141,140 +277,55 @@ def fully_convolutional(classifier: keras.Model) -> keras.Model:
 
     Source: Sermanet et al. (1312.6229) section 3.5; Simonyan and Zisserman (1409.1556) section 3.2.
     """
-    image = keras.Input((None, None, classifier.input_shape[-1]), name="image")
-    return _rebuilt(classifier, image, image, _as_convolution)
+    before = {id(call.operation): call for call in calls(classifier)}
+    made = {id(call.outputs[0]): call for call in before.values()}
 
-
-def _inputs_like(model):
-    return keras.tree.map_structure(
-        lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name),
-        model.inputs[0] if isinstance(model, keras.Sequential) else model.input,
-    )
-
-
-def _norm_of_each(model) -> dict:
-    """The batch norm that alone takes a convolution's answer: {id of the convolution: batch norm}."""
-    operations = {id(operation) for operation in model.operations}
-    outputs = {id(tensor._keras_history.operation) for tensor in model.outputs}
-    norms = {}
-    for layer in model.layers:
-        if not isinstance(layer, (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)) or id(layer) in outputs:
-            continue
-        takers = [node.operation for node in layer._outbound_nodes if id(node.operation) in operations]
-        if (
-            len(takers) == 1
-            and isinstance(takers[0], keras.layers.BatchNormalization)
-            and len(takers[0]._inbound_nodes) == 1
-            and layer.activation is keras.activations.linear
-        ):
-            norms[id(layer)] = takers[0]
-    return norms
-
-
-def _with_norm(convolution, norm) -> list:
-    """Kernel and bias of a convolution followed by its batch norm at inference."""
-    scale = keras.ops.rsqrt(norm.moving_variance + norm.epsilon)
-    if norm.scale:
-        scale *= norm.gamma
-    bias = (convolution.bias if convolution.use_bias else 0.0) - norm.moving_mean
-    bias *= scale
-    if norm.center:
-        bias += norm.beta
-    kernel = convolution.kernel
-    if isinstance(convolution, keras.layers.DepthwiseConv2D):
-        return [kernel * keras.ops.reshape(scale, kernel.shape[2:]), bias]
-    return [kernel * scale, bias]
-
-
-def _rebuilt(
-    model, inputs, x, new_layer: Callable, values_of: Callable = keras.layers.Layer.get_weights
-) -> keras.Model:
-    """Calls `new_layer` for every layer of the model, the new ones as the old were called, and sets their weights."""
-    copies: dict[int, tuple] = {}  # id of an old layer -> old, new, so that a layer used twice stays one
-    names: set[str] = set()
-
-    def of(layer, prefix):
-        if isinstance(layer, keras.Model):
-            return layer
-        if id(layer) not in copies:
-            name = layer.name
-            while name in names:
-                name = f"{prefix}_{name}"
-            names.add(name)
-            copies[id(layer)] = layer, new_layer(layer, name)
-        return copies[id(layer)][1]
-
-    def through(inner, tensors):
-        if isinstance(inner, keras.Sequential):
-            for layer in inner.layers:
-                tensors = call(of(layer, inner.name), tensors)
-            return tensors
-        if not hasattr(inner, "_run_through_graph"):
+    def map_size(layer):
+        height, width = before[id(layer)].inputs[0].shape[1:3]
+        if height is None or width is None:
             raise InputError(
-                f"The model {inner.name} inside {model.name} is of the class {type(inner).__name__}, "
-                "whose layers cannot be reached: rebuild it as a functional model"
+                f"The layer {layer.name} sees a map of no fixed size: build the classifier at a size of its own"
             )
-        return inner._run_through_graph(tensors, lambda layer: of(layer, inner.name), call)
+        return height, width
 
-    def call(layer, *arguments, **options):
-        if isinstance(layer, keras.Model):
-            return through(layer, arguments[0])
-        if isinstance(layer, keras.layers.Identity):  # stands for layers that know masks and training
-            return layer(arguments[0])
-        return layer(*arguments, **options)
+    def window(dense):
+        """The part of a map that a dense layer sees: that of a Flatten below it, else one location."""
+        call = made[id(before[id(dense)].inputs[0])]
+        while isinstance(call.operation, ELEMENTWISE):
+            call = made[id(call.inputs[0])]
+        return map_size(call.operation) if isinstance(call.operation, keras.layers.Flatten) else (1, 1)
 
-    rebuilt = keras.Model(inputs, through(model, x), name=model.name)
-    for old, new in copies.values():
-        if getattr(old, "weights", None):
-            pairs = zip(values_of(old), new.weights, strict=True)
-            new.set_weights([value.reshape(variable.shape) for value, variable in pairs])
-    rebuilt.zero_rgb = zero_rgb(rebuilt)
-    return rebuilt
+    def replace(layer):
+        same = {"name": layer.name, "dtype": getattr(layer, "dtype_policy", None)}
+        if isinstance(layer, keras.layers.Flatten):
+            map_size(layer)
+            return keras.layers.Identity(name=layer.name)
+        if isinstance(layer, keras.layers.GlobalAveragePooling2D):
+            return keras.layers.AveragePooling2D(map_size(layer), 1, **same)
+        if isinstance(layer, keras.layers.GlobalMaxPooling2D):
+            return keras.layers.MaxPooling2D(map_size(layer), 1, **same)
+        if isinstance(layer, keras.layers.Dense):
+            options = {
+                "activation": layer.activation,
+                "use_bias": layer.use_bias,
+                "kernel_initializer": "zeros",
+            }
+            return keras.layers.Conv2D(layer.units, window(layer), **options, **same)
+        if isinstance(layer, keras.layers.Reshape):
+            raise InputError(f"The layer {layer.name} reshapes, and has no convolutional form")
+        return copied(layer)
 
-
-def _copy(layer, name):
-    if isinstance(layer, keras.layers.Layer):
-        return type(layer).from_config({**layer.get_config(), "name": name})
-    operation = type(layer).from_config(layer.get_config())  # of keras.ops; knows no names in Keras 3.9
-    operation.name = name
-    return operation
-
-
-def _as_convolution(layer, name):
-    if isinstance(layer, keras.layers.Flatten):
-        _map_size(layer)
-        return keras.layers.Identity(name=name)
-    if isinstance(layer, keras.layers.GlobalAveragePooling2D):
-        return keras.layers.AveragePooling2D(_map_size(layer), 1, name=name, dtype=layer.dtype_policy)
-    if isinstance(layer, keras.layers.GlobalMaxPooling2D):
-        return keras.layers.MaxPooling2D(_map_size(layer), 1, name=name, dtype=layer.dtype_policy)
-    if isinstance(layer, keras.layers.Dense):
-        return keras.layers.Conv2D(
-            layer.units,
-            _window(layer),
-            activation=layer.activation,
-            use_bias=layer.use_bias,
-            kernel_initializer="zeros",
-            name=name,
-            dtype=layer.dtype_policy,
-        )
-    if isinstance(layer, keras.layers.Reshape):
-        raise InputError(f"The layer {name} reshapes, and has no convolutional form")
-    return _copy(layer, name)
+    image = keras.Input((None, None, classifier.input_shape[-1]), name="image")
+    inputs = keras.tree.map_structure(lambda tensor: image, _functional(classifier).input)
+    return rebuilt(classifier, replace, inputs=inputs)
 
 
-def _window(dense) -> tuple[int, int]:
-    """Finds how many places of a map a dense layer sees: those of a Flatten below it, else one."""
-    layer = dense.input._keras_history.operation
-    while isinstance(layer, ELEMENTWISE):
-        layer = layer.input._keras_history.operation
-    return _map_size(layer) if isinstance(layer, keras.layers.Flatten) else (1, 1)
+def _functional(model: keras.Model) -> keras.Model:
+    """A sequential model as a functional one."""
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return model
 
 
-def _map_size(layer) -> tuple[int, int]:
-    height, width = layer.input.shape[1:3]
-    if height is None or width is None:
-        raise InputError(
-            f"The layer {layer.name} sees a map of no fixed size: build the classifier at a size of its own"
-        )
-    return height, width
+def _input_like(tensor: keras.KerasTensor, dtype: str | None = None) -> keras.KerasTensor:
+    return keras.Input(batch_shape=tensor.shape, dtype=dtype or tensor.dtype, name=tensor.name)

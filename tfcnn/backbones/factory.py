@@ -2,18 +2,17 @@
 
 import importlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 
 import keras
-import numpy as np
 
 from tfcnn.backbones.download import locate
-from tfcnn.backbones.layers import Preprocess, preprocess
-from tfcnn.backbones.rows import Endpoint, Net
+from tfcnn.backbones.graph import made_by, tap, zero_rgb
+from tfcnn.backbones.layers import preprocess
+from tfcnn.backbones.rows import Net
 from tfcnn.backbones.table import net as find
 from tfcnn.backbones.weights import load_weights
-from tfcnn.errors import InputError, unknown
+from tfcnn.errors import InputError
 
 
 def backbone(
@@ -26,9 +25,8 @@ def backbone(
     Args:
         name: a net of the table.
         weights: "imagenet", None for random ones, or a file (weights.load_weights says which).
-        endpoints: which places of the net come out, names of the table or of any layer (Caffe's slashes and
-            our _ are the same); all of the table's when None. Layers above the last are not built into the
-            model, and need no weights in a file.
+        endpoints: which layers come out, names that `tap` takes; all endpoints of the table when None. Layers
+            above the last are not built into the model, and need no weights in a file.
 
     Returns:
         A flat model from pictures (float32 [N, H, W, 3], RGB, 0..255) to a dict {endpoint: [N, h, w, C]}.
@@ -41,7 +39,7 @@ def backbone(
     file = locate(name, weights, bare=True)  # first, so that a missing one is said at once
     image = keras.Input((None, None, 3), name="image")
     whole = keras.Model(image, _construct(row, image), name=name)
-    model = tap(whole, row.endpoints if endpoints is None else endpoints, row.endpoints)
+    model = tap(whole, row.endpoints if endpoints is None else endpoints)
     if file:
         load_weights(model, file, whole=whole)
     return model
@@ -98,53 +96,14 @@ def classifier(
     return model
 
 
-def tap(
-    model: keras.Model, endpoints: Iterable[str], declared: Mapping[str, Endpoint] = MappingProxyType({})
-) -> keras.Model:
-    """Cuts a flat model at places inside it.
-
-    Args:
-        model: any functional model of pictures.
-        endpoints: names of its layers (a slash stands for _), or of `declared` places.
-        declared: endpoints whose layers have other names.
-
-    Returns:
-        A model of the same layers, to a dict {endpoint: [N, h, w, C]}; its `zero_rgb` is the model's.
-
-    Raises:
-        InputError: there is no such layer; the nearest are named.
-    """
-    layers = {layer.name: layer for layer in model.layers}
-    outputs = {}
-    for endpoint in endpoints:
-        place = declared.get(endpoint)
-        layer = layers.get(place.layer if place and place.layer else endpoint.replace("/", "_"))
-        if layer is None:
-            raise unknown(f"layer of {model.name}", endpoint, [*declared, *layers])
-        outputs[endpoint] = layer.output
-    inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
-    tapped = keras.Model(inputs, outputs, name=model.name)
-    tapped.zero_rgb = zero_rgb(tapped)
-    return tapped
-
-
-def zero_rgb(model: keras.Model) -> np.ndarray:
-    """Gives the colour (float32 [3], RGB, 0..255) that a model sees as zero; black where it does not say."""
-    for layer in model.layers:
-        if isinstance(layer, Preprocess):
-            return layer.zero_rgb
-    return np.zeros(3, np.float32)
-
-
-def _construct(row: Net, image, **options):
+def _construct(row: Net, image: keras.KerasTensor, **options):
     module, function = row.constructor.split(":")
     constructor = getattr(importlib.import_module(f".nets.{module}", __package__), function)
     return constructor(preprocess(row.preprocessing)(image), **options)
 
 
-def _head(tensor):
+def _head(tensor: keras.KerasTensor) -> keras.layers.Layer:
     """Finds the layer that holds the weights of an output."""
-    layer = tensor._keras_history.operation
-    return (
-        layer if getattr(layer, "weights", None) else _head(layer.input)
-    )  # keras.ops have none in Keras 3.9
+    call = made_by(tensor)
+    # operations of keras.ops have no weights in Keras 3.9
+    return call.operation if getattr(call.operation, "weights", None) else _head(call.inputs[0])

@@ -232,9 +232,7 @@ def later_layers(backbone, endpoint, pooled):
     if backbone.output[endpoint] is last:
         raise InputError(f"The backbone {backbone.name} has no layers after {endpoint}; take another --head.")
     later = keras.Model(backbone.output[endpoint], last)
-    x = later._run_through_graph(
-        pooled, operation_fn=lambda layer: layer
-    )  # the same layers, not a model in a model
+    x = later.call(pooled)  # the same layers, where later(pooled) would be a model in a model
     return layers.GlobalAveragePooling2D(name="region_mean")(x)
 
 

@@ -3,9 +3,8 @@
 from tfcnn.imageopt import constraints, objectives, optimizers, parameters, transforms
 from tfcnn.imageopt.lbfgs import lbfgs
 from tfcnn.imageopt.objectives import IMAGE, Objective
-from tfcnn.imageopt.optimize import Moment, Problem, Result, maximize, minimize
-from tfcnn.imageopt.stages import Stage, through
-from tfcnn.imageopt.taps import any_size, layer_names, tapped
+from tfcnn.imageopt.optimize import Moment, Problem, Result, Stage, maximize, minimize, through
+from tfcnn.imageopt.tiles import TiledProblem
 
 __all__ = [
     "IMAGE",
@@ -14,16 +13,14 @@ __all__ = [
     "Problem",
     "Result",
     "Stage",
-    "any_size",
+    "TiledProblem",
     "constraints",
-    "layer_names",
     "lbfgs",
     "maximize",
     "minimize",
     "objectives",
-    "parameters",
     "optimizers",
-    "tapped",
+    "parameters",
     "through",
     "transforms",
 ]

@@ -1,26 +1,25 @@
 """Where a picture must stay: a constraint projects pixels [N, H, W, 3], 0..255, after each step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 Constraint = Callable[[tf.Tensor], tf.Tensor]
 
 
-def in_range(low=0.0, high=255.0) -> Constraint:
+def in_range(low: float | Sequence[float] = 0.0, high: float | Sequence[float] = 255.0) -> Constraint:
     """Clip every value to low..high; numbers or colours (R, G, B)."""
     return lambda image: tf.minimum(tf.maximum(image, tf.cast(low, tf.float32)), tf.cast(high, tf.float32))
 
 
-def linf_ball(centre, radius: float) -> Constraint:
+def linf_ball(centre: tf.Tensor | np.ndarray, radius: float) -> Constraint:
     """Keep every value within `radius` grey levels of the picture `centre` [N or 1, H, W, 3]."""
     return lambda image: centre + tf.clip_by_value(image - centre, -radius, radius)
 
 
-def l2_ball(centre, radius: float) -> Constraint:
-    """Keep each picture within Euclidean distance `radius` (grey levels) of the picture `centre` [N or 1, H,
-    W, 3].
-    """
+def l2_ball(centre: tf.Tensor | np.ndarray, radius: float) -> Constraint:
+    """Keep each picture within Euclidean distance `radius` (grey levels) of `centre` [N or 1, H, W, 3]."""
 
     def project(image):
         difference = image - centre

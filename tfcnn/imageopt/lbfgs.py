@@ -7,7 +7,7 @@ import numpy as np
 import scipy.optimize
 import tensorflow as tf
 
-from tfcnn.imageopt.optimize import Callback, Moment, Problem, Result, collect
+from tfcnn.imageopt.optimize import Callback, Moment, Problem, Result
 
 
 class _Stop(Exception):
@@ -62,7 +62,7 @@ class _Batch:
 
 def lbfgs(
     problem: Problem,
-    start,
+    start: tf.Tensor | np.ndarray,
     evaluations: int,
     *,
     bounds: tuple[float, float] | None = None,
@@ -71,10 +71,10 @@ def lbfgs(
     seed: int = 0,
     callback: Callback | None = None,
 ) -> Result:
-    """Minimise by L-BFGS; each picture has a run of its own, and their evaluations share a batch.
+    """Minimises by L-BFGS; each picture has a run of its own, and their evaluations share a batch.
 
     A transform is drawn once and stays, since the line search needs a function that does not change. The
-    problem's step and constraint are not used: bounds take the constraint's place.
+    problem's optimizer and constraint are not used: bounds take the constraint's place.
 
     Args:
         problem: what is minimised.
@@ -92,7 +92,7 @@ def lbfgs(
         The best pictures met, and the history, an entry for each evaluation.
     """
     first = problem.parameters.from_image(tf.cast(start, tf.float32)).numpy()
-    draws = tf.constant([seed, 0])
+    draws = tf.constant([seed, 0], tf.int64)
     best = first.copy()
     least = np.full(len(first), np.inf)
     history: list[dict[str, np.ndarray]] = []
@@ -149,4 +149,4 @@ def lbfgs(
             except BaseException as error:
                 batch.abort(error)
                 raise
-    return collect(problem, problem.parameters.to_image(tf.constant(best)).numpy(), history)
+    return Result(problem, problem.parameters.to_image(tf.constant(best)).numpy(), history)

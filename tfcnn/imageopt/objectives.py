@@ -2,16 +2,22 @@
 
 Letters: N pictures, H W height and width, C channels, K classes. An objective takes a dict {layer: [N, h, w,
 C]} that also holds the picture itself, before any transform, under IMAGE ([N, H, W, 3], 0..255), and gives
-[N]: each picture is a problem of its own. Values are means over places and channels, so that sizes compare.
-A target may be a tf.Variable: assigning to it changes the problem without a new trace.
+[N]: each picture is a problem of its own. Values are means over locations and channels, so that sizes compare.
+A target may be a tf.Variable: assigning to it changes the problem without a new trace. A layer's name with ":input"
+after it is what goes into the layer.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import keras
+import numpy as np
 import tensorflow as tf
 
+from tfcnn.backbones.graph import INPUT, calls, made_by
+
 IMAGE = "image"
+Value = tf.Tensor | np.ndarray  # also a tf.Variable: assigning to it changes the problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Objective:
     def __sub__(self, other: "Objective") -> "Objective":
         return self + (-1.0) * other
 
-    def __mul__(self, weight) -> "Objective":
+    def __mul__(self, weight: float | tf.Tensor) -> "Objective":
         return Objective([dataclasses.replace(term, weight=term.weight * weight) for term in self.terms])
 
     __rmul__ = __mul__
@@ -99,7 +105,7 @@ def _chosen(values: tf.Tensor, index) -> tf.Tensor:
     return tf.gather(values, index, axis=1, batch_dims=1)
 
 
-def logit(classes, layer: str = "logits") -> Objective:
+def logit(classes: int | Sequence[int] | Value, layer: str = "logits") -> Objective:
     """Score of a class, before softmax where the layer is the logits; a map of scores [N, h, w, K] is averaged.
 
     Args:
@@ -113,7 +119,7 @@ def logit(classes, layer: str = "logits") -> Objective:
     return of(layer, layer, score)
 
 
-def cross_entropy(classes, layer: str = "logits") -> Objective:
+def cross_entropy(classes: int | Sequence[int] | Value, layer: str = "logits") -> Objective:
     """Cross-entropy of the logits with a class: -log softmax(logits)[class].
 
     Args:
@@ -128,22 +134,24 @@ def cross_entropy(classes, layer: str = "logits") -> Objective:
     return of("cross_entropy", layer, loss)
 
 
-def channel(layer: str, index) -> Objective:
+def channel(layer: str, index: int | Sequence[int] | Value) -> Objective:
     """Mean of one channel's map; `index` is a number, or one for each picture: int [N]."""
     return logit(index, layer)
 
 
-def neuron(layer: str, index, place: tuple[int, int] | None = None) -> Objective:
-    """One channel at one place.
+def neuron(
+    layer: str, index: int | Sequence[int] | Value, location: tuple[int, int] | None = None
+) -> Objective:
+    """One channel at one location.
 
     Args:
         layer: a layer [N, h, w, C].
         index: the channel, or one for each picture: int [N].
-        place: row and column on the layer's map; None is the centre (of an even side the later of the two).
+        location: row and column on the layer's map; None is the centre (of an even side the later of the two).
     """
 
     def activation(features):
-        row, column = place or (tf.shape(features)[1] // 2, tf.shape(features)[2] // 2)
+        row, column = location or (tf.shape(features)[1] // 2, tf.shape(features)[2] // 2)
         return _chosen(features[:, row, column], index)
 
     return of(layer, layer, activation)
@@ -156,10 +164,12 @@ def mean_square(layer: str) -> Objective:
     return of(layer, layer, lambda features: _mean(tf.square(features)))
 
 
-def squared_distance(values: tf.Tensor, target, relative: bool = False) -> tf.Tensor:
+def squared_distance(values: tf.Tensor, target: Value, relative: bool = False) -> tf.Tensor:
     """Mean squared difference of values [N, ...] from a target [N or 1, ...]: [N].
 
     Args:
+        values: [N, ...].
+        target: [N, ...] or [1, ...].
         relative: divide by the target's own mean square.
     """
     target = tf.cast(target, tf.float32)
@@ -167,7 +177,7 @@ def squared_distance(values: tf.Tensor, target, relative: bool = False) -> tf.Te
     return distance / _mean(tf.square(target)) if relative else distance
 
 
-def feature_match(layer: str, target, *, relative: bool = False) -> Objective:
+def feature_match(layer: str, target: Value, *, relative: bool = False) -> Objective:
     """Mean squared distance of a layer from a target.
 
     Args:
@@ -180,7 +190,7 @@ def feature_match(layer: str, target, *, relative: bool = False) -> Objective:
 
 
 def gram_matrix(features: tf.Tensor) -> tf.Tensor:
-    """Products of all pairs of channels, averaged over places and divided by the channels: [N, h, w, C] ->
+    """Products of all pairs of channels, averaged over locations and divided by the channels: [N, h, w, C] ->
     [N, C, C].
 
     Source: Gatys, Ecker, Bethge; the division by C h w is that of jcjohnson/neural-style.
@@ -192,7 +202,7 @@ def gram_matrix(features: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def _products(rows: tf.Tensor):
-    """rows^T rows, [N, places, C] -> [N, C, C]; its gradient takes one product where the general one takes
+    """rows^T rows, [N, h w, C] -> [N, C, C]; its gradient takes one product where the general one takes
     two.
     """
 
@@ -202,7 +212,7 @@ def _products(rows: tf.Tensor):
     return tf.matmul(rows, rows, transpose_a=True), gradient
 
 
-def gram_match(layer: str, target, *, relative: bool = False) -> Objective:
+def gram_match(layer: str, target: Value, *, relative: bool = False) -> Objective:
     """Mean squared distance of a layer's Gram matrix from a target's: style.
 
     Args:
@@ -217,7 +227,7 @@ def gram_match(layer: str, target, *, relative: bool = False) -> Objective:
 
 
 def total_variation(beta: float = 2.0) -> Objective:
-    """Roughness of the picture: the mean over places and colours of ((right - x)^2 + (below - x)^2)^(beta /
+    """Roughness of the picture: the mean over locations and colours of ((right - x)^2 + (below - x)^2)^(beta /
     2).
 
     The border is replicated, so the last difference of a row is 0. For beta below 2 the gradient has no bound
@@ -254,10 +264,50 @@ def l2(zero: Sequence[float] = (127.5, 127.5, 127.5)) -> Objective:
     return of("l2", IMAGE, lambda image: _mean(tf.square(image - tf.constant(zero, tf.float32))))
 
 
-def distance(target) -> Objective:
+def distance(target: Value) -> Objective:
     """Mean squared distance of the picture from another, [N, H, W, 3] or [1, H, W, 3]: attacks keep it
     small.
     """
     return of(
         "distance", IMAGE, lambda image: _mean(tf.math.squared_difference(image, tf.cast(target, tf.float32)))
     )
+
+
+def feature_statistics(net: keras.Model) -> Objective | None:
+    """Distance of each channel's mean and spread over the picture from the moving ones of its batch norm.
+
+    A channel's share is (mean - m)^2 / v + (sqrt(variance / v) - 1)^2, with m and v the moving mean and variance;
+    the value is the mean over channels, then over layers: 0 for a picture whose every channel answers as
+    photographs make it on average. Batch norms behind a dense convolution count; those behind a convolution of each
+    channel for itself see the same maps again.
+
+    Args:
+        net: a flat functional model.
+
+    Returns:
+        The objective, or None where the net has no such batch norm.
+
+    Source: Yin et al. 2020, "Dreaming to distill", DeepInversion's feature regularisation, here for each picture by
+    itself and in units of the deviation.
+    """
+    convolutions = (keras.layers.Conv2D, keras.layers.SeparableConv2D)
+    norms = {
+        call.operation.name + INPUT: call.operation
+        for call in calls(net)
+        if isinstance(call.operation, keras.layers.BatchNormalization)
+        and isinstance(made_by(call.inputs[0]).operation, convolutions)
+    }
+    if not norms:
+        return None
+
+    def distance(*maps):
+        shares = []
+        for features, norm in zip(maps, norms.values(), strict=True):
+            mean, variance = tf.nn.moments(features, [1, 2])
+            spread = norm.moving_variance + norm.epsilon
+            shift = tf.square(mean - norm.moving_mean) / spread
+            stretch = tf.square(tf.sqrt(variance / spread + 1e-6) - 1.0)
+            shares.append(tf.reduce_mean(shift + stretch, axis=-1))
+        return tf.add_n(shares) / len(shares)
+
+    return of("statistics", list(norms), distance)

@@ -1,24 +1,26 @@
-"""The one loop: image = constraint(parameters -> pixels); value = objective(net(transform(image))); step;
-repeat.
+"""The one loop: image = constraint(parameters -> pixels); value = objective(net(transform(image))); step; repeat.
 
 Letters: N pictures (N separate problems), H W height and width in pixels, T steps.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcnn.backbones.graph import tap
+from tfcnn.errors import InputError
 from tfcnn.imageopt.constraints import Constraint
 from tfcnn.imageopt.objectives import IMAGE, Objective
-from tfcnn.imageopt.optimizers import Adam, Step
+from tfcnn.imageopt.optimizers import Adam, Optimizer, State
 from tfcnn.imageopt.parameters import Parameterization, Pixels
-from tfcnn.imageopt.taps import tapped
 from tfcnn.imageopt.transforms import Transform
 
 Callback = Callable[["Moment"], bool | None]
+Terms = dict[str, tf.Tensor]  # {name: [N]}
 
 
 class Problem:
@@ -33,10 +35,10 @@ class Problem:
         parameters: what is optimised in place of the pixels.
         transform: random change of the picture before the net, a new draw each step.
         constraint: where the pixels must stay, applied after each step.
-        step: how a gradient becomes a step.
+        optimizer: how a gradient becomes a step.
 
     Raises:
-        InputError: a layer that the objective reads does not exist.
+        InputError: a layer that the objective reads does not exist, or no gradient reaches the net's picture.
     """
 
     def __init__(
@@ -47,59 +49,63 @@ class Problem:
         parameters: Parameterization | None = None,
         transform: Transform | None = None,
         constraint: Constraint | None = None,
-        step: Step | None = None,
+        optimizer: Optimizer | None = None,
     ):
-        self.net = tapped(net, objective.layers) if objective.layers else None
+        self.net = tap(net, objective.layers) if objective.layers else None
+        if self.net is not None and not self.net.inputs[0].dtype.startswith(("float", "bfloat")):
+            raise InputError(f"{net.name} takes {net.inputs[0].dtype} pictures: no gradient reaches them")
         self.objective = objective
         self.parameters = parameters or Pixels()
         self.transform = transform
         self.constraint = constraint
-        self.step = step or Adam(1.0)
-        self.value_and_gradient = _compiled(self._value_and_gradient)
-        self.update = _compiled(self._update)
-        self.advance = _compiled(self._advance)
-        self._evaluate = _compiled(self._terms)
+        self.optimizer = optimizer or Adam(1.0)
+        self._compiled_gradient = compiled(self._gradient)
+        self._compiled_update = compiled(self._update)
+        self._compiled_terms = compiled(self._terms)
 
-    def _terms(self, image: tf.Tensor, seed: tf.Tensor | None) -> dict[str, tf.Tensor]:
-        """Each weighted term of the objective, {name: [N]}; without a seed no transform is applied."""
+    def value_and_gradient(self, x: tf.Tensor, seed: tf.Tensor | None) -> tuple[Terms, tf.Tensor]:
+        """Gives the weighted terms {name: [N]} and the gradient of their sum.
+
+        Args:
+            x: the parameters.
+            seed: int64 [2], of the transform's draw; None draws nothing.
+        """
+        return self._compiled_gradient(x, seed)
+
+    def update(
+        self, x: tf.Tensor, gradient: tf.Tensor, state: State, t: tf.Tensor
+    ) -> tuple[tf.Tensor, State]:
+        """Takes step number t (int32 scalar, from 0) down a gradient, then applies the constraint."""
+        return self._compiled_update(x, gradient, state, t)
+
+    def evaluate(self, image: tf.Tensor | np.ndarray) -> dict[str, np.ndarray]:
+        """Gives each weighted term {name: [N]} of finished pictures [N, H, W, 3], without any transform."""
+        terms = self._compiled_terms(tf.cast(image, tf.float32), None)
+        return {name: term.numpy() for name, term in terms.items()}
+
+    def _terms(self, image, seed):
         endpoints = {IMAGE: image}
         if self.net is not None:
             shown = image if self.transform is None or seed is None else self.transform(image, seed)
             endpoints |= self.net(shown, training=False)
         return self.objective.evaluate(endpoints)
 
-    def _value_and_gradient(self, x: tf.Tensor, seed: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Weighted terms {name: [N]} and the gradient of their sum at the parameters x, for one draw of the
-        transform.
-
-        Compiled as `value_and_gradient`.
-        """
+    def _gradient(self, x, seed):
         with tf.GradientTape() as tape:
             tape.watch(x)
             terms = self._terms(self.parameters.to_image(x), seed)
             value = tf.add_n(list(terms.values()))
         return terms, tape.gradient(value, x)
 
-    def _update(self, x, gradient, state, t) -> tuple[tf.Tensor, tuple]:
-        """Step number t down a gradient, then the constraint. Compiled as `update`."""
-        x, state = self.step.update(x, gradient, state, t)
+    def _update(self, x, gradient, state, t):
+        x, state = self.optimizer.update(x, gradient, state, t)
         if self.constraint is not None:
             x = self.parameters.from_image(self.constraint(self.parameters.to_image(x)))
         return x, state
 
-    def _advance(self, x, state, t, seed, sign: int) -> tuple[tf.Tensor, tuple, dict[str, tf.Tensor]]:
-        """One whole step; sign 1 minimises, -1 maximises. Compiled as `advance`."""
-        terms, gradient = self._value_and_gradient(x, tf.stack([seed, t]))
-        x, state = self._update(x, sign * gradient, state, t)
-        return x, state, terms
 
-    def evaluate(self, image) -> dict[str, np.ndarray]:
-        """Give each weighted term {name: [N]} of finished pictures [N, H, W, 3], without any transform."""
-        return {name: term.numpy() for name, term in self._evaluate(tf.cast(image, tf.float32), None).items()}
-
-
-def _compiled(method: Callable) -> Callable:
-    """Compile a problem's method by a function of its own, so that TensorFlow does not count the traces of many
+def compiled(method: Callable) -> Callable:
+    """Compiles a problem's method by a function of its own, so that TensorFlow does not count the traces of many
     problems as those of one.
     """
 
@@ -116,17 +122,19 @@ class Moment:
     The terms are those that the step began from.
     """
 
-    def __init__(self, step: int, terms: dict[str, tf.Tensor], image: Callable[[], np.ndarray]):
+    def __init__(self, step: int, terms: Terms, image: Callable[[], np.ndarray]):
         self.step = step
         self._terms = terms
         self._image = image
 
     @property
     def terms(self) -> dict[str, np.ndarray]:
+        """Each weighted term, {name: [N]}."""
         return {name: np.asarray(term) for name, term in self._terms.items()}
 
     @property
     def value(self) -> np.ndarray:
+        """[N]: the terms' sum."""
         return sum(self.terms.values())
 
     def image(self) -> np.ndarray:
@@ -139,14 +147,28 @@ class Result:
     """Finished pictures and how they came about.
 
     Args:
+        problem: what was optimised.
         image: [N, H, W, 3], float32, 0..255.
-        terms: {name: [T, N]}, each weighted term at the start of each step.
-        final: {name: [N]}, the same of the finished pictures, without transform.
+        steps: the weighted terms {name: [N]} at the start of each step.
     """
 
+    problem: Problem
     image: np.ndarray
-    terms: dict[str, np.ndarray]
-    final: dict[str, np.ndarray]
+    steps: list[Terms]
+
+    @functools.cached_property
+    def final(self) -> dict[str, np.ndarray]:
+        """{name: [N]}: the weighted terms of the finished pictures, without transform."""
+        return self.problem.evaluate(self.image)
+
+    @functools.cached_property
+    def terms(self) -> dict[str, np.ndarray]:
+        """{name: [T, N]}: each weighted term at the start of each step."""
+        names = [term.name for term in self.problem.objective.terms]
+        shape = [-1, len(self.image)]
+        return {
+            name: np.array([np.asarray(row[name]) for row in self.steps]).reshape(shape) for name in names
+        }
 
     @property
     def value(self) -> np.ndarray:
@@ -167,63 +189,98 @@ class Result:
         return {"value": sum(values.values())} | values
 
 
-def collect(problem: Problem, image: np.ndarray, history: list[dict[str, tf.Tensor]]) -> Result:
-    """Make the result of a run from its last picture and its terms step by step."""
-    names = [term.name for term in problem.objective.terms]
-    terms = {
-        name: np.array([np.asarray(row[name]) for row in history]).reshape(-1, len(image)) for name in names
-    }
-    return Result(image, terms, problem.evaluate(image))
-
-
-def advance(
-    problem: Problem, start, steps: int, *, sign: int, seed: int = 0, callback: Callback | None = None
-) -> tuple[np.ndarray, list[dict[str, tf.Tensor]]]:
-    """Make steps; `minimize` without its result's `final`.
-
-    Args:
-        problem, start, steps, seed, callback: as `minimize` takes them.
-        sign: 1 minimises, -1 maximises.
-
-    Returns:
-        The pictures [N, H, W, 3], and each step's terms {name: [N]}.
-    """
-    x = problem.parameters.from_image(tf.cast(start, tf.float32))
-    state, history = problem.step.init(x), []
-    seed = tf.constant(seed % 2**31)  # int32; a seed counted up from the largest begins again at 0
-    for t in range(steps):
-        x, state, terms = problem.advance(x, state, tf.constant(t), seed, sign)
-        history.append(terms)
-        moment = Moment(t + 1, terms, lambda x=x: problem.parameters.to_image(x).numpy())
-        if callback is not None and callback(moment):
-            break
-    return problem.parameters.to_image(x).numpy(), history
-
-
-def _run(problem: Problem, start, steps: int, sign: int, seed: int, callback: Callback | None) -> Result:
-    return collect(problem, *advance(problem, start, steps, sign=sign, seed=seed, callback=callback))
-
-
 def minimize(
-    problem: Problem, start, steps: int, *, seed: int = 0, callback: Callback | None = None
+    problem: Problem,
+    start: tf.Tensor | np.ndarray,
+    steps: int,
+    *,
+    seed: int = 0,
+    callback: Callback | None = None,
 ) -> Result:
-    """Go down the objective from a start picture.
+    """Goes down the objective from a start picture.
 
     Args:
         problem: what and how.
         start: pixels [N, H, W, 3], 0..255.
         steps: how many.
-        seed: of the transforms' draws.
+        seed: of the transforms' draws, 0 or above.
         callback: called after each step with a Moment; a true answer stops the run.
 
     Returns:
         The pictures after the last step, and the history.
     """
-    return _run(problem, start, steps, 1, seed, callback)
+    return _run(problem, start, steps, lambda gradient: gradient, seed, callback)
 
 
 def maximize(
-    problem: Problem, start, steps: int, *, seed: int = 0, callback: Callback | None = None
+    problem: Problem,
+    start: tf.Tensor | np.ndarray,
+    steps: int,
+    *,
+    seed: int = 0,
+    callback: Callback | None = None,
 ) -> Result:
-    """Go up the objective from a start picture; see `minimize`."""
-    return _run(problem, start, steps, -1, seed, callback)
+    """Goes up the objective from a start picture; see `minimize`."""
+    return _run(problem, start, steps, tf.negative, seed, callback)
+
+
+def _run(problem, start, steps, downwards, seed, callback):
+    x = problem.parameters.from_image(tf.cast(start, tf.float32))
+    state, history = problem.optimizer.init(x), []
+    for t in range(steps):
+        terms, gradient = problem.value_and_gradient(x, tf.constant([seed, t], tf.int64))
+        x, state = problem.update(x, downwards(gradient), state, tf.constant(t))
+        history.append(terms)
+        moment = Moment(t + 1, terms, lambda x=x: problem.parameters.to_image(x).numpy())
+        if callback is not None and callback(moment):
+            break
+    return Result(problem, problem.parameters.to_image(x).numpy(), history)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A part of a run, small to large or rough to exact: a problem, for so many steps, on pictures of so many pixels
+    a side. All stages of a run have the same terms.
+    """
+
+    problem: Problem
+    steps: int
+    size: int
+
+
+def through(
+    stages: Sequence[Stage],
+    start: tf.Tensor | np.ndarray,
+    optimize: Callable[..., Result],
+    *,
+    seed: int = 0,
+    callback: Callback | None = None,
+) -> Result:
+    """Optimises a picture stage by stage; between two of different sizes it is resized.
+
+    Args:
+        stages: in order.
+        start: pixels [N, H, W, 3], 0..255, of the first stage's size.
+        optimize: `maximize` or `minimize`.
+        seed: of the transforms' draws; each stage has its own.
+        callback: called after each step with a Moment, counted through all stages; a true answer stops the run.
+
+    Returns:
+        The last pictures, and a history through all stages.
+    """
+    image, history, stopped = start, [], False
+    for index, stage in enumerate(stages):
+        if image.shape[1] != stage.size:
+            image = tf.image.resize(image, [stage.size, stage.size], "bicubic")
+
+        def count(moment, done=len(history)):  # noqa: B008  (as it is now)
+            nonlocal stopped
+            moment.step += done
+            stopped = bool(callback and callback(moment))
+            return stopped
+
+        result = optimize(stage.problem, image, stage.steps, seed=seed + index, callback=count)
+        image, history = result.image, history + result.steps
+        if stopped:
+            break
+    return Result(stage.problem, image, history)

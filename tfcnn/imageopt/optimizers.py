@@ -1,7 +1,7 @@
 """How a gradient becomes a step. Letters: x parameters [N, ...], g gradient of what is minimised, t the
 step's number.
 
-A step has `init(x) -> state` (a tuple of tensors) and `update(x, g, state, t) -> (x, state)`; it goes down g.
+An optimizer has `init(x) -> state` (a tuple of tensors) and `update(x, g, state, t) -> (x, state)`; it goes down g.
 N pictures at once never mix: norms and means are each picture's own. A rate is a number or a function of t.
 """
 
@@ -14,13 +14,16 @@ import tensorflow as tf
 Rate = float | Callable[[tf.Tensor], tf.Tensor]
 
 
-class Step(Protocol):
+State = tuple[tf.Tensor, ...]
+
+
+class Optimizer(Protocol):
     """A rule that turns gradients into steps."""
 
-    def init(self, x: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def init(self, x: tf.Tensor) -> State:
         """State before the first step."""
 
-    def update(self, x, g, state, t) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+    def update(self, x: tf.Tensor, g: tf.Tensor, state: State, t: tf.Tensor) -> tuple[tf.Tensor, State]:
         """Parameters and state after step number t (int32 scalar, from 0)."""
 
 
@@ -49,10 +52,10 @@ class Plain:
 
     rate: Rate
 
-    def init(self, x):
+    def init(self, x: tf.Tensor) -> State:
         return ()
 
-    def update(self, x, g, state, t):
+    def update(self, x: tf.Tensor, g: tf.Tensor, state: State, t: tf.Tensor) -> tuple[tf.Tensor, State]:
         return x - rate_at(self.rate, t) * g, state
 
 
@@ -65,10 +68,10 @@ class Normalized:
 
     rate: Rate
 
-    def init(self, x):
+    def init(self, x: tf.Tensor) -> State:
         return ()
 
-    def update(self, x, g, state, t):
+    def update(self, x: tf.Tensor, g: tf.Tensor, state: State, t: tf.Tensor) -> tuple[tf.Tensor, State]:
         size = tf.maximum(_over_picture(tf.reduce_mean, tf.abs(g)), 1e-20)
         return x - rate_at(self.rate, t) * g / size, state
 
@@ -79,10 +82,10 @@ class Sign:
 
     rate: Rate
 
-    def init(self, x):
+    def init(self, x: tf.Tensor) -> State:
         return ()
 
-    def update(self, x, g, state, t):
+    def update(self, x: tf.Tensor, g: tf.Tensor, state: State, t: tf.Tensor) -> tuple[tf.Tensor, State]:
         return x - rate_at(self.rate, t) * tf.sign(g), state
 
 
@@ -100,10 +103,10 @@ class Momentum:
     momentum: float = 0.9
     restarts: tuple[int, ...] = ()
 
-    def init(self, x):
+    def init(self, x: tf.Tensor) -> State:
         return (tf.zeros_like(x),)
 
-    def update(self, x, g, state, t):
+    def update(self, x: tf.Tensor, g: tf.Tensor, state: State, t: tf.Tensor) -> tuple[tf.Tensor, State]:
         keep = tf.reduce_all(tf.not_equal(t, tf.constant(self.restarts, tf.int32)))
         v = self.momentum * tf.cast(keep, tf.float32) * state[0] - rate_at(self.rate, t) * g
         return x + v, (v,)
@@ -121,10 +124,10 @@ class Adam:
     beta2: float = 0.999
     epsilon: float = 1e-8
 
-    def init(self, x):
+    def init(self, x: tf.Tensor) -> State:
         return tf.zeros_like(x), tf.zeros_like(x)
 
-    def update(self, x, g, state, t):
+    def update(self, x: tf.Tensor, g: tf.Tensor, state: State, t: tf.Tensor) -> tuple[tf.Tensor, State]:
         count = tf.cast(t, tf.float32) + 1.0
         m = self.beta1 * state[0] + (1.0 - self.beta1) * g
         v = self.beta2 * state[1] + (1.0 - self.beta2) * tf.square(g)

@@ -6,6 +6,7 @@ parameters into pixels [N, H, W, 3], float32, 0..255, and pixels into parameters
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -26,10 +27,10 @@ class Parameterization(Protocol):
 class Pixels:
     """The pixels themselves."""
 
-    def to_image(self, parameters):
+    def to_image(self, parameters: tf.Tensor) -> tf.Tensor:
         return parameters
 
-    def from_image(self, image):
+    def from_image(self, image: tf.Tensor) -> tf.Tensor:
         return tf.cast(image, tf.float32)
 
 
@@ -46,10 +47,10 @@ class TanhBox:
     low: float = 0.0
     high: float = 255.0
 
-    def to_image(self, parameters):
+    def to_image(self, parameters: tf.Tensor) -> tf.Tensor:
         return self.low + (self.high - self.low) * (tf.tanh(parameters) + 1.0) / 2.0
 
-    def from_image(self, image):
+    def from_image(self, image: tf.Tensor) -> tf.Tensor:
         unit = 2.0 * (tf.cast(image, tf.float32) - self.low) / (self.high - self.low) - 1.0
         return tf.atanh(tf.clip_by_value(unit, -1.0, 1.0) * 0.999999)
 
@@ -85,20 +86,20 @@ class Fourier:
         frequency = np.maximum(np.hypot(rows, columns), 1.0 / max(self.height, self.width))
         return (np.sqrt(self.width * self.height) / frequency**self.decay / 4.0).astype(np.float32)  # [H, F]
 
-    def to_image(self, parameters):
+    def to_image(self, parameters: tf.Tensor) -> tf.Tensor:
         spectrum = tf.complex(parameters[..., 0], parameters[..., 1]) * tf.cast(self._scale(), tf.complex64)
         planes = tf.signal.irfft2d(spectrum, [self.height, self.width])  # [N, 3, H, W]
         colours = tf.tensordot(tf.transpose(planes, [0, 2, 3, 1]), _COLOURS.T, 1)
         return 255.0 * tf.sigmoid(colours)
 
-    def from_image(self, image):
+    def from_image(self, image: tf.Tensor) -> tf.Tensor:
         unit = tf.clip_by_value(tf.cast(image, tf.float32) / 255.0, 1e-4, 1.0 - 1e-4)
         colours = tf.math.log(unit) - tf.math.log1p(-unit)
         planes = tf.transpose(tf.tensordot(colours, np.linalg.inv(_COLOURS.T), 1), [0, 3, 1, 2])
         spectrum = tf.signal.rfft2d(planes) / tf.cast(self._scale(), tf.complex64)
         return tf.stack([tf.math.real(spectrum), tf.math.imag(spectrum)], axis=-1)  # [N, 3, H, F, 2]
 
-    def noise(self, seeds, deviation: float = 0.01) -> tf.Tensor:
+    def noise(self, seeds: Sequence[int], deviation: float = 0.01) -> tf.Tensor:
         """Draw a grey start: coefficients N(0, deviation^2).
 
         Args:
@@ -127,14 +128,20 @@ class Enlarged:
     inner_size: tuple[int, int]
     size: tuple[int, int]
 
-    def to_image(self, parameters):
+    def to_image(self, parameters: tf.Tensor) -> tf.Tensor:
         return tf.image.resize(self.inner.to_image(parameters), self.size)
 
-    def from_image(self, image):
+    def from_image(self, image: tf.Tensor) -> tf.Tensor:
         return self.inner.from_image(tf.image.resize(image, self.inner_size, antialias=True))
 
 
-def normal_noise(seeds, height: int, width: int, mean=127.5, deviation: float = 10.0) -> tf.Tensor:
+def normal_noise(
+    seeds: Sequence[int],
+    height: int,
+    width: int,
+    mean: float | Sequence[float] = 127.5,
+    deviation: float = 10.0,
+) -> tf.Tensor:
     """Draw pictures of white noise.
 
     Args:

@@ -1,9 +1,9 @@
 """Pictures larger than memory: a gradient computed window by window.
 
 Letters: H W height and width of the picture. A window is a tile, its core, with a margin round it. The
-gradient of a core's pixels comes from all places near them, so with a margin as wide as half of what a place
+gradient of a core's pixels comes from all locations near them, so with a margin as wide as half of what a location
 of the layer sees it is that of the whole picture, and no seam shows. (Where a side is no multiple of the
-deepest stride, a net's "same" padding may fall half a place elsewhere in the windows at its end.)
+deepest stride, a net's "same" padding may fall half a location elsewhere in the windows at its end.)
 """
 
 import dataclasses
@@ -11,10 +11,12 @@ import itertools
 import math
 from collections.abc import Iterator
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcnn.imageopt import Problem
+from tfcnn.imageopt.objectives import Objective
+from tfcnn.imageopt.optimize import Problem, Terms
 
 MULTIPLE = 32  # of a core's corners, so that strides fall alike in a window and in the whole picture
 MARGIN = 96  # of a window, pixels
@@ -34,23 +36,23 @@ class Window:
     core_rows: slice
     core_columns: slice
 
-    def cut(self, image):
+    def cut(self, image: tf.Tensor | np.ndarray) -> tf.Tensor | np.ndarray:
         """This window of a picture [N, H, W, C]."""
         return image[:, self.rows, self.columns]
 
-    def core(self, values, stride: int = 1):
-        """The core of this window's values [N, h, w, C]; `stride` is the picture's pixels to a place of them."""
-        rows = _places(self.core_rows, self.rows.start, stride)
-        columns = _places(self.core_columns, self.columns.start, stride)
+    def core(self, values: tf.Tensor | np.ndarray, stride: int = 1) -> tf.Tensor | np.ndarray:
+        """The core of this window's values [N, h, w, C]; `stride` is the picture's pixels to one of them."""
+        rows = _on_map(self.core_rows, self.rows.start, stride)
+        columns = _on_map(self.core_columns, self.columns.start, stride)
         return values[:, rows, columns]
 
-    def places(self, stride: int) -> tuple[slice, slice]:
+    def on_map(self, stride: int) -> tuple[slice, slice]:
         """Where this window lies on a map of the whole picture, margin included."""
-        return _places(self.rows, 0, stride), _places(self.columns, 0, stride)
+        return _on_map(self.rows, 0, stride), _on_map(self.columns, 0, stride)
 
-    def core_places(self, stride: int) -> tuple[slice, slice]:
+    def core_on_map(self, stride: int) -> tuple[slice, slice]:
         """Where this window's core lies on a map of the whole picture."""
-        return _places(self.core_rows, 0, stride), _places(self.core_columns, 0, stride)
+        return _on_map(self.core_rows, 0, stride), _on_map(self.core_columns, 0, stride)
 
     @property
     def size(self) -> int:
@@ -65,7 +67,7 @@ class Window:
         )
 
 
-def _places(pixels: slice, origin: int, stride: int) -> slice:
+def _on_map(pixels: slice, origin: int, stride: int) -> slice:
     return slice((pixels.start - origin) // stride, -(-(pixels.stop - origin) // stride))
 
 
@@ -98,46 +100,41 @@ def _spans(length: int, tile: int, margin: int) -> Iterator[tuple[slice, slice]]
 
 
 class TiledProblem(Problem):
-    """A problem whose terms are means over places, computed window by window where the picture is large.
+    """A problem whose terms are means over locations, computed window by window where the picture is large.
 
     The picture is rolled by a new random shift each step, in place of the problem's transform, so that the
     border of the picture, and what a margin is too narrow for, lie elsewhere each time; all of it is covered
     each step. Pictures of one window are computed as a whole. Its parameters are pixels.
 
     Args:
-        net, objective, and the keywords of Problem.
+        net, objective: as Problem takes them.
         tile: the longest side of a core, pixels; 0 takes any picture as a whole.
+        options: the keywords of Problem.
 
     Source: tensorflow/docs tutorials/generative/deepdream.ipynb, get_tiled_gradients, with margins.
     """
 
-    def __init__(self, net, objective, *, tile: int = 1024, **how):
-        super().__init__(net, objective, **how)
+    def __init__(self, net: keras.Model, objective: Objective, *, tile: int = 1024, **options):
+        super().__init__(net, objective, **options)
         self.tile = tile
-        self._whole_gradient, self.value_and_gradient = self.value_and_gradient, self._tiled_gradient
-        self._whole_advance, self.advance = self.advance, self._tiled_advance
 
-    def _tiled_gradient(self, x, seed):
+    def value_and_gradient(self, x: tf.Tensor, seed: tf.Tensor | None) -> tuple[Terms, tf.Tensor]:
+        """As that of `Problem`; the seed is of the roll, where there are several windows."""
         parts = windows(x.shape[1], x.shape[2], self.tile)
         if len(parts) == 1:
-            return self._whole_gradient(x, seed)
+            return super().value_and_gradient(x, seed)
         shift = tf.random.stateless_uniform([2], seed, 0, max(x.shape[1:3]), tf.int32)
         rolled = tf.roll(x, shift, axis=[1, 2])
         gradient, terms = np.empty(x.shape, np.float32), {}
         for window in parts:
-            values, slope = self._whole_gradient(window.cut(rolled), None)
+            values, slope = super().value_and_gradient(window.cut(rolled), None)
             _add(terms, values, window.core_size / (x.shape[1] * x.shape[2]))
             scale = window.size / (x.shape[1] * x.shape[2])  # from a mean over the window to one over all
             gradient[:, window.core_rows, window.core_columns] = scale * window.core(slope)
         return terms, tf.roll(gradient, -shift, axis=[1, 2])
 
-    def _tiled_advance(self, x, state, t, seed, sign):
-        if len(windows(x.shape[1], x.shape[2], self.tile)) == 1:
-            return self._whole_advance(x, state, t, seed, sign)
-        terms, gradient = self._tiled_gradient(x, tf.stack([seed, t]))
-        return *self.update(x, sign * gradient, state, t), terms
-
-    def evaluate(self, image):
+    def evaluate(self, image: tf.Tensor | np.ndarray) -> dict[str, np.ndarray]:
+        """As that of `Problem`."""
         terms = {}
         for window in windows(*image.shape[1:3], self.tile):
             share = window.core_size / (image.shape[1] * image.shape[2])

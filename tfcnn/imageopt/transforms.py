@@ -1,7 +1,6 @@
 """Random small changes of the picture before the net sees it, inside the tape: they forbid brittle solutions.
 
-A transform is a function (image [N, H, W, 3], seed int32 [2]) -> image. Draws are stateless, a function of
-the seed
+A transform is a function (image [N, H, W, 3], seed int64 [2]) -> image. Draws are stateless, a function of the seed
 alone, and the same for all pictures of a batch, so that N pictures at once get what each would get alone.
 """
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import keras
 import numpy as np
 
+from tfcnn.backbones import all_layers
 from tfcnn.errors import unknown
 
 
@@ -91,7 +92,7 @@ def trained_layers(model: keras.Model) -> set[str]:
     batch norm.
     """
     found, trained = set(), False
-    for layer in reversed(_layers(model)):
+    for layer in reversed(all_layers(model)):
         if isinstance(layer, keras.layers.Normalization) or not layer.weights:
             continue
         vectors = [w for w in layer.weights if len(w.shape) == 1 and w.dtype.startswith(("float", "bfloat"))]
@@ -105,7 +106,7 @@ def trained_layers(model: keras.Model) -> set[str]:
 def described(networks: Mapping[str, keras.Model] | keras.Model) -> str:
     """Says in one line what of a net is frozen."""
     models = list(networks.values()) if isinstance(networks, Mapping) else [networks]
-    layers = {id(layer): layer for model in models for layer in _layers(model) if layer.weights}.values()
+    layers = {id(layer): layer for model in models for layer in all_layers(model) if layer.weights}.values()
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
     others = [layer for layer in layers if layer not in norms]
     still = [layer.name for layer in others if not layer.trainable]
@@ -131,8 +132,4 @@ def synchronize_batch_norm(model: keras.Model) -> None:
 
 
 def _batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    return [layer for layer in _layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
-
-
-def _layers(model: keras.Model) -> list[keras.Layer]:
-    return model._flatten_layers(include_self=False)
+    return [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]

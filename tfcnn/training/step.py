@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcnn.backbones import all_layers as layers_of
 from tfcnn.training.optimizers import SGD, AdamW, KerasOptimizer
 
 FIRST_LOSS_SCALE = 2.0**13
@@ -304,7 +305,7 @@ class Step:
 
 def all_layers(networks: Mapping[str, keras.Model]) -> list[keras.Layer]:
     """Gives all layers of all networks, inner ones too, each once."""
-    layers = [layer for net in networks.values() for layer in net._flatten_layers(include_self=False)]
+    layers = [layer for net in networks.values() for layer in layers_of(net)]
     return list({id(layer): layer for layer in layers}.values())
 
 

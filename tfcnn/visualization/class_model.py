@@ -1,6 +1,6 @@
 """A picture of what a class is to a net: the picture, from nothing, that raises its score.
 
-Three recipes in the order of their papers: Simonyan's L2, Yosinski's four regularisers, and Fourier
+Three methods in the order of their papers: Simonyan's L2, Yosinski's four regularisers, and Fourier
 coefficients under random transforms. Each takes what to raise as an objective (a class' score before softmax,
 or a channel).
 Letters: N pictures, one a class, H W height and width in pixels.
@@ -13,27 +13,29 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcnn.backbones import any_size
 from tfcnn.imageopt import (
     Objective,
     Problem,
     Result,
     Stage,
     constraints,
+    maximize,
     objectives,
     optimizers,
     through,
     transforms,
 )
+from tfcnn.imageopt.objectives import feature_statistics
 from tfcnn.imageopt.optimize import Callback
+from tfcnn.imageopt.optimizers import State
 from tfcnn.imageopt.parameters import Enlarged, Fourier, normal_noise
-from tfcnn.imageopt.statistics import natural_statistics
-from tfcnn.imageopt.taps import any_size
 from tfcnn.imageopt.transforms import gaussian_blur
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    """A start and the stages from it, compiled once and used for any number of climbs.
+class Ascent:
+    """A gradient ascent: a start and the stages from it, compiled once and used for any number of pictures.
 
     Args:
         start: takes a number for each picture, gives pixels [N, H, W, 3] at the first stage's size.
@@ -48,8 +50,8 @@ class Recipe:
         """Steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
 
-    def climb(self, seeds: Sequence[int], *, seed: int = 0, callback: Callback | None = None) -> Result:
-        """Raise the objective.
+    def run(self, seeds: Sequence[int], *, seed: int = 0, callback: Callback | None = None) -> Result:
+        """Raises the objective.
 
         Args:
             seeds: a number for each picture, from which its start is drawn.
@@ -59,7 +61,7 @@ class Recipe:
         Returns:
             The pictures, and a history through all stages.
         """
-        return through(self.stages, self.start(seeds), up=True, seed=seed, callback=callback)
+        return through(self.stages, self.start(seeds), maximize, seed=seed, callback=callback)
 
 
 def simonyan(
@@ -71,7 +73,7 @@ def simonyan(
     iterations: int = 200,
     l2: float = 0.1,
     rate: float = 1.0,
-) -> Recipe:
+) -> Ascent:
     """argmax over I of S_c(I) - lambda |I|^2, from the zero picture.
 
     The paper prints neither lambda nor the steps: here the square is a mean over values in grey levels, and a
@@ -92,17 +94,17 @@ def simonyan(
         net,
         objective - l2 * objectives.l2(zero_rgb),
         constraint=constraints.in_range(),
-        step=optimizers.Normalized(rate),
+        optimizer=optimizers.Normalized(rate),
     )
 
     def start(seeds):
         return tf.zeros([len(seeds), size, size, 3]) + tf.constant(zero_rgb, tf.float32)
 
-    return Recipe(start, (Stage(problem, iterations, size),))
+    return Ascent(start, (Stage(problem, iterations, size),))
 
 
 @dataclasses.dataclass(frozen=True)
-class RegularizedStep:
+class Regularized:
     """Yosinski's step on pixels: along the gradient, then the regularisers in his order.
 
     Args:
@@ -133,10 +135,10 @@ class RegularizedStep:
     px_benefit_percentile: float = 0.0
     px_abs_benefit_percentile: float = 0.0
 
-    def init(self, x):
+    def init(self, x: tf.Tensor) -> State:
         return ()
 
-    def update(self, x, g, state, t):
+    def update(self, x: tf.Tensor, g: tf.Tensor, state: State, t: tf.Tensor) -> tuple[tf.Tensor, State]:
         return tf.where(
             t < self.last, self._regularized(x - tf.constant(self.zero_rgb, tf.float32), g, t), x
         ), state
@@ -182,7 +184,7 @@ def yosinski(
     iterations: int = 500,
     start_at: str = "mean_plus_rand",
     **regularizers,
-) -> Recipe:
+) -> Ascent:
     """Gradient ascent with decay, blur, and small pixels set to zero.
 
     Args:
@@ -193,13 +195,13 @@ def yosinski(
         iterations: steps.
         start_at: "mean" (zero), "mean_plus_rand" (noise of 10 grey levels round it) or "randu" (noise over
             0..255).
-        regularizers: keywords of RegularizedStep.
+        regularizers: keywords of Regularized.
 
     Source: Yosinski et al. 2015, section 3 and table 1.
     """
     zero = tuple(float(value) for value in zero_rgb)
-    step = RegularizedStep(zero, iterations - 1, **regularizers)
-    problem = Problem(net, objective, constraint=constraints.in_range(), step=step)
+    step = Regularized(zero, iterations - 1, **regularizers)
+    problem = Problem(net, objective, constraint=constraints.in_range(), optimizer=step)
 
     def start(seeds):
         if start_at == "randu":
@@ -208,7 +210,7 @@ def yosinski(
         noise = normal_noise(seeds, size, size, zero, 10.0 if start_at == "mean_plus_rand" else 0.0)
         return tf.clip_by_value(noise, 0.0, 255.0)
 
-    return Recipe(start, (Stage(problem, iterations, size),))
+    return Ascent(start, (Stage(problem, iterations, size),))
 
 
 # Part of the side, part of the steps, Adam's rate, weight of total variation, part of the noise, framed or not.
@@ -236,7 +238,7 @@ def fourier(
     noise: float = 20.0,
     smooth: float = 1.0,
     decay: float = 1.0,
-) -> Recipe:
+) -> Ascent:
     """Adam on decorrelated Fourier coefficients, under jitter, scale, rotation and noise, from small to
     large.
 
@@ -258,7 +260,7 @@ def fourier(
     Source: Olah, Mordvintsev, Schubert 2017; sizes, noise and statistics are ours and Yin et al. 2020's.
     """
     open_net = any_size(net)
-    natural = natural_statistics(open_net or net)
+    natural = feature_statistics(open_net or net)
     if natural is not None and statistics:
         objective = objective - statistics * natural
     stages = []
@@ -282,7 +284,7 @@ def fourier(
             objective - smooth * variation * objectives.total_variation(),
             parameters=waves,
             transform=transforms.compose(*changes),
-            step=optimizers.Adam(rate),
+            optimizer=optimizers.Adam(rate),
         )
         stages.append(Stage(problem, max(1, round(share * iterations)), shown))
 
@@ -291,4 +293,4 @@ def fourier(
         small = Fourier(side, side, decay).noise(seeds)
         return small if open_net is not None else tf.image.resize(small, [size, size])
 
-    return Recipe(start, tuple(stages))
+    return Ascent(start, tuple(stages))

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcnn.backbones import separate_activations, tap
+from tfcnn.backbones.graph import INPUT, made_by
 from tfcnn.errors import InputError
 from tfcnn.imageopt import (
     Objective,
@@ -21,15 +23,15 @@ from tfcnn.imageopt import (
     Stage,
     constraints,
     lbfgs,
+    minimize,
     objectives,
     optimizers,
-    tapped,
     through,
     transforms,
 )
+from tfcnn.imageopt.objectives import feature_statistics
 from tfcnn.imageopt.optimize import Callback
 from tfcnn.imageopt.parameters import Fourier, normal_noise
-from tfcnn.imageopt.statistics import natural_statistics
 
 # r: the root mean square of a value about the mean. The program's sigma_x is 27098 for 227 x 227 x 3 values.
 ORDINARY = 68.9
@@ -60,7 +62,7 @@ class Prior:
         """Give the prior with nothing left open.
 
         Args:
-            stride: of the layer, pixels; a layer without places has the picture's side.
+            stride: of the layer, pixels; a layer without locations has the picture's side.
         """
         deep = stride >= 32
         usual = {
@@ -87,10 +89,10 @@ class Inversion:
         method: "fourier", "momentum" or "lbfgs".
         prior: what else is asked.
         iterations: steps, or evaluations of L-BFGS.
-        neigh: keep only the central neigh x neigh places of the code; 0 keeps all.
+        neigh: keep only the central neigh x neigh locations of the code; 0 keeps all.
 
     Raises:
-        InputError: no such layer, or one with fewer than neigh x neigh places.
+        InputError: no such layer, or one with fewer than neigh x neigh locations.
 
     Source: Mahendran & Vedaldi 2015, sections 2 and 3; aravindhm/deep-goggle core/invert_nn.m. Jitter is of their
     later paper (1512.02017), the coefficients of Olah, Mordvintsev, Schubert 2017.
@@ -110,16 +112,19 @@ class Inversion:
     ):
         self.layer, self.size, self.zero_rgb = layer, size, zero_rgb
         self.method, self.iterations, self.neigh = method, iterations, neigh
-        self._tapped = tapped(net, [layer])
+        net = separate_activations(net)  # so that what goes into a ReLU can be read
+        self._tapped = tap(net, [layer])
         whole = self._tapped(np.zeros([1, size, size, 3], np.float32), training=False)[layer]
         if neigh and (whole.shape.rank != 4 or neigh > min(whole.shape[1:3])):
             places = " x ".join(map(str, whole.shape[1:-1])) or "no"
-            raise InputError(f"{layer} has {places} places, and neigh asks for the central {neigh} x {neigh}")
+            raise InputError(
+                f"{layer} has {places} locations, and neigh asks for the central {neigh} x {neigh}"
+            )
         self._wanted = tf.Variable(self._central(tf.cast(whole, tf.float32)))
         self.stride = size / whole.shape[1] if whole.shape.rank == 4 else size
         self.prior = prior.settled(self.stride)
         objective = self._distance(net) + self._regularizer()
-        natural = natural_statistics(net) if self.prior.statistics and method == "fourier" else None
+        natural = feature_statistics(net) if self.prior.statistics and method == "fourier" else None
         if natural is not None:
             objective = objective + self.prior.statistics * natural
         self._stages = self._make_stages(net, objective)
@@ -129,7 +134,7 @@ class Inversion:
 
         Through a ReLU a unit that should fire and does not gets no gradient, and late layers are mostly silent.
         """
-        rectifier = self._tapped.output[self.layer]._keras_history.operation
+        rectifier = made_by(self._tapped.output[self.layer]).operation
         if not isinstance(rectifier, keras.layers.ReLU) or rectifier.negative_slope or rectifier.threshold:
 
             def distance(features):
@@ -145,7 +150,7 @@ class Inversion:
             goal = tf.where(wanted >= ceiling, tf.maximum(features, ceiling), goal)
             return objectives.squared_distance(features, goal) / tf.reduce_mean(tf.square(wanted))
 
-        return objectives.of("code", rectifier.input._keras_history.operation.name, distance_before)
+        return objectives.of("code", rectifier.name + INPUT, distance_before)
 
     def _regularizer(self) -> Objective:
         prior, scale = self.prior, 0.5 / ORDINARY**2
@@ -161,11 +166,13 @@ class Inversion:
             # The program's rates of an objective times sigma_x^2, for a quarter, a half and a quarter of the steps.
             lengths = [total // 4, total // 2, total - total // 4 - total // 2]
             rates = [factor * 3 * self.size**2 * ORDINARY**2 for factor in (0.004, 0.0004, 0.00004)]
-            step = optimizers.Momentum(
+            momentum = optimizers.Momentum(
                 optimizers.piecewise(rates, lengths), 0.9, (lengths[0], lengths[0] + lengths[1])
             )
             moves = transforms.jitter(prior.jitter) if prior.jitter and self.method == "momentum" else None
-            problem = Problem(net, objective, step=step, transform=moves, constraint=constraints.in_range())
+            problem = Problem(
+                net, objective, optimizer=momentum, transform=moves, constraint=constraints.in_range()
+            )
             return [Stage(problem, total, self.size)]
         waves = Fourier(self.size, self.size)
         third = total // 3
@@ -177,14 +184,14 @@ class Inversion:
             net,
             objective,
             parameters=waves,
-            step=rough,
+            optimizer=rough,
             transform=moves,
         )
         if self.stride <= 4:  # the code holds single pixels, and these are reached by pixels
             ending = optimizers.Adam(optimizers.piecewise([2.0, 0.7], [third // 2, third]))
-            last = Problem(net, objective, step=ending, constraint=constraints.in_range())
+            last = Problem(net, objective, optimizer=ending, constraint=constraints.in_range())
         else:
-            last = Problem(net, objective, parameters=waves, step=optimizers.Adam(0.0125))
+            last = Problem(net, objective, parameters=waves, optimizer=optimizers.Adam(0.0125))
         return [Stage(first, 2 * third, self.size), Stage(last, total - 2 * third, self.size)]
 
     def _central(self, features: tf.Tensor) -> tf.Tensor:
@@ -193,12 +200,12 @@ class Inversion:
         top, left = ((tf.shape(features)[axis] - self.neigh) // 2 for axis in (1, 2))
         return features[:, top : top + self.neigh, left : left + self.neigh]
 
-    def code(self, image) -> tf.Tensor:
+    def code(self, image: tf.Tensor | np.ndarray) -> tf.Tensor:
         """Give the layer's answer to pictures [N, H, W, 3], 0..255: Phi0 of one to invert."""
         features = self._tapped(tf.cast(image, tf.float32), training=False)[self.layer]
         return self._central(tf.cast(features, tf.float32))
 
-    def code_distance(self, image, reference) -> np.ndarray:
+    def code_distance(self, image: tf.Tensor | np.ndarray, reference: np.ndarray) -> np.ndarray:
         """|Phi(x) - Phi0|^2 / |Phi0|^2 of pictures [N, H, W, 3] from one reference [H, W, 3]: [N]."""
         return objectives.squared_distance(
             self.code(image), self.code(reference[None]), relative=True
@@ -223,7 +230,7 @@ class Inversion:
             x = tf.clip_by_value(noise, 0.0, 255.0)
         if self.method == "lbfgs":
             return lbfgs(self._stages[0].problem, x, self.iterations, bounds=(0.0, 255.0), callback=callback)
-        return through(self._stages, x, up=False, seed=int(seeds[0]), callback=callback)
+        return through(self._stages, x, minimize, seed=int(seeds[0]), callback=callback)
 
 
 def psnr(image: np.ndarray, reference: np.ndarray) -> float:

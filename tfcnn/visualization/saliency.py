@@ -3,15 +3,13 @@
 N pictures of H x W.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-
 import numpy as np
 import tensorflow as tf
 
+from tfcnn.visualization.gradients import Gradients
 
-def saliency(gradients) -> tf.Tensor:
+
+def saliency(gradients: tf.Tensor) -> tf.Tensor:
     """Gives the saliency maps of gradients: at each pixel the largest size over the three channels.
 
     Args:
@@ -25,21 +23,21 @@ def saliency(gradients) -> tf.Tensor:
     return tf.reduce_max(tf.abs(gradients), axis=-1)
 
 
-def saliency_maps(gradients: Callable) -> Callable:
+def saliency_maps(gradients: Gradients) -> Gradients:
     """Gives a compiled function from pictures to saliency maps.
 
     Args:
         gradients: what `gradients.class_gradients` or `channel_gradients` gives.
 
     Returns:
-        f(images [N, H, W, 3] float32 0..255, indices [N] int32) -> maps [N, H, W], indices [N], answers
-        [N, K].
+        f(images [N, H, W, 3] float32 0..255, indices [N] int32) -> maps [N, H, W], indices [N], logits [N, K],
+        scores [N, K].
     """
 
     @tf.function(reduce_retracing=True)
     def maps(images, indices):
-        gradient, indices, answers = gradients(images, indices)
-        return saliency(gradient), indices, answers
+        gradient, indices, logits, scores = gradients(images, indices)
+        return saliency(gradient), indices, logits, scores
 
     return maps
 
@@ -60,25 +58,27 @@ def ten_views(image: np.ndarray, size: int) -> tuple[np.ndarray, list[tuple[int,
     return np.concatenate([views, views[:, :, ::-1]]), places
 
 
-def mean_of_views(maps: Callable, image: np.ndarray, size: int, index: int):
+def mean_of_views(
+    maps: Gradients, image: np.ndarray, size: int, index: int
+) -> tuple[np.ndarray, int, np.ndarray, np.ndarray]:
     """Gives the mean of the saliency maps of ten views, each laid where it was cut out and mirrored back.
 
     Args:
         maps: what `saliency_maps` gives.
         image: [H, W, 3], 0..255, neither side below `size`; what no view sees (of long pictures) stays 0.
         size: side of a view.
-        index: the class; BEST takes the best of the views' mean answer.
+        index: the class; BEST takes the best of the views' mean logits.
 
     Returns:
-        map [H, W], index, mean answers [K].
+        map [H, W], index, mean logits [K], mean scores [K].
 
     Source: Simonyan, Vedaldi, Zisserman, section 3.1: averaged over 10 cropped and mirrored sub-images.
     """
     views, places = ten_views(image.astype(np.float32), size)
-    found, chosen, answers = maps(views, np.full(10, index, np.int32))
-    answers = np.mean(answers, axis=0)
+    found, chosen, logits, scores = maps(views, np.full(10, index, np.int32))
+    logits, scores = np.mean(logits, axis=0), np.mean(scores, axis=0)
     if index < 0:
-        index = int(np.argmax(answers))
+        index = int(np.argmax(logits))
         if (np.array(chosen) != index).any():
             found = maps(views, np.full(10, index, np.int32))[0]
     total, count = np.zeros(image.shape[:2]), np.zeros(image.shape[:2])
@@ -86,7 +86,7 @@ def mean_of_views(maps: Callable, image: np.ndarray, size: int, index: int):
     for straight, mirrored, (y, x) in zip(found[:5], found[5:], places, strict=True):
         total[y : y + size, x : x + size] += straight + mirrored[:, ::-1]
         count[y : y + size, x : x + size] += 2
-    return total / np.maximum(count, 1), index, answers
+    return total / np.maximum(count, 1), index, logits, scores
 
 
 def picture(saliency_map: np.ndarray, percentile: float = 99.5) -> np.ndarray:
