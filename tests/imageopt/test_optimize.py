@@ -9,6 +9,7 @@ from tfcnn.backbones import layer_names, tap
 from tfcnn.errors import InputError
 from tfcnn.imageopt import (
     Problem,
+    Stage,
     constraints,
     lbfgs,
     maximize,
@@ -16,6 +17,7 @@ from tfcnn.imageopt import (
     objectives,
     optimizers,
     parameters,
+    through,
     transforms,
 )
 
@@ -42,7 +44,7 @@ def test_any_layer_is_reached_and_wrong_names_are_answered(net):
     with pytest.raises(
         InputError, match="unknown layer of small 'blok_conv'; the nearest are block_conv, .*--list_layers"
     ):
-        tap(net, ["blok_conv"])
+        tap(net, ["blok_conv"], "--list_layers shows all")
 
 
 def test_up_and_down(net):
@@ -91,6 +93,24 @@ def test_same_seed_same_picture_other_seed_another(net):
     assert np.abs(first - maximize(problem, START, 5, seed=2).image).max() > 0.1
 
 
+def test_the_largest_seed_draws_as_any_other(net):
+    problem = Problem(
+        net, objectives.logit(0), optimizer=optimizers.Normalized(1.0), transform=transforms.jitter(5)
+    )
+    largest = 2**31 - 1
+    assert not np.array_equal(*(maximize(problem, START, 3, seed=s).image for s in (largest, largest - 1)))
+    through([Stage(problem, 1, 16), Stage(problem, 1, 16)], START, minimize, seed=largest)
+    parameters.normal_noise([largest, largest + 1], 4, 4)
+    lbfgs(problem, START, 2, seed=largest)
+
+
+def test_a_net_of_whole_numbers_is_refused_before_any_work():
+    image = keras.Input((16, 16, 3), dtype="uint8")
+    whole = keras.Model(image, keras.layers.Rescaling(1 / 255.0, name="unit")(image), name="whole")
+    with pytest.raises(InputError, match="whole takes uint8 pictures: no gradient reaches them"):
+        Problem(whole, objectives.mean_square("unit"))
+
+
 def test_history_has_an_entry_a_step_and_its_terms_add_up(net):
     problem = Problem(
         net, objectives.logit(1) - 1e-3 * objectives.total_variation(), optimizer=optimizers.Adam(1.0)
@@ -130,10 +150,12 @@ def test_one_trace_a_signature_and_targets_by_variable(net):
     objective = objectives.of("counted", "logits", counted) + objectives.feature_match("block_conv", target)
     problem = Problem(net, objective, optimizer=optimizers.Adam(1.0), transform=transforms.jitter(2))
     first = minimize(problem, START, 5)
+    assert first.final
     running, evaluating = 1, 1
     assert len(traces) == running + evaluating
     target.assign(tf.ones([1, 8, 8, 12]))
     second = minimize(problem, START + 1, 5, seed=3)
+    assert second.final
     assert len(traces) == 2
     assert abs(second.value[0, 0] - first.value[0, 0]) > 0.3, "the new target was not seen"
 
@@ -143,7 +165,7 @@ def test_any_number_of_sizes_costs_two_traces(net):
     objective = objectives.of("counted", "logits", lambda logits: traces.append(1) or logits[:, 0])
     problem = Problem(net, objective)
     for size in (8, 10, 12, 14, 16):
-        minimize(problem, START[:, :size, :size], 1)
+        assert minimize(problem, START[:, :size, :size], 1).final
     assert len(traces) == 4  # the step and the last evaluation, each for one size and then for any
 
 

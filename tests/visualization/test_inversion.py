@@ -73,10 +73,19 @@ def test_lbfgs_keeps_its_budget_and_its_box(net):
     assert result.final_entry()["code"] < 0.2 * result.terms["code"][0, 0]
 
 
+def test_a_relu_fused_into_a_convolution_is_matched_before_it_too():
+    image = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(6, 3, activation="relu", name="fused")(image)
+    net = keras.Model(image, {"fused": x}, name="small")
+    inverse = Inversion(net, "fused", SIZE, ZERO, iterations=6)
+    assert inverse._stages[0].problem.objective.layers == ["fused:input"]
+    np.testing.assert_allclose(inverse.code(PICTURE[None]), net(PICTURE[None])["fused"], rtol=1e-5)
+
+
 def test_a_relu_is_matched_before_it_and_zero_means_the_same_code(net):
     inverse = Inversion(net, "stem_relu", SIZE, ZERO, iterations=6)
     problem = inverse._stages[0].problem
-    assert problem.objective.layers == ["stem"]
+    assert problem.objective.layers == ["stem_relu:input"]
     inverse.invert(PICTURE, [0])
     assert problem.evaluate(PICTURE[None])["code"][0] < 1e-9
     other = np.clip(PICTURE[None] + 40.0, 0, 255)
@@ -132,8 +141,8 @@ def test_a_layer_that_is_not_there(net):
         Inversion(net, "deap", SIZE, ZERO)
 
 
-def test_more_central_places_than_there_are(net):
-    with pytest.raises(InputError, match="deep has 4 x 4 places, and neigh asks for the central 5 x 5"):
+def test_more_central_locations_than_there_are(net):
+    with pytest.raises(InputError, match="deep has 4 x 4 locations, and neigh asks for the central 5 x 5"):
         Inversion(net, "deep", SIZE, ZERO, neigh=5)
     with pytest.raises(InputError, match="logits has no places"):
         Inversion(net, "logits", SIZE, ZERO, neigh=1)
