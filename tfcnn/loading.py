@@ -11,8 +11,8 @@ import h5py
 import keras
 
 from tfcnn import layers  # noqa: F401  (registers tfcnn's own)
-from tfcnn.backbones.convert import flat
-from tfcnn.backbones.factory import zero_rgb
+from tfcnn.backbones.convert import flat, float_input, is_transparent
+from tfcnn.backbones.graph import zero_rgb
 from tfcnn.backbones.layers import Preprocess, preprocess
 from tfcnn.backbones.rows import Preprocessing
 from tfcnn.backbones.table import preprocessing as find_preprocessing
@@ -42,8 +42,8 @@ def load_model(
         allow_custom_objects: let the file run its Lambda layers, and import the modules that it names.
 
     Returns:
-        A functional model without models inside, so that any layer can be reached; the attribute
-        `zero_rgb` is the colour that it sees as zero. A SavedModel is one layer.
+        A functional model of float32 pictures without models inside, so that any layer can be reached, and a gradient
+        reaches the picture; the attribute `zero_rgb` is the colour that it sees as zero. A SavedModel is one layer.
 
     Raises:
         InputError: it is no model, or needs code that is not there or not allowed; what is missing is said.
@@ -139,13 +139,15 @@ def _see_through(model: keras.Model, preprocessing: Preprocessing | None, path: 
         raise InputError(
             f"{path} does not say what size of picture it reads: call the model once, then save it"
         )
-    if not isinstance(model, keras.Sequential) and not hasattr(model, "_run_through_graph"):
+    if not is_transparent(model):
         raise InputError(f"{path} is of the class {type(model).__name__}, whose layers cannot be reached")
     if preprocessing and any(isinstance(layer, Preprocess) for layer in model.layers):
         raise InputError(f"{path} has its preprocessing inside: do not name another")
     if preprocessing or isinstance(model, keras.Sequential):
-        return flat(model, preprocessing)
-    return flat(model) if any(isinstance(layer, keras.Model) for layer in model.layers) else model
+        return float_input(flat(model, preprocessing))
+    return float_input(
+        flat(model) if any(isinstance(layer, keras.Model) for layer in model.layers) else model
+    )
 
 
 def _saved_model(path: pathlib.Path, preprocessing: Preprocessing | None) -> keras.Model:

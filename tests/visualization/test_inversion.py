@@ -144,7 +144,7 @@ def test_a_layer_that_is_not_there(net):
 def test_more_central_locations_than_there_are(net):
     with pytest.raises(InputError, match="deep has 4 x 4 locations, and neigh asks for the central 5 x 5"):
         Inversion(net, "deep", SIZE, ZERO, neigh=5)
-    with pytest.raises(InputError, match="logits has no places"):
+    with pytest.raises(InputError, match="logits has no locations"):
         Inversion(net, "logits", SIZE, ZERO, neigh=1)
 
 
