@@ -25,7 +25,10 @@ DATA = flags.DEFINE_string(
 
 
 def kind(known: Collection[str] | None = None) -> str:
-    """The name that --dataset gives, one of `known` (all readers by default).
+    """The reader that --dataset names.
+
+    Args:
+        known: those that it may be; by default all.
 
     Raises:
         InputError: none is given, or it is unknown.

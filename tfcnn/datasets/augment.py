@@ -130,9 +130,18 @@ def draw_window(
     rng: np.random.Generator,
     letterbox: bool,
 ) -> tuple[float, float, float, float]:
-    """A random window (x1, y1, x2, y2) of the picture, in its pixels; it may reach beyond the picture.
+    """Draws a window of the picture; it may reach beyond the picture.
 
     On each axis alone it lies inside the picture where it is smaller, and holds it where it is larger.
+
+    Args:
+        boxes: float32 [M, 4] of the picture's objects.
+        width, height: of the picture, pixels.
+        size: (h, w) of the result.
+        how, rng, letterbox: as `augment` takes them.
+
+    Returns:
+        (x1, y1, x2, y2) in the picture's pixels.
     """
     full_width, full_height = float(width), float(height)
     if letterbox:
@@ -152,9 +161,14 @@ def draw_window(
 
 
 def colour_matrix(how: Augmentation, rng: np.random.Generator) -> np.ndarray | None:
-    """One float32 [3, 4] map of colours, None for no change.
+    """Draws one affine map of colours: hue is turned, then saturation, contrast about middle grey and brightness
+    change.
 
-    Hue is turned, then saturation, contrast about middle grey and brightness change.
+    Args:
+        how, rng: as `augment` takes them.
+
+    Returns:
+        float32 [3, 4], or None for no change.
     """
     if not (how.brightness or how.contrast or how.saturation or how.hue):
         return None

@@ -46,7 +46,14 @@ def _plain_jpeg(data: bytes) -> bool:
 
 
 def jpeg_header(data: bytes) -> tuple[int, int, int]:
-    """Width, height and number of components of a JPEG from its frame header; zeros where there is none."""
+    """What the frame header of a JPEG says.
+
+    Args:
+        data: the encoded picture.
+
+    Returns:
+        (width, height, number of components); zeros where there is none.
+    """
     at = 2
     while at + 9 < len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -64,7 +71,14 @@ def jpeg_header(data: bytes) -> tuple[int, int, int]:
 
 
 def indices(data: bytes, file: str) -> np.ndarray:
-    """The numbers of a palette or grey PNG, uint8 [H, W], as VOC's segmentations keep them.
+    """The numbers of a palette or grey PNG, as VOC's segmentations keep them.
+
+    Args:
+        data: the encoded picture.
+        file: its name, for the message.
+
+    Returns:
+        uint8 [H, W].
 
     Raises:
         InputError: not such a picture.
@@ -81,7 +95,14 @@ def indices(data: bytes, file: str) -> np.ndarray:
 
 
 def size(data: bytes, file: str) -> tuple[int, int]:
-    """Width and height of a picture as a person sees it; decodes only what is not a plain, whole JPEG.
+    """The size of a picture as a person sees it; decodes only what is not a plain, whole JPEG.
+
+    Args:
+        data: the encoded picture.
+        file: its name, for the message.
+
+    Returns:
+        (width, height) in pixels.
 
     Raises:
         InputError: not a whole picture.
@@ -93,7 +114,14 @@ def size(data: bytes, file: str) -> tuple[int, int]:
 
 
 def orientation(data: bytes) -> int:
-    """EXIF's orientation of an encoded picture, 1 (upright) to 8; 1 where it says none."""
+    """EXIF's orientation of a picture.
+
+    Args:
+        data: the encoded picture.
+
+    Returns:
+        1 (upright) to 8; 1 where EXIF says none.
+    """
     from PIL import Image
 
     try:

@@ -131,7 +131,14 @@ class Record:
         return images.Placement(width / self.width, height / self.height)
 
     def misfit(self, shape: tuple[int, ...]) -> tuple[str, str] | None:
-        """Why a picture of this shape and its annotation do not fit, and what is done: None where they fit."""
+        """How a picture and its annotation do not fit.
+
+        Args:
+            shape: (H, W, ...) of the picture, as `image` gives it.
+
+        Returns:
+            (what does not fit, what is done about it); None where they fit.
+        """
         at = self.placement(shape)
         if at == images.Placement(1.0, 1.0):
             return None
@@ -338,5 +345,12 @@ def checked_boxes(
 
 
 def report(broken: list[dict], file: str, why: str, rule: str) -> None:
-    """Adds one finding: which file, what is wrong, and what was done about it."""
+    """Adds one finding.
+
+    Args:
+        broken: list to which {"file", "why", "rule"} is added.
+        file: which file, picture or split.
+        why: what is wrong.
+        rule: what was done about it.
+    """
     broken.append({"file": file, "why": why, "rule": rule})

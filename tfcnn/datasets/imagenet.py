@@ -47,7 +47,17 @@ def read_loc(path: str | pathlib.Path, split: str = "val", pictures: bool = True
 
 
 def read_det(path: str | pathlib.Path, split: str = "val", pictures: bool = True) -> Dataset:
-    """Reads a split of the detection task; see `read_loc`. A picture without objects is an example too."""
+    """Reads a split of the detection task. A picture without objects is an example too.
+
+    Args:
+        path, split, pictures: as `read_loc` takes them, of DET.
+
+    Returns:
+        The data set, as `read_loc` gives it.
+
+    Raises:
+        InputError: no such set or split.
+    """
     return _read(path, split, "DET", "imagenet_det", pictures)
 
 

@@ -40,7 +40,15 @@ def compact(segmentation: object, height: int, width: int) -> Shape:
 
 
 def draw(shape: Shape, height: int, width: int) -> np.ndarray:
-    """The mask, bool [H, W], of what `compact` gave."""
+    """The mask of one object.
+
+    Args:
+        shape: what `compact` gave.
+        height, width: of the picture.
+
+    Returns:
+        bool [H, W].
+    """
     from pycocotools import mask
 
     if shape is None:

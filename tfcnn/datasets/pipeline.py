@@ -76,14 +76,28 @@ class Batches:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
 
     def picks(self, step: int) -> list[tuple[int, int]]:
-        """The (epoch, index) of each picture of a step; fewer than B at the end of a single pass."""
+        """Which pictures a step shows.
+
+        Args:
+            step: 0, 1, ...
+
+        Returns:
+            (epoch, index) of each; fewer than B at the end of a single pass.
+        """
         count = len(self.examples)
         first = step * self.batch_size
         last = first + self.batch_size if self.repeat else min(first + self.batch_size, count)
         return [(k // count, int(self._order(k // count)[k % count])) for k in range(first, last)]
 
     def batch(self, step: int, shard: int = 0, of: int = 1) -> dict[str, np.ndarray]:
-        """One step's batch, or a shard's rows of it, as NumPy arrays, as `batches` describes them."""
+        """One step's batch, or a shard's rows of it.
+
+        Args:
+            step, shard, of: as the call of `Batches` takes them.
+
+        Returns:
+            NumPy arrays as `batches` describes them.
+        """
         arrays = self._bytes(step, shard, of)
         return arrays | {"image": arrays["image"].astype(np.float32)}
 
@@ -134,6 +148,9 @@ class Batches:
 
     def sample(self, epoch: int, index: int) -> Sample:
         """The variant of a picture that an epoch shows.
+
+        Args:
+            epoch, index: of `picks`.
 
         Raises:
             InputError: the picture cannot be read.
@@ -325,6 +342,11 @@ def _cores() -> int:
 
 def whole_sample(record: Record, masks: bool = False, proposals: Proposals | None = None) -> Sample:
     """A record with its pixels, everything in the picture's own pixels as a person sees it.
+
+    Args:
+        record: of a data set.
+        masks: whether to draw the objects' masks.
+        proposals: a file that has the picture's.
 
     Raises:
         InputError: the picture cannot be read.

@@ -40,13 +40,24 @@ class Sample:
 
 
 def resized(sample: Sample, size: int | tuple[int, int], mode: str, longest: int | None = None) -> Sample:
-    """The whole picture at the net's size, just as `images.resize` gives it to an app."""
+    """The whole picture at the net's size.
+
+    Args:
+        sample: of any size.
+        size, mode, longest: as `images.resize` takes them.
+    """
     image, at = images.resize(sample.image, size, mode, longest=longest)
     return placed(sample, image, at)
 
 
 def placed(sample: Sample, image: np.ndarray, at: images.Placement) -> Sample:
-    """The sample with another picture in place of its own, and everything else moved to fit it."""
+    """The sample with another picture instead of its own, and everything else moved to fit it.
+
+    Args:
+        sample: of any size.
+        image: uint8 [h, w, 3].
+        at: from the sample's pixels to those of `image`.
+    """
     h, w = image.shape[:2]
     edges = np.array([w, h, w, h])
     scale = np.abs([at.scale_x, at.scale_y])
@@ -81,7 +92,15 @@ def _nearest(masks: np.ndarray, size: tuple[int, int], at: images.Placement) -> 
 
 
 def visible_share(boxes: np.ndarray, window: tuple[float, float, float, float]) -> np.ndarray:
-    """Share [M] of each box's area that lies in the window (x1, y1, x2, y2)."""
+    """How much of each box shows.
+
+    Args:
+        boxes: float32 [M, 4].
+        window: (x1, y1, x2, y2) in the same pixels.
+
+    Returns:
+        [M], the share of each box's area that lies in the window, 0..1.
+    """
     low = np.maximum(boxes[:, :2], window[:2])
     high = np.minimum(boxes[:, 2:], window[2:])
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
@@ -204,7 +223,16 @@ def _warp_mask(mask: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> n
 
 
 def move_joints(joints: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Joints [..., J, 3] under an affine map [2, 3]; those that leave the picture become (0, 0, 0)."""
+    """Joints under an affine map.
+
+    Args:
+        joints: float32 [..., J, 3] (x, y, visible).
+        affine: float64 [2, 3].
+        size: (h, w) of the picture that they go to.
+
+    Returns:
+        float32 [..., J, 3]; joints that leave the picture become (0, 0, 0).
+    """
     points = joints[..., :2] @ affine[:, :2].T + affine[:, 2]
     inside = (points >= 0).all(-1) & (points <= [size[1], size[0]]).all(-1) & (joints[..., 2] > 0)
     moved = np.concatenate([points, joints[..., 2:]], axis=-1)

@@ -105,7 +105,13 @@ def _image_ids(root: Root, lines: list[str]) -> Iterator[str]:
 
 
 def categories(root: Root) -> list[dict[str, Any]] | None:
-    """The entries of a set's categories.json, [{"id", "name", ...}]; None where it has none.
+    """The classes that a set of VOC's or ImageNet's layout lists itself.
+
+    Args:
+        root: of the set.
+
+    Returns:
+        The entries of its categories.json, [{"id", "name", ...}]; None where it has none.
 
     Raises:
         InputError: it is no such list.
@@ -251,7 +257,14 @@ def _picture_file(root: Root, image_id: str, filename: str) -> str | None:
 def known_objects(
     annotation: dict[str, Any], index_of: dict[str, int], file: str, broken: list[dict]
 ) -> list[dict[str, Any]]:
-    """The objects of `parse_annotation` whose class is known; the others are reported."""
+    """The objects of an annotation whose class is known; the others are reported.
+
+    Args:
+        annotation: of `parse_annotation`.
+        index_of: the index of each class by its name.
+        file: the annotation's name, for the report.
+        broken: list of what was wrong.
+    """
     for obj in annotation["objects"]:
         if obj["name"] not in index_of:
             why = f"object {obj['position'] + 1} has unknown class {obj['name']!r}"
