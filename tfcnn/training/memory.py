@@ -115,6 +115,7 @@ def check(step: Step, examples: int, say: Callable[[str], None]) -> None:
     graph = step.move.get_concrete_function().graph
     batch = sum(_bytes(tensor, examples) for tensor in graph.inputs)
     needed = SLACK * peak_bytes(graph, examples) + READ_AHEAD * batch + WORKSPACE
+    needed += step.state_bytes  # a copy waits while a checkpoint is written
     available = available_bytes()
     if available is None:
         return

@@ -268,6 +268,11 @@ class Step:
         for variable, average in self._averages.values():
             self._write(variable, self._read(average))
 
+    @property
+    def state_bytes(self) -> int:
+        """Size of `state` of one replica, in bytes."""
+        return sum(v.shape.num_elements() * v.dtype.size for v in self._variables.values())
+
     def network_state(self) -> dict[str, np.ndarray]:
         """Gives the networks' variables as they are."""
         return {name: array for name, array in self.state().items() if name.startswith("weights/")}
