@@ -65,8 +65,6 @@ def main(run: cli.Run) -> None:
             raise InputError(f"--results takes one file, or two to compare, not {len(specs)}")
         measured, names = [read(run, data, spec) for spec in specs], specs
     run.begin()
-    for note in data.notes() if run.flags.model else ():
-        run.say(note)
     for finding in data.broken:
         if finding["rule"] == "picture skipped":
             run.refuse(finding["file"], finding["why"])
