@@ -8,6 +8,7 @@ import numpy as np
 from absl import flags
 
 from tfcnn import cli, draw, files, images
+from tfcnn.cli import lists
 from tfcnn.cli.output import guarded
 from tfcnn.errors import InputError
 
@@ -50,7 +51,7 @@ def main(run: cli.Run) -> None:
         style = audio.spectrogram(samples)
     net = audio.random_net(FILTERS.value, seed=run.flags.seed)
     run.net = net.name
-    contents = [name for name in (CONTENT.value or "").split(",") if name] or [None]
+    contents = lists.paths(CONTENT.value or "") or [None]
     for name in contents:
         if name is not None and not pathlib.Path(name).is_file():
             raise InputError(f"--content={name} is not there")

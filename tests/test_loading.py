@@ -194,3 +194,62 @@ def test_transfer_learning_as_people_do_it(tmp_path):
     unbuilt.save(tmp_path / "unbuilt.keras")
     with pytest.raises(InputError, match="does not say what size of picture it reads"):
         tfcnn.load_model(tmp_path / "unbuilt.keras")
+
+
+def keras_2_file(path, **fields):
+    """A file as Keras 2 wrote it: a depthwise convolution with fields that Keras 3 does not know."""
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.DepthwiseConv2D(3, name="depthwise")])
+    model.save(path)
+    first = {"batch_input_shape": [None, 8, 8, 3], "dtype": "float32", "sparse": False, "ragged": False}
+    second = {"name": "depthwise", "trainable": True, "dtype": "float32", "kernel_size": [3, 3]}
+    second |= {"strides": [1, 1], "padding": "valid", "activation": "linear", "depth_multiplier": 1}
+    second["depthwise_initializer"] = {"class_name": "GlorotUniform", "config": {"seed": None, "spread": 3}}
+    layers = [
+        {"class_name": "InputLayer", "config": first | {"name": "input_1"}},
+        {"class_name": "DepthwiseConv2D", "config": second | fields},
+    ]
+    config = {"class_name": "Sequential", "config": {"name": "sequential", "layers": layers}}
+    with h5py.File(path, "r+") as file:
+        file.attrs["model_config"] = json.dumps(config)
+        file.attrs["keras_version"] = b"2.9.0"
+    return model
+
+
+def test_fields_of_keras_2_that_do_nothing_are_dropped(tmp_path):
+    model = keras_2_file(tmp_path / "old.h5", groups=1, implementation=None)
+    picture = PICTURE[:, :8, :8]
+    np.testing.assert_allclose(tfcnn.load_model(tmp_path / "old.h5")(picture), model(picture), rtol=1e-6)
+
+
+def test_a_field_that_does_something_is_named(tmp_path):
+    keras_2_file(tmp_path / "old.h5", groups=3)
+    with pytest.raises(InputError, match=r"old.h5 cannot be opened .*DepthwiseConv2D: \{'groups': 3\}"):
+        tfcnn.load_model(tmp_path / "old.h5")
+
+
+def test_fields_of_another_keras_3_are_dropped_too(tmp_path, folder):
+    with (
+        zipfile.ZipFile(folder / "model.keras") as archive,
+        zipfile.ZipFile(tmp_path / "newer.keras", "w") as newer,
+    ):
+        for name in archive.namelist():
+            data = archive.read(name)
+            if name == "config.json":
+                config = json.loads(data)
+                for layer in config["config"]["layers"]:
+                    layer["config"]["of_the_future"] = False
+                data = json.dumps(config)
+            newer.writestr(name, data)
+    expected = tfcnn.load_model(folder / "model.keras")(PICTURE)["scores"]
+    np.testing.assert_allclose(tfcnn.load_model(tmp_path / "newer.keras")(PICTURE)["scores"], expected)
+
+
+def test_a_model_of_whole_numbers_is_one_of_floats(tmp_path):
+    image = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255.0)(image))
+    model = keras.Model(image, keras.layers.Dense(2)(x))
+    model.save(tmp_path / "whole.keras")
+    loaded = tfcnn.load_model(tmp_path / "whole.keras")
+    picture = np.rint(PICTURE[:, :8, :8])
+    assert loaded.inputs[0].dtype == "float32"
+    np.testing.assert_allclose(loaded(picture), model(picture.astype(np.uint8)), rtol=1e-5)

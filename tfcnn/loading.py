@@ -1,8 +1,10 @@
 """Opens tfcnn's releases, and models that others saved, without running code that a file brings along."""
 
+import inspect
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from tfcnn.errors import InputError
 HOMES = ("layers", "models", "initializers", "regularizers", "constraints", "activations", "dtype_policies")
 MODULES = (*HOMES, "ops", "random", "engine", "backend")  # engine: Keras 2; backend: tensors of a description
 WITHOUT_HOME = ("Functional", "Policy")  # classes of Keras 2
+OFF = (False, 0, 1, "", [], {})  # values of fields that do nothing
 FILE_OPS = {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
 
@@ -79,18 +82,98 @@ def _keras_model(path: pathlib.Path, allow_custom_objects: bool) -> keras.Model:
             f"{path} needs {', '.join(foreign)}, which is code that tfcnn does not know: "
             "allow custom objects if you trust the file, or save the model without"
         )
+    try:
+        return _opened(path, suffix, config, safe_mode=not allow_custom_objects)
+    except Exception as error:
+        needs = f"; it needs {', '.join(foreign)}" if foreign else ""
+        raise InputError(
+            f"{path} cannot be opened by Keras {keras.__version__}{needs}: {_reason(error)}"
+        ) from error
+
+
+def _opened(path: pathlib.Path, suffix: str, config: dict, safe_mode: bool) -> keras.Model:
+    """Opens a file by Keras; where that fails, without what this version of Keras does not know."""
     with tempfile.TemporaryDirectory() as folder:
         named = path if path.suffix == suffix else pathlib.Path(folder) / f"model{suffix}"
         if named != path:
             named.symlink_to(path.resolve())
         try:
-            return keras.saving.load_model(named, compile=False, safe_mode=not allow_custom_objects)
-        except Exception as error:
-            needs = f"; it needs {', '.join(foreign)}" if foreign else ""
-            reason = str(error).strip().split("\n")[0][:200]
-            raise InputError(
-                f"{path} cannot be opened by Keras {keras.__version__}{needs}: {reason}"
-            ) from error
+            return keras.saving.load_model(named, compile=False, safe_mode=safe_mode)
+        except Exception:
+            known = _known(config)
+            if known == config:
+                raise
+            named = pathlib.Path(folder) / f"known{suffix}"
+            _copy_with(path, named, json.dumps(known))
+            return keras.saving.load_model(named, compile=False, safe_mode=safe_mode)
+
+
+def _known(config):
+    """A model's description without the fields that this Keras' classes do not take and that are off, as Keras 2's
+    `groups: 1` of a depthwise convolution. One that says something stays, and Keras names it.
+    """
+    if isinstance(config, list):
+        return [_known(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    result = {key: _known(value) for key, value in config.items()}
+    kind = _class_of(config)
+    if kind is not None and isinstance(result.get("config"), dict):
+        fields = _fields(kind)
+        always = issubclass(kind, keras.initializers.Initializer)  # the weights come from the file
+        result["config"] = {
+            name: value
+            for name, value in result["config"].items()
+            if name in fields or not (always or value is None or value in OFF and value is not True)
+        }
+    return result
+
+
+def _class_of(config: dict) -> type | None:
+    """The layer, initializer and so on that a description names; None of a model, whose fields are its own."""
+    name = config.get("class_name")
+    if not isinstance(name, str):
+        return None
+    found = keras.saving.get_registered_object(config.get("registered_name") or name)
+    for home in HOMES:
+        found = found or getattr(getattr(keras, home), name, None)
+    return found if isinstance(found, type) and not issubclass(found, keras.Model) else None
+
+
+def _fields(kind: type) -> set[str]:
+    """The names that a class' constructor takes, and those that every layer of Keras 2 has."""
+    names = {"batch_input_shape", "input_shape", "input_dim"}
+    for each in kind.__mro__:
+        if "__init__" in vars(each):
+            parameters = inspect.signature(each.__init__).parameters.values()
+            names |= {parameter.name for parameter in parameters}
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+                break
+    return names
+
+
+def _copy_with(path: pathlib.Path, copy: pathlib.Path, config: str) -> None:
+    """Copies a .keras or .h5 file with another description."""
+    if copy.suffix == ".h5":
+        shutil.copyfile(path, copy)
+        with h5py.File(copy, "r+") as file:
+            file.attrs["model_config"] = config
+        return
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as written:
+        for member in archive.infolist():
+            if member.filename == "config.json":
+                written.writestr("config.json", config)
+            else:
+                with (
+                    archive.open(member) as source,
+                    written.open(member.filename, "w", force_zip64=True) as target,
+                ):
+                    shutil.copyfileobj(source, target)
+
+
+def _reason(error: Exception) -> str:
+    """What Keras says in the end, after all descriptions of the layers round the fault; on one line."""
+    return " ".join(str(error).split()).rsplit("Exception encountered: ", 1)[-1]
 
 
 def _configuration(path: pathlib.Path) -> tuple[str, dict | None]:
@@ -172,8 +255,7 @@ def _saved_model(path: pathlib.Path, preprocessing: Preprocessing | None) -> ker
     except InputError:
         raise
     except Exception as error:
-        reason = str(error).strip().split("\n")[0][:200]
-        raise InputError(f"{path} is no SavedModel that serves one picture: {reason}") from error
+        raise InputError(f"{path} is no SavedModel that serves one picture: {_reason(error)}") from error
     if isinstance(outputs, dict) and len(outputs) == 1:
         (outputs,) = outputs.values()
     return keras.Model(image, outputs, name=path.name)

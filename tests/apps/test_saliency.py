@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -74,3 +75,26 @@ def test_wrong_commands_are_status_2_and_name_what_is_near(run_app, tmp_path, fl
     assert wrong.returncode == 2 and not (tmp_path / "none").exists()
     (line,) = wrong.stderr.strip().splitlines()
     assert all(word in line for word in words), line
+
+
+@pytest.mark.parametrize("units", [1, 3])
+def test_scores_are_the_heads_own_as_classify_says_them(run_app, tmp_path, units):
+    image = keras.Input((16, 16, 3), dtype="uint8")
+    x = keras.layers.Conv2D(4, 3, strides=2)(keras.layers.Rescaling(1 / 255.0)(image))
+    x = keras.layers.Dense(units, activation="sigmoid")(keras.layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, x)
+    model.save(tmp_path / "net.keras")
+    common = ["--limit=1", f"--model={tmp_path / 'net.keras'}", "--save_images=false"]
+    asked = {"saliency": ["--class=0,1"], "classify": ["--resize=crop"]}
+    entries = {}
+    for app, flags in asked.items():
+        done = run_app(app, *common, *flags, f"--output_dir={tmp_path / app}")
+        assert done.returncode == 0, done.stderr
+        (entries[app],) = json.loads((tmp_path / app / "results.json").read_text())["images"]
+    seen, _ = images.resize(images.read(images.packaged()[0]), 16, "crop")
+    own = np.array(model(np.rint(seen)[None].astype(np.uint8)))[0]
+    expected = [1 - own[0], own[0]] if units == 1 else own
+    answers = {each["index"]: each["score"] for each in entries["classify"]["predictions"]}
+    assert [answers[index] for index in sorted(answers)] == pytest.approx(expected, abs=2e-3)
+    for each in entries["saliency"]["classes"]:
+        assert each["score"] == pytest.approx(answers[each["index"]], abs=1e-6)

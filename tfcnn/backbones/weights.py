@@ -37,8 +37,8 @@ def load_weights(
 
     Args:
         model: any model whose layers have names of their own.
-        path: a .keras, a .weights.h5, or Keras' legacy .h5, of weights or of a model, told by content; or the
-            .pth of an EfficientNet-Lite in PyTorch's old format.
+        path: a .keras, a .weights.h5, or Keras' legacy .h5, of weights or of a model, or an EfficientNet-Lite in
+            PyTorch's old format; all told by content.
         skip: layers that keep the weights they have where the file's do not fit.
         partial: let layers that the file lacks keep the weights they have, too.
         whole: the model that `model` is cut from, if it is; the order of layers is its.
@@ -58,7 +58,9 @@ def load_weights(
 def opened(path: str | os.PathLike, model: keras.Model, skip: Collection[str] = ()) -> Iterator[Arrays]:
     """Opens a file of weights as {layer: its arrays}, with the names of `model` where the file has none."""
     path = existing(path)
-    if path.suffix == ".pth":
+    with path.open("rb") as file:
+        pickled = file.read(1) == b"\x80"  # PyTorch's old format; it is read without unpickling
+    if pickled:
         yield efficientnet_lite.read(path)
         return
     with contextlib.ExitStack() as stack:
@@ -81,7 +83,7 @@ def opened(path: str | os.PathLike, model: keras.Model, skip: Collection[str] = 
         except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"{path} holds no weights that can be read: "
-                "it should be a .keras, a .weights.h5 or a legacy .h5 of Keras"
+                "it should be a .keras, a .weights.h5 or a legacy .h5 of Keras, or a PyTorch file of before 1.6"
             ) from error
         yield arrays
 
