@@ -182,3 +182,24 @@ def test_epochs_become_steps():
     config = ClassifierConfig(epochs=1.5, accumulate=2, validate_epochs=0.5)
     assert (config.total_steps(8), config.validation_steps(8)) == (6, 2)
     assert dataclasses.replace(config, steps=7).total_steps(8) == 7
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"optimizer": "adam"}, "unknown optimizer 'adam'; the nearest are adamw"),
+        ({"augment": "fliip"}, "unknown augment 'fliip'"),
+        ({"freeze": ["*"]}, "freezes every layer"),
+        ({"freeze": ["conv9"]}, "unknown layer or endpoint to freeze 'conv9'"),
+        ({"resize": "fit"}, "a classifier sees one"),
+        ({"cache_features": "nowhere"}, "random features teach nothing"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_setting_that_cannot_be_is_said_before_any_work(stripes, tmp_path, fields, words):
+    from tfcnn import backbones
+
+    model = backbones.classifier("tiny", None, classes=2, size=32)
+    with pytest.raises(InputError, match=words):
+        train_classifier(model, stripes, stripes, ClassifierConfig(steps=1, **fields), tmp_path, say=print)
+    assert not list(tmp_path.glob("*.jsonl"))

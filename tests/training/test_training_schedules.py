@@ -1,5 +1,6 @@
 import pytest
 
+from tfcnn.errors import InputError
 from tfcnn.training import schedules
 
 
@@ -27,3 +28,8 @@ def test_the_named_ones():
     assert schedules.named("constant", 0.1, 90)(80) == 0.1
     assert schedules.named("cosine", 0.1, 90)(90) == pytest.approx(0.0)
     assert [schedules.named("steps", 1.0, 90)(s) for s in (59, 60, 80)] == pytest.approx([1.0, 0.1, 0.01])
+
+
+def test_another_name_is_said():
+    with pytest.raises(InputError, match="unknown schedule 'cosin'; the nearest are cosine"):
+        schedules.named("cosin", 0.1, 90)

@@ -67,6 +67,10 @@ def train_classifier(
     """
     training, validation = only_labels(training), only_labels(validation)
     data = run.summary(training, validation)
+    if config.resize == "fit":
+        raise InputError(
+            "resize='fit' gives pictures of many shapes, and a classifier sees one: take another"
+        )
     size = config.image_size or model.input_shape[1]
     batches, check = pictures(training, config, size), pictures(validation, config, size, once=True)
     run.check_data(folder, data, config)

@@ -93,11 +93,15 @@ def train(
         trainee: nets, losses and validation, made in the strategy's scope, with frozen layers frozen.
         batches: gives the data set from a batch on: batches(n) begins with what batches(0) has at place n. Each
             element is a dict of tensors with the examples along the first axis, the same number in each; an
-            `image_id` among them is written down when a step is skipped.
+            `image_id` among them is written down when a step is skipped. With several replicas
+            batches(n, shard, of) gives the part of each batch that replica `shard` of `of` computes.
         steps: number of steps of the whole run.
         folder: takes checkpoints/, log.jsonl, skipped.jsonl and tensorboard/. What lies there is gone on with.
-        schedule: learning rate as a function of the step.
-        optimizer: AdamW() unless given.
+        schedule: learning rate as a function of the step, or one of keras.optimizers.schedules; None: the rate of
+            one of Keras' optimizers.
+        optimizer: AdamW() unless given. With one of keras.optimizers (on one device) the loop says what does not
+            hold: every layer has the same rate, and weight decay is the optimizer's own. Skipped steps, averages
+            and resuming to the bit hold for all.
         multiplier, clip_norm, average, accumulate: as `training.step.Step`.
         strategy: tf.distribute strategy in whose scope the trainee was made.
         seed: of the trainee's random draws.

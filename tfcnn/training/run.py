@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcnn.datasets.example import Dataset
+from tfcnn.errors import unknown
 from tfcnn.runtime import Stop
 from tfcnn.training import checkpoints, freezing, loop, optimizers, releases, schedules
 from tfcnn.training.config import TrainingConfig
@@ -133,9 +134,15 @@ def fit(
 
 
 def optimizer(config: TrainingConfig) -> optimizers.SGD | optimizers.AdamW | keras.optimizers.Optimizer:
-    """Gives the optimizer that a config names or holds."""
+    """Gives the optimizer that a config names or holds.
+
+    Raises:
+        InputError: no such name.
+    """
     named = {"adamw": optimizers.AdamW, "sgd": optimizers.SGD}
     if isinstance(config.optimizer, str):
+        if config.optimizer not in named:
+            raise unknown("optimizer", config.optimizer, named)
         return named[config.optimizer](weight_decay=config.weight_decay)
     return config.optimizer
 

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 
+from tfcnn.errors import unknown
+
 Schedule = Callable[[int], float]
 
 
@@ -57,12 +59,24 @@ def steps(rate: float, boundaries: tuple[int, ...], factor: float = 0.1, warmup:
 
 
 def named(name: str, rate: float, total: int, warmup: int = 0) -> Schedule:
-    """Gives the schedule that --schedule names; `steps` divides by 10 after 2/3 and 8/9 of the run."""
+    """Gives a schedule by its name, for a run of `total` steps.
+
+    Args:
+        name: "constant", "cosine" (to 0), or "steps": divided by 10 after 2/3 and 8/9 of the run.
+        rate: the highest rate.
+        total: steps of the run.
+        warmup: number of first steps in which the rate climbs linearly.
+
+    Raises:
+        InputError: no such name.
+    """
     if name == "constant":
         return constant(rate, warmup)
     if name == "cosine":
         return cosine(rate, total, warmup)
-    return steps(rate, (total * 2 // 3, total * 8 // 9), 0.1, warmup)
+    if name == "steps":
+        return steps(rate, (total * 2 // 3, total * 8 // 9), 0.1, warmup)
+    raise unknown("schedule", name, ["constant", "cosine", "steps"])
 
 
 def _climb(step: int, warmup: int) -> float:
