@@ -49,17 +49,20 @@ def weights():
 
 
 @pytest.fixture(scope="session")
-def run_app():
-    """A function from an app's name and its arguments to the finished process, its output as text.
+def warm():
+    """A process that has TensorFlow imported and runs programs in forks of itself."""
+    with Warm() as server:
+        yield server
 
-    Each is a process of its own, which has TensorFlow imported already; see test_architecture for its start.
-    """
-    with Warm() as warm:
 
-        def run(name, *arguments, cwd=ROOT, timeout=900, **environment):
-            variables = {"PYTHONPATH": str(ROOT), **environment}
-            done = warm.run(f"apps.{name}", [*map(str, arguments)], cwd, variables, timeout)
-            assert not CHATTER.search(done.stderr), done.stderr
-            return done
+@pytest.fixture(scope="session")
+def run_app(warm):
+    """A function from an app's name and its arguments to the finished process, its output as text."""
 
-        yield run
+    def run(name, *arguments, cwd=ROOT, timeout=900, **environment):
+        variables = {"PYTHONPATH": str(ROOT), **environment}
+        done = warm.run(f"apps.{name}", [*map(str, arguments)], cwd, variables, timeout)
+        assert not CHATTER.search(done.stderr), done.stderr
+        return done
+
+    return run

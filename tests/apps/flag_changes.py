@@ -1,9 +1,6 @@
 """Whether a flag of an app that makes pictures does anything: how far it moves the picture of a small net."""
 
-import os
 import pathlib
-import subprocess
-import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -41,10 +38,12 @@ for line in sys.argv[1:]:
 """
 
 
-def changes(app, make, lines):
+def changes(warm, folder, app, make, lines):
     """By how many grey levels at most a flag changes the picture.
 
     Args:
+        warm: the fixture.
+        folder: for the program.
         app: module of apps.
         make: source of `make()`, which gives the picture that the flags describe; it sees `net` and the app.
         lines: flags that both runs have, a bar, and the flags that only the second has.
@@ -52,14 +51,7 @@ def changes(app, make, lines):
     Returns:
         {line: grey levels}.
     """
-    program = PROGRAM.format(app=app, make=make)
-    done = subprocess.run(
-        [sys.executable, "-c", program, *lines],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    (folder / "changing.py").write_text(PROGRAM.format(app=app, make=make))
+    done = warm.run("changing", lines, folder, {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     return dict(zip(lines, map(float, done.stdout.split()), strict=True))

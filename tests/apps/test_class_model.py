@@ -114,8 +114,8 @@ def test_a_unit_of_a_layer_by_yosinski(run_app, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_flag_of_a_method_changes_the_picture():
-    moved = changes("class_model", MAKE, FLAGS)
+def test_every_flag_of_a_method_changes_the_picture(warm, tmp_path):
+    moved = changes(warm, tmp_path, "class_model", MAKE, FLAGS)
     assert all(grey > 0.5 for grey in moved.values()), moved
 
 

@@ -104,8 +104,8 @@ def test_any_picture_and_one_that_is_none(run_app, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_flag_changes_the_picture():
-    moved = changes("invert", MAKE, FLAGS)
+def test_every_flag_changes_the_picture(warm, tmp_path):
+    moved = changes(warm, tmp_path, "invert", MAKE, FLAGS)
     assert all(grey > 0.5 for grey in moved.values()), moved
 
 
