@@ -153,7 +153,8 @@ def show(
             chapter=listing.apps()[app][0],
         )
         item.shown = report.pictures_of((run.output_dir / name / PAGE).read_text(encoding="utf-8"))[:SHOWN]
-        item.lines = out.strip().splitlines()[:-1]  # the last says where the files are
+        if not item.shown:
+            item.lines = out.strip().splitlines()[:-1]  # the last says where the files are
 
 
 if __name__ == "__main__":

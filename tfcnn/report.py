@@ -37,7 +37,6 @@ nav { display: flex; flex-wrap: wrap; gap: .4rem .6rem; margin: .8rem 0 1.2rem; 
 nav a { padding: .2rem .7rem; border: 1px solid var(--line); border-radius: 99px; background: var(--card);
   text-decoration: none; }
 .chapter { padding-top: 1rem; margin-bottom: 1.5rem; } .chapter > p { color: var(--soft); margin: -.6rem 0 .8rem; }
-@media (min-width: 60rem) { .chapter { min-height: 100vh; } }
 .cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); }
 .chapter .cards { grid-template-columns: repeat(auto-fill, minmax(min(100%, 25rem), 1fr)); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .9rem; min-width: 0; }
@@ -51,15 +50,17 @@ figure { margin: 0; min-width: 0; } figcaption { color: var(--soft); font-size: 
 figure img { display: block; width: 100%; max-width: 480px; height: auto; border-radius: 4px; cursor: zoom-in; }
 main { margin-top: 1rem; } .sheet figure img { width: auto; max-width: 100%; max-height: 85vh; }
 .sheet .pictures { display: block; }
-.chapter figure img { height: 9rem; max-width: none; object-fit: cover; }
-.chapter figure:only-child img { height: 12rem; object-fit: contain; object-position: left; }
+.chapter figure img { height: 6.5rem; max-width: none; object-fit: cover; }
+.chapter figure:only-child img { height: 13rem; object-fit: contain; object-position: left; }
+.chapter figcaption { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 img.tiny { max-width: 8rem; image-rendering: pixelated; } .chapter img.tiny { object-fit: contain; }
 img:focus-visible { outline: 3px solid var(--mark); outline-offset: 2px; }
 pre { font: 13px/1.45 ui-monospace, monospace; margin: .5rem 0 0; max-height: 24rem; overflow: auto; }
-.chapter pre { max-height: 6rem; } code { font: 13px/1.4 ui-monospace, monospace; color: var(--soft);
+.chapter pre { max-height: 13rem; } code { font: 13px/1.4 ui-monospace, monospace; color: var(--soft);
   overflow-wrap: anywhere; }
 dialog { border: 0; padding: 0; margin: 0; width: 100vw; height: 100vh; max-width: none; max-height: none; color: #eee;
   background: rgb(12 11 10 / .96); overflow: hidden; }
+dialog:focus { outline: none; }
 dialog[open] { display: grid; grid-template: 1fr auto / auto 1fr auto; align-items: center; }
 dialog img { grid-area: 1 / 1 / 2 / 4; justify-self: center; width: 100%; height: calc(100vh - 5rem);
   object-fit: contain; }
@@ -86,7 +87,7 @@ function show(number) {
   }
 }
 pictures.forEach((picture, number) => {
-  picture.onclick = () => { show(number); box.showModal(); };
+  picture.onclick = () => { show(number); box.showModal(); box.focus(); };
   picture.onkeydown = (event) => {
     if (event.key === "Enter" || event.key === " ") { event.preventDefault(); picture.click(); }
   };
@@ -102,8 +103,8 @@ box.onclick = (event) => {
 box.onclose = () => pictures[at].focus();
 """
 _BOX = (
-    '<dialog aria-label="A picture, larger"><img alt=""><button class="previous" aria-label="previous">&#8249;</button>'
-    '<p></p><button class="next" aria-label="next">&#8250;</button>'
+    '<dialog tabindex="-1" aria-label="A picture, larger"><img alt="">'
+    '<button class="previous" aria-label="previous">&#8249;</button><p></p><button class="next" aria-label="next">&#8250;</button>'
     '<button class="close" aria-label="close">&#215;</button></dialog>'
 )
 
@@ -210,7 +211,7 @@ def _figure(caption, data, file=""):
     words = html.escape(caption)
     return (
         f'<figure><img src="data:image/{kind};base64,{base64.b64encode(data).decode()}" alt="{words}"{tiny}{whole} '
-        f'loading="lazy" tabindex="0" role="button"><figcaption>{words}</figcaption></figure>'
+        f'tabindex="0" role="button"><figcaption>{words}</figcaption></figure>'
     )
 
 

@@ -157,8 +157,8 @@ class Run(Output):
         """Write a picture of the whole run, as `save_picture`; index.html shows it first, as wide as the page."""
         relative = self.save_picture(image, relative)
         if relative:
-            shown = report.Shown(relative, report.reduced(image, report.SHEET_SIDE), relative)
-            self._sheets.append(report.Entry(title, [shown], sheet=True))
+            shown = report.Shown(title, report.reduced(image, report.SHEET_SIDE), relative)
+            self._sheets.append(report.Entry("", [shown], sheet=True))
             self.results.setdefault("files", []).append(relative)
         return relative
 
