@@ -46,13 +46,17 @@ def test_examples_are_chosen_with_those_they_need(monkeypatch):
 
 
 def test_one_page_shows_what_the_apps_made(run_app, tmp_path):
-    done = run_app("demo", "--apps=nets,download", f"--output_dir={tmp_path}", "--quiet")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run_app("demo", "--apps=nets,download", f"--output_dir={tmp_path}")
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()  # one an example
+    assert len(lines) == 2 and re.fullmatch(r"demo: 1/2 nets, \d+ s", lines[0]) and "2/2 download" in lines[1]
     results = json.loads((tmp_path / "results.json").read_text())
-    assert [entry["command"] for entry in results["images"]] == ["tfcnn nets", "tfcnn download"]
+    assert [entry["command"] for entry in results["images"]] == ["tfcnn download", "tfcnn nets"]
     assert all(entry["status"] == 0 for entry in results["images"])
     page = (tmp_path / "index.html").read_text()
     assert 'href="nets/index.html"' in page and "efficientnet_lite0" in page
+    assert re.findall(r'<a href="#[^"]+">([^<]+)</a>', page) == ["start", "models"]
+    assert demo.EXAMPLES["nets"] in page
     assert (tmp_path / "nets" / "results.json").exists()
     assert done.stdout.splitlines()[-1].endswith("index.html")
 
