@@ -105,7 +105,8 @@ box.onclose = () => pictures[at].focus();
 _BOX = (
     '<dialog tabindex="-1" aria-label="A picture, larger"><img alt="">'
     '<button class="previous" aria-label="previous">&#8249;</button><p></p>'
-    '<button class="next" aria-label="next">&#8250;</button><button class="close" aria-label="close">&#215;</button></dialog>'
+    '<button class="next" aria-label="next">&#8250;</button>'
+    '<button class="close" aria-label="close">&#215;</button></dialog>'
 )
 
 
