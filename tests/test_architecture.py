@@ -162,3 +162,10 @@ def test_the_text_speaks_of_the_program_only():
     for name in tracked.stdout.split():
         if name.endswith((".py", ".md", ".toml", ".txt", "Makefile")):
             assert not words.search((ROOT / name).read_text()), name
+
+
+def test_dir_lists_what_there_is():
+    done = python("import tfcnn; print(*dir(tfcnn))")
+    names = set(done.stdout.split())
+    assert {"detector", "load_model", "backbones", "datasets", "detection", "images"} <= names
+    assert not loaded(done) & set(HEAVY)
