@@ -245,8 +245,8 @@ def _saved_model(path: pathlib.Path, preprocessing: Preprocessing | None) -> ker
         ops |= {
             node.op for graph in graphs for function in graph.library.function for node in function.node_def
         }
-        if FILE_OPS & ops:
-            raise InputError(f"{path} is refused: its graph has {', '.join(sorted(FILE_OPS & ops))}")
+        if harmful := ", ".join(sorted(FILE_OPS & ops)):
+            raise InputError(f"{path} is not opened: its graph would touch files or call Python by {harmful}")
         signature = tf.saved_model.load(str(path)).signatures["serving_default"]
         (spec,) = signature.structured_input_signature[1].values()
         image = keras.Input(batch_shape=spec.shape, dtype=spec.dtype.name, name="image")

@@ -131,4 +131,4 @@ def test_made_sounds_are_heard_and_have_no_hum():
         assert samples.dtype == np.float32 and len(samples) == int(1.5 * sounds.RATE)
         assert np.abs(samples).max() == pytest.approx(0.7, abs=1e-3) and abs(samples.mean()) < 0.01
         np.testing.assert_array_equal(samples, make(1.5))
-        audio.check(samples, "made")
+        audio.require_sound(samples, "made")

@@ -19,6 +19,7 @@ import tensorflow as tf
 from tfcnn.art.deepdream import guided_objective
 from tfcnn.errors import InputError
 from tfcnn.imageopt import Problem, Result, constraints, lbfgs, maximize, objectives, optimizers, transforms
+from tfcnn.imageopt.optimize import Callback
 
 RATE = 22050  # samples a second
 WINDOW, HOP = 2048, 512  # samples of a frame, and to the next
@@ -49,12 +50,12 @@ def read(source: str | os.PathLike | bytes, seconds: float = 10.0) -> np.ndarray
     if rate != RATE and len(samples):
         divisor = np.gcd(rate, RATE)
         samples = scipy.signal.resample_poly(samples, RATE // divisor, rate // divisor).astype(np.float32)
-    check(samples, name)
+    require_sound(samples, name)
     return samples
 
 
-def check(samples: np.ndarray, name: str) -> None:
-    """Refuse silence, and what is too short or not finite, by its name."""
+def require_sound(samples: np.ndarray, name: str) -> None:
+    """Raises InputError for silence, and for what is too short or not finite, by its name."""
     if not np.isfinite(samples).all():
         raise InputError(f"{name}: samples that are not numbers")
     if len(samples) < WINDOW + 16 * HOP:
@@ -162,7 +163,7 @@ def transfer(
     *,
     content_weight: float = 1.0,
     style_weight: float = 100.0,
-    callback=None,
+    callback: Callback | None = None,
 ) -> Result:
     """Give a sound the style of another: L-BFGS from the content's spectrogram.
 
@@ -192,7 +193,7 @@ def dream(
     *,
     step_size: float = 0.02,
     seed: int = 0,
-    callback=None,
+    callback: Callback | None = None,
 ) -> Result:
     """Let a sound dream: its filters answer more of what they answer, or of what a guide has.
 

@@ -78,7 +78,7 @@ def classifier(
     try:
         outputs = _construct(row, image, classes=classes or row.classes, **options)
         if any(0 in layer.output.shape for layer in keras.Model(image, outputs).layers):  # Keras 3.9 goes on
-            raise ValueError("no place is left of a map")
+            raise ValueError("nothing is left of a map")
     except InputError:
         raise
     except ValueError as error:

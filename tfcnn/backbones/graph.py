@@ -13,7 +13,7 @@ import numpy as np
 
 from tfcnn.backbones.layers import Preprocess
 from tfcnn.backbones.table import NETS
-from tfcnn.errors import unknown
+from tfcnn.errors import InputError, unknown
 
 INPUT = ":input"  # after a layer's name: what goes into it
 
@@ -88,7 +88,7 @@ def tap(model: keras.Model, layers: Iterable[str], hint: str = "") -> keras.Mode
         if call.inputs:
             tensors.setdefault(call.operation.name + INPUT, call.inputs[0])
     declared = NETS[model.name].endpoints if model.name in NETS else {}
-    endpoints = {name: tensors.get(place.layer or name) for name, place in declared.items()}
+    endpoints = {name: tensors.get(endpoint.layer or name) for name, endpoint in declared.items()}
     tensors |= {name: tensor for name, tensor in endpoints.items() if tensor is not None}
     tensors |= model.output if isinstance(model.output, dict) else {}
     spelled = {name.replace("/", "_"): tensor for name, tensor in tensors.items()}
@@ -105,6 +105,12 @@ def tap(model: keras.Model, layers: Iterable[str], hint: str = "") -> keras.Mode
     )
     tapped.zero_rgb = zero_rgb(model)
     return tapped
+
+
+def require_gradient(model: keras.Model) -> None:
+    """Raises InputError where no gradient can reach a model's picture, since it takes whole numbers."""
+    if not model.inputs[0].dtype.startswith(("float", "bfloat")):
+        raise InputError(f"{model.name} takes {model.inputs[0].dtype} pictures: no gradient reaches them")
 
 
 def zero_rgb(model: keras.Model) -> np.ndarray:

@@ -77,11 +77,11 @@ def _before_squashing(output: keras.KerasTensor) -> tuple[keras.KerasTensor, str
         return output, None
     if isinstance(layer, keras.layers.Activation):
         return before[0], kind
-    bare = type(layer).from_config(
+    linear = type(layer).from_config(
         layer.get_config() | {"activation": "linear", "name": f"{layer.name}_logits"}
     )
-    logits = bare(before[0])
-    bare.set_weights(layer.get_weights())
+    logits = linear(before[0])
+    linear.set_weights(layer.get_weights())
     return logits, kind
 
 

@@ -18,7 +18,7 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """A named place in a net: pixels between two values, channels, and its layer where named otherwise."""
+    """A named location in a net: pixels between two values, channels, and its layer where named otherwise."""
 
     stride: int
     channels: int

@@ -11,8 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcnn.backbones.graph import tap
-from tfcnn.errors import InputError
+from tfcnn.backbones.graph import require_gradient, tap
 from tfcnn.imageopt.constraints import Constraint
 from tfcnn.imageopt.objectives import IMAGE, Objective
 from tfcnn.imageopt.optimizers import Adam, Optimizer, State
@@ -52,8 +51,7 @@ class Problem:
         optimizer: Optimizer | None = None,
     ):
         self.net = tap(net, objective.layers) if objective.layers else None
-        if self.net is not None and not self.net.inputs[0].dtype.startswith(("float", "bfloat")):
-            raise InputError(f"{net.name} takes {net.inputs[0].dtype} pictures: no gradient reaches them")
+        require_gradient(net)
         self.objective = objective
         self.parameters = parameters or Pixels()
         self.transform = transform

@@ -168,8 +168,8 @@ class Regularized:
 def _zero_below(x: tf.Tensor, size: tf.Tensor, percentile: float) -> tf.Tensor:
     """Set x to zero where `size` lies below its own percentile, each picture by itself."""
     ranked = tf.sort(tf.reshape(size, [tf.shape(size)[0], -1]), axis=1)
-    place = percentile / 100.0 * tf.cast(tf.shape(ranked)[1] - 1, tf.float32)
-    low, part = tf.cast(place, tf.int32), place % 1.0
+    position = percentile / 100.0 * tf.cast(tf.shape(ranked)[1] - 1, tf.float32)
+    low, part = tf.cast(position, tf.int32), position % 1.0
     high = tf.minimum(low + 1, tf.shape(ranked)[1] - 1)
     limit = (1.0 - part) * ranked[:, low] + part * ranked[:, high]
     return tf.where(size < limit[:, None, None, None], 0.0, x)

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfcnn.backbones import tap
+from tfcnn.backbones.graph import require_gradient
 from tfcnn.backbones.heads import with_logits
-from tfcnn.errors import InputError
 
 BEST = -1  # stands for the class or channel that answers most
 
@@ -68,8 +68,7 @@ def channel_gradients(model: keras.Model, layer: str) -> Gradients:
 
 
 def _gradients(model, values):
-    if not model.inputs[0].dtype.startswith(("float", "bfloat")):
-        raise InputError(f"{model.name} takes {model.inputs[0].dtype} pictures: no gradient reaches them")
+    require_gradient(model)
 
     @tf.function(reduce_retracing=True)
     def gradients(images, indices):

@@ -116,9 +116,9 @@ class Inversion:
         self._tapped = tap(net, [layer])
         whole = self._tapped(np.zeros([1, size, size, 3], np.float32), training=False)[layer]
         if neigh and (whole.shape.rank != 4 or neigh > min(whole.shape[1:3])):
-            places = " x ".join(map(str, whole.shape[1:-1])) or "no"
+            there = " x ".join(map(str, whole.shape[1:-1])) or "no"
             raise InputError(
-                f"{layer} has {places} locations, and neigh asks for the central {neigh} x {neigh}"
+                f"{layer} has {there} locations, and neigh asks for the central {neigh} x {neigh}"
             )
         self._wanted = tf.Variable(self._central(tf.cast(whole, tf.float32)))
         self.stride = size / whole.shape[1] if whole.shape.rank == 4 else size

@@ -53,9 +53,9 @@ def ten_views(image: np.ndarray, size: int) -> tuple[np.ndarray, list[tuple[int,
         [10, size, size, 3], and the (y, x) of each of the five.
     """
     down, right = image.shape[0] - size, image.shape[1] - size
-    places = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
-    views = np.stack([image[y : y + size, x : x + size] for y, x in places])
-    return np.concatenate([views, views[:, :, ::-1]]), places
+    corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
+    views = np.stack([image[y : y + size, x : x + size] for y, x in corners])
+    return np.concatenate([views, views[:, :, ::-1]]), corners
 
 
 def mean_of_views(
@@ -74,7 +74,7 @@ def mean_of_views(
 
     Source: Simonyan, Vedaldi, Zisserman, section 3.1: averaged over 10 cropped and mirrored sub-images.
     """
-    views, places = ten_views(image.astype(np.float32), size)
+    views, corners = ten_views(image.astype(np.float32), size)
     found, chosen, logits, scores = maps(views, np.full(10, index, np.int32))
     logits, scores = np.mean(logits, axis=0), np.mean(scores, axis=0)
     if index < 0:
@@ -83,7 +83,7 @@ def mean_of_views(
             found = maps(views, np.full(10, index, np.int32))[0]
     total, count = np.zeros(image.shape[:2]), np.zeros(image.shape[:2])
     found = np.array(found)
-    for straight, mirrored, (y, x) in zip(found[:5], found[5:], places, strict=True):
+    for straight, mirrored, (y, x) in zip(found[:5], found[5:], corners, strict=True):
         total[y : y + size, x : x + size] += straight + mirrored[:, ::-1]
         count[y : y + size, x : x + size] += 2
     return total / np.maximum(count, 1), index, logits, scores

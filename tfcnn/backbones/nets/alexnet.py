@@ -3,12 +3,16 @@
 Source: Krizhevsky, Sutskever, Hinton (2012); BVLC/caffe models/bvlc_alexnet.
 """
 
-from keras import layers
+from collections.abc import Sequence
+
+from keras import KerasTensor, layers
 
 from tfcnn.backbones.layers import CeilMaxPooling2D, GroupedConv2D, LocalResponseNormalization
 
 
-def alexnet(x, classes=None, hidden=4096):
+def alexnet(
+    x: KerasTensor, classes: int | None = None, hidden: int = 4096
+) -> KerasTensor | dict[str, KerasTensor]:
     """Builds the net on a preprocessed picture [N, H, W, 3]; `hidden` is the width of fc6 and fc7."""
     x = layers.Conv2D(96, 11, 4, activation="relu", name="conv1")(x)  # 227 -> 55
     x = LocalResponseNormalization(name="norm1")(x)
@@ -23,7 +27,9 @@ def alexnet(x, classes=None, hidden=4096):
     return x if classes is None else dense_head(x, classes, [("fc6", hidden), ("fc7", hidden)], "fc8")
 
 
-def dense_head(x, classes, hidden, last, dropout=0.5):
+def dense_head(
+    x: KerasTensor, classes: int, hidden: Sequence[tuple[str, int]], last: str, dropout: float = 0.5
+) -> dict[str, KerasTensor]:
     """Puts dense layers (name, width) on a map of fixed size: the classifier of AlexNet, ZF and OverFeat."""
     x = layers.Flatten(name="flatten")(x)
     for name, width in hidden:

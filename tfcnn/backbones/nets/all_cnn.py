@@ -4,7 +4,7 @@ Source: Springenberg et al. (1412.6806), tables 1 and 2. Colours are scaled
 where the paper whitens.
 """
 
-from keras import layers
+from keras import KerasTensor, layers
 
 # channels, kernel, stride, padding
 CONVOLUTIONS = [
@@ -19,7 +19,7 @@ CONVOLUTIONS = [
 ]
 
 
-def all_cnn_c(x, classes=None):
+def all_cnn_c(x: KerasTensor, classes: int | None = None) -> KerasTensor | dict[str, KerasTensor]:
     """Builds the net on a preprocessed picture [N, H, W, 3]; the last convolution has a ReLU too."""
     if classes:
         x = layers.Dropout(0.2, name="drop0")(x)

@@ -5,7 +5,7 @@ Source: Tan and Le, EfficientNet (1905.11946); tensorflow/tpu models/official/ef
 
 import math
 
-from keras import layers
+from keras import KerasTensor, layers
 
 # repeats, kernel, stride, expansion, channels
 STAGES = [
@@ -19,17 +19,19 @@ STAGES = [
 ]
 
 
-def lite0(x, classes=None):
+def lite0(x: KerasTensor, classes: int | None = None) -> KerasTensor | dict[str, KerasTensor]:
     """EfficientNet-Lite0 on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return efficientnet_lite(x, classes, width=1.0, depth=1.0, dropout=0.2)
 
 
-def lite2(x, classes=None):
+def lite2(x: KerasTensor, classes: int | None = None) -> KerasTensor | dict[str, KerasTensor]:
     """EfficientNet-Lite2 on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return efficientnet_lite(x, classes, width=1.1, depth=1.2, dropout=0.3)
 
 
-def efficientnet_lite(x, classes, width, depth, dropout):
+def efficientnet_lite(
+    x: KerasTensor, classes: int, width: float, depth: float, dropout: float
+) -> KerasTensor | dict[str, KerasTensor]:
     """Builds the net on a preprocessed picture [N, H, W, 3]; stem, head and the outer stages' depths stay."""
     x = _relu6(_norm(_conv(x, 32, 3, 2, "stem_conv"), "stem_bn"), "stem_relu")
     block = 0

@@ -3,7 +3,7 @@
 Source: Szegedy et al. (1409.4842); BVLC/caffe models/bvlc_googlenet.
 """
 
-from keras import layers
+from keras import KerasTensor, layers
 
 from tfcnn.backbones.layers import CeilMaxPooling2D, LocalResponseNormalization
 
@@ -21,7 +21,9 @@ BLOCKS = {
 }
 
 
-def googlenet(x, classes=None, auxiliary=False):
+def googlenet(
+    x: KerasTensor, classes: int | None = None, auxiliary: bool = False
+) -> KerasTensor | dict[str, KerasTensor]:
     """Builds the net on a preprocessed picture [N, H, W, 3].
 
     With `auxiliary` the classifier has two more outputs, loss1/classifier and loss2/classifier (logits;
@@ -51,7 +53,7 @@ def googlenet(x, classes=None, auxiliary=False):
 
 
 def _inception(x, channels, name):
-    """Looks at every place in four ways and puts the answers side by side."""
+    """Convolves with four sizes of window and concatenates the channels."""
     one, reduce3, three, reduce5, five, projection = channels
     pooled = layers.MaxPooling2D(3, 1, padding="same", name=f"{name}_pool")(x)
     branches = [

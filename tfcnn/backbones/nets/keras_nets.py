@@ -14,37 +14,51 @@ NUMBERED = re.compile(
 )
 
 
-def vgg16(x, classes=None):
+def vgg16(
+    x: keras.KerasTensor, classes: int | None = None
+) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
     """Keras' VGG-16 on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.VGG16, x, classes)
 
 
-def vgg19(x, classes=None):
+def vgg19(
+    x: keras.KerasTensor, classes: int | None = None
+) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
     """Keras' VGG-19 on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.VGG19, x, classes)
 
 
-def resnet50(x, classes=None):
+def resnet50(
+    x: keras.KerasTensor, classes: int | None = None
+) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
     """Keras' ResNet-50 (v1) on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.ResNet50, x, classes)
 
 
-def resnet101(x, classes=None):
+def resnet101(
+    x: keras.KerasTensor, classes: int | None = None
+) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
     """Keras' ResNet-101 (v1) on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.ResNet101, x, classes)
 
 
-def resnet152(x, classes=None):
+def resnet152(
+    x: keras.KerasTensor, classes: int | None = None
+) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
     """Keras' ResNet-152 (v1) on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.ResNet152, x, classes)
 
 
-def inception_v3(x, classes=None):
+def inception_v3(
+    x: keras.KerasTensor, classes: int | None = None
+) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
     """Keras' Inception-v3 on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.InceptionV3, x, classes)
 
 
-def mobilenet_v2(x, classes=None):
+def mobilenet_v2(
+    x: keras.KerasTensor, classes: int | None = None
+) -> keras.KerasTensor | dict[str, keras.KerasTensor]:
     """Keras' MobileNetV2 on a preprocessed picture [N, H, W, 3]; without classes its last map."""
     return _build(keras.applications.MobileNetV2, x, classes)
 

@@ -3,12 +3,14 @@
 Source: Sermanet et al. (1312.6229), tables 1 and 3.
 """
 
-from keras import layers
+from keras import KerasTensor, layers
 
 from tfcnn.backbones.nets.alexnet import dense_head
 
 
-def fast(x, classes=None, hidden=(3072, 4096)):
+def fast(
+    x: KerasTensor, classes: int | None = None, hidden: tuple[int, int] = (3072, 4096)
+) -> KerasTensor | dict[str, KerasTensor]:
     """Builds the fast net on a preprocessed picture [N, H, W, 3]; `hidden` are fc6's and fc7's widths."""
     x = layers.Conv2D(96, 11, 4, activation="relu", name="conv1")(x)  # 231 -> 56
     x = layers.MaxPooling2D(2, name="pool1")(x)  # 28
@@ -23,7 +25,9 @@ def fast(x, classes=None, hidden=(3072, 4096)):
     )
 
 
-def accurate(x, classes=None, hidden=(4096, 4096)):
+def accurate(
+    x: KerasTensor, classes: int | None = None, hidden: tuple[int, int] = (4096, 4096)
+) -> KerasTensor | dict[str, KerasTensor]:
     """Builds the accurate net on a preprocessed picture [N, H, W, 3]; `hidden` are fc7's and fc8's widths."""
     x = layers.Conv2D(96, 7, 2, activation="relu", name="conv1")(x)  # 221 -> 108
     x = layers.MaxPooling2D(3, name="pool1")(x)  # 36

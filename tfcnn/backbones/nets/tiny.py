@@ -1,11 +1,11 @@
 """A net of our own that trains in seconds: for tests, first steps and pictures of 32 to 128 pixels."""
 
-from keras import layers
+from keras import KerasTensor, layers
 
 CHANNELS = (16, 32, 64, 96, 128)
 
 
-def tiny(x, classes=None):
+def tiny(x: KerasTensor, classes: int | None = None) -> KerasTensor | dict[str, KerasTensor]:
     """Builds the net on a preprocessed picture [N, H, W, 3]; each of its five convolutions halves the map."""
     for number, channels in enumerate(CHANNELS, start=1):
         x = layers.Conv2D(

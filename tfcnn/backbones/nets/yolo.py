@@ -4,7 +4,9 @@ The dense layers of the detector are `dense_head`; ImageNet's classifier has the
 Source: Redmon et al. (1506.02640); pjreddie/darknet cfg/yolo.cfg at 8fd18add, cfg/yolo-tiny.cfg at eaf033c0.
 """
 
-from keras import layers
+from collections.abc import Sequence
+
+from keras import KerasTensor, layers
 
 # (channels, kernel) is a convolution, (channels, kernel, 2) one of stride 2, "max" a pool of 2
 YOLO = [
@@ -22,20 +24,22 @@ FAST = [
 ]
 
 
-def yolo(x, classes=None):
+def yolo(x: KerasTensor, classes: int | None = None) -> KerasTensor | dict[str, KerasTensor]:
     """Builds the 24 convolutions on a preprocessed picture [N, H, W, 3], or a classifier on the first 20."""
     if classes is None:
         return _stack(x, YOLO + DETECTION)
     return _classifier(_stack(x, YOLO), classes)
 
 
-def fast_yolo(x, classes=None):
+def fast_yolo(x: KerasTensor, classes: int | None = None) -> KerasTensor | dict[str, KerasTensor]:
     """Builds the 9 convolutions on a preprocessed picture [N, H, W, 3]."""
     x = _stack(x, FAST)
     return x if classes is None else _classifier(x, classes)
 
 
-def dense_head(x, outputs, hidden=((4096, "leaky"),)):
+def dense_head(
+    x: KerasTensor, outputs: int, hidden: Sequence[tuple[int, str]] = ((4096, "leaky"),)
+) -> KerasTensor:
     """Puts the detector's dense layers on a map [N, 7, 7, 1024], given as (width, "leaky" or "linear").
 
     YOLO has ((4096, "leaky"),), Fast YOLO ((256, "linear"), (4096, "leaky")); the outputs are

@@ -5,13 +5,15 @@ of py-faster-rcnn has the same convolutions with other padding.
 Source: Zeiler and Fergus (1311.2901) figure 3; rbgirshick/py-faster-rcnn models/pascal_voc/ZF.
 """
 
-from keras import layers
+from keras import KerasTensor, layers
 
 from tfcnn.backbones.layers import CeilMaxPooling2D, LocalResponseNormalization
 from tfcnn.backbones.nets.alexnet import dense_head
 
 
-def zf(x, classes=None, hidden=4096):
+def zf(
+    x: KerasTensor, classes: int | None = None, hidden: int = 4096
+) -> KerasTensor | dict[str, KerasTensor]:
     """Builds the net on a preprocessed picture [N, H, W, 3]; `hidden` is the width of fc6 and fc7."""
     x = layers.ZeroPadding2D(1, name="pad1")(x)
     x = layers.Conv2D(96, 7, 2, activation="relu", name="conv1")(x)  # 224 -> 110
