@@ -1,5 +1,7 @@
 """Keras' optimizers and learning-rate schedules in the place of ours."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -58,6 +60,12 @@ def test_our_optimizer_takes_a_schedule_of_keras(tmp_path):
     run(same, tmp_path / "b", SGD(), lambda step: 0.1 * (1 - step / STEPS) + 1e-4 * step / STEPS)
     for name, weight in ours.weights().items():
         np.testing.assert_allclose(weight, same.weights()[name], atol=1e-6)
+
+
+def test_its_own_rate_is_logged(tmp_path):
+    run(small.SmallTrainee(), tmp_path, keras.optimizers.SGD(falling()))
+    rates = [json.loads(line)["rate"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(rates) == STEPS and rates[0] > rates[-1] > 0
 
 
 def test_it_goes_on_to_the_bit(tmp_path):

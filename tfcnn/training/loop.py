@@ -146,7 +146,6 @@ def train(
             strategy=strategy,
         )
     if isinstance(optimizer, KerasOptimizer):
-        rate_at = rate_at or (lambda step: optimizer.rate())
         lost = optimizer.broken_promises(step.multipliers.values())
         if lost:
             say(lost)
@@ -178,7 +177,7 @@ def train(
             if done == start and not size and check_memory:
                 first = strategy.experimental_local_results(next(iter(taken[-1].values())))[0]
                 memory.check(step, len(first), say)
-            rate = rate_at(done)
+            rate = rate_at(done) if rate_at else 0.0  # not looked at where the optimizer has its own
             seeds = [(seed, next(places) * strategy.num_replicas_in_sync) for _ in taken]
             examples = sum(_examples(batch, strategy) for batch in taken)
             done += 1
@@ -193,11 +192,10 @@ def train(
             clock.add(arrived - began, time.perf_counter() - arrived, examples)
 
             if logs:
-                run.log(done, rate, clock)
+                run.log(done, rate if rate_at else optimizer.rate(), clock)
             if progress:
-                progress(
-                    done, {"losses": run.losses, "seconds_left": clock.left(steps - done), **clock.speed()}
-                )
+                left = clock.left(steps - done)
+                progress(done, {"losses": run.losses, "seconds_left": left, **clock.speed()})
             if validates:
                 run.validate(done)
             if saves or signals.caught or (not writer.busy and save_timer.due()):
