@@ -11,11 +11,12 @@ import time
 
 from absl import flags
 
-from apps import cli as listing
 from tfcnn import cli, report
 from tfcnn.cli.output import PAGE
 from tfcnn.cli.warm import Warm
 from tfcnn.errors import InputError, unknown
+
+from . import cli as listing  # relative: this package is apps in a checkout, tfcnn.apps where it is installed
 
 GROUP, SUMMARY = "start", "run a small example of every app, and show all on one page"
 

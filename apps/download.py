@@ -8,6 +8,7 @@ import hashlib
 from absl import flags
 
 from tfcnn import cli
+from tfcnn.backbones.rows import Weights
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "start", "fetch and check weights; without --nets, list what there is and what is here"
@@ -46,7 +47,7 @@ def main(run: cli.Run) -> None:
     run.table(["net", "weights", "from"], rows)
 
 
-def fetched(run, source, name) -> str:
+def fetched(run: cli.Run, source: Weights, name: str) -> str:
     """Fetch a file where it is not here, check its sum, and say what was done."""
     from tfcnn.backbones.download import fetch, home
 
@@ -65,10 +66,8 @@ def fetched(run, source, name) -> str:
         return "here, without a known sum" if was_here else "fetched, without a known sum"
     kind = "md5" if len(source.hash) == 32 else "sha256"
     with open(path, "rb") as file:
-        if (
-            hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
-            != source.hash
-        ):
+        found = hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+        if found != source.hash:
             run.refuse(
                 str(path), "another file than the one offered, or damaged; delete it and fetch it again"
             )

@@ -57,7 +57,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def plain(obj):
+def plain(obj: object) -> object:
     """The same content of Python's own types: NumPy's numbers and arrays, paths and keys made plain."""
     if isinstance(obj, dict):
         return {str(key): plain(value) for key, value in obj.items()}
@@ -68,7 +68,7 @@ def plain(obj):
     return os.fspath(obj) if isinstance(obj, os.PathLike) else obj
 
 
-def to_json(obj, indent: int | None = 1) -> str:
+def to_json(obj: object, indent: int | None = 1) -> str:
     """Strict JSON of Python's and NumPy's types: a number that is not finite becomes null.
 
     Args:

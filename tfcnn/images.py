@@ -11,6 +11,8 @@ import io
 import os
 import pathlib
 import threading
+from collections.abc import Sequence
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -37,12 +39,13 @@ _ORIENTATION = 0x0112  # EXIF's tag
 # Cameras' and microscopes' bits in files of 16: a picture that would be seen at a sixteenth of its light.
 _FEWER_BITS = (8, 10, 12)
 _OPENING = threading.Lock()
+Readable = str | os.PathLike | Source | bytes | bytearray | memoryview | BinaryIO  # what `read` takes
 
 
 # ------------------------------------------------------------------------------------------ reading
 
 
-def read(source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read(source: Readable, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """A picture as a person sees it: EXIF rotation applied, alpha over white, the first frame.
 
     Args:
@@ -58,7 +61,7 @@ def read(source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return read_with_notes(source, max_pixels)[0]
 
 
-def read_with_notes(source, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, list[str]]:
+def read_with_notes(source: Readable, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, list[str]]:
     """`read`, and notes on how it was read ("animated: the first of 12 frames")."""
     if isinstance(source, str | os.PathLike):
         source = Source(os.fspath(source), os.path.basename(source), pathlib.Path(source))
@@ -201,12 +204,12 @@ class Placement:
     offset_y: float = 0.0
     swapped: bool = False
 
-    def from_file(self, boxes) -> np.ndarray:
+    def from_file(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes [..., 4] (x1, y1, x2, y2) of the file -> of the resized picture."""
         boxes = np.asarray(boxes, np.float32)[..., [1, 0, 3, 2] if self.swapped else slice(None)]
         return (boxes * self._scales() + self._offsets()).astype(np.float32)[..., self._corners()]
 
-    def to_file(self, boxes) -> np.ndarray:
+    def to_file(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes [..., 4] of the resized picture -> of the file (not clipped)."""
         boxes = (np.asarray(boxes, np.float32) - self._offsets()) / self._scales()
         boxes = boxes.astype(np.float32)[..., self._corners()]
@@ -237,7 +240,11 @@ def fit_size(height: int, width: int, size: int, longest: int | None = None) -> 
 
 
 def resize(
-    image, size, mode: str = "stretch", fill=(127, 127, 127), longest: int | None = None
+    image: np.ndarray,
+    size: int | Sequence[int],
+    mode: str = "stretch",
+    fill: Sequence[float] = (127, 127, 127),
+    longest: int | None = None,
 ) -> tuple[np.ndarray, Placement]:
     """A picture at another size, bicubic with anti-aliasing, and the way back to the file's pixels.
 
@@ -294,7 +301,7 @@ def _resample(image, height, width, box=None):
 # ------------------------------------------------------------------------------------------ writing
 
 
-def write(path, image, quality: int = 95) -> None:
+def write(path: str | os.PathLike, image: np.ndarray, quality: int = 95) -> None:
     """Write a picture, whole or not at all; the suffix says the format.
 
     Args:
@@ -309,7 +316,7 @@ def write(path, image, quality: int = 95) -> None:
     files.write_bytes(path, encode(image, os.path.splitext(path)[1], quality))
 
 
-def encode(image, suffix: str = ".png", quality: int = 95) -> bytes:
+def encode(image: np.ndarray, suffix: str = ".png", quality: int = 95) -> bytes:
     """The bytes of a picture file of this suffix; see `write`."""
     image = np.asarray(image)
     if image.dtype == bool:

@@ -10,6 +10,7 @@ import os
 import pathlib
 import stat
 import zipfile
+from collections.abc import Iterable
 
 from tfcnn.errors import InputError
 
@@ -82,7 +83,7 @@ class Source:
             raise InputError(f"{self.file}: the archive is damaged ({error})") from error
 
 
-def find(specs) -> list[Source]:
+def find(specs: Iterable[str | os.PathLike]) -> list[Source]:
     """The pictures that files, folders (recursive), globs and .zip archives name, each once, in order.
 
     Args:

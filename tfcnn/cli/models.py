@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
+from absl import flags
+
+from tfcnn import runtime
 from tfcnn.cards import card_of
 from tfcnn.cli.classes import Class, read_labels
 from tfcnn.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    import keras
+
+
+class Running(Protocol):
+    """What of a `Run` the choice of a net needs."""
+
+    flags: flags.FlagValues
+    trainer: bool
+    runtime: runtime.Runtime
+    net: str | None
+
+    def say(self, line: str) -> None:
+        """A line for the person."""
 
 
 @dataclasses.dataclass
@@ -14,18 +34,23 @@ class Net:
     """A net that is ready.
 
     Attributes:
-        name: for results.json. model: a keras.Model. size: the side of the square it sees, in pixels.
+        name: for results.json.
+        model: what `load_net` says of its outputs.
+        size: the side of the square it sees, in pixels.
         classes: (synset, label) of each class; synset "" where there is none.
     """
 
     name: str
-    model: object
+    model: keras.Model
     size: int
     classes: list[Class]
 
 
 def load_net(
-    run, kind: str = "classifier", endpoints: list[str] | None = None, at_own_size: bool = False
+    run: Running,
+    kind: str = "classifier",
+    endpoints: Sequence[str] | None = None,
+    at_own_size: bool = False,
 ) -> Net:
     """The net that the flags name.
 
@@ -63,7 +88,7 @@ def _of_factory(run, kind, size, endpoints):
     return Net(flags.net, model, size or own_size, _names(flags, model.output["logits"].shape[-1]))
 
 
-def weights_of(run) -> str | None:
+def weights_of(run: Running) -> str | None:
     """What --weights asks for; a trainer that is told nothing takes ImageNet's only where they are here."""
     if run.flags.weights == "none":
         return None

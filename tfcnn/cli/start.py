@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 
 from absl import flags
 
@@ -25,8 +26,10 @@ from tfcnn.version import __version__
 FLAGS = flags.FLAGS
 
 
-def start(main, *, pictures: bool = True, trainer: bool = False, **defaults) -> None:
-    """Run an app and exit with the status that APPS promises.
+def start(
+    main: Callable[[Run], None], *, pictures: bool = True, trainer: bool = False, **defaults: object
+) -> None:
+    """Run an app and exit with the status that every app promises.
 
     Args:
         main: the app's work; its module has GROUP and SUMMARY.
