@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import ast
 import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
 from tfcnn import cli, draw, images
 from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from tfcnn.imageopt import Moment, Objective
+    from tfcnn.visualization.class_model import Ascent
 
 GROUP, SUMMARY = "looking inside", "make a picture of what a class is to the net"
 LISTED = "--list_layers shows all"
@@ -97,7 +106,7 @@ BLUR_EVERY = flags.DEFINE_integer(
 )
 
 
-def _percentile(name, what):
+def _percentile(name: str, what: str) -> flags.FlagHolder:
     text = f"yosinski: {what} than this percentile become zero, e.g. --{name}=50"
     return flags.DEFINE_float(name, 0.0, text, lower_bound=0.0, upper_bound=100.0)
 
@@ -162,7 +171,7 @@ def main(run: cli.Run) -> None:
             batch = indices[first : first + run.flags.batch_size]
             wanted.assign(batch)
 
-            def advance(moment):
+            def advance(moment: Moment) -> None:
                 progress.advance(len(moment.value), value=float(moment.value.mean()))
 
             seeds = [run.flags.seed + index for index in batch]
@@ -190,7 +199,7 @@ def main(run: cli.Run) -> None:
     run.table(["channel" if LAYER.value else "class", "score", "value"], rows)
 
 
-def check_command():
+def check_command() -> None:
     """Refuse flags that would do nothing: those of another method, or of another kind of target."""
     mine = [flag.name for flag in flags_of(METHOD.value)]
     for method in OF_METHOD:
@@ -209,17 +218,17 @@ def check_command():
         )
 
 
-def flags_of(method):
+def flags_of(method: str) -> list[flags.FlagHolder]:
     """The flags that do something under this method alone."""
     return [*OF_METHOD[method].values(), *ELSEWHERE[method]]
 
 
-def against_rivals():
+def against_rivals() -> bool:
     """Whether the other classes are held down."""
     return METHOD.value == "fourier" and not LAYER.value and DIRECTION.value > 0 and RIVALS.value > 0
 
 
-def make_ascent(net, objective):
+def make_ascent(net: cli.Net, objective: Objective) -> Ascent:
     """The method's ascent on the net, as the flags say."""
     from tfcnn.backbones import zero_rgb
     from tfcnn.imageopt.objectives import feature_statistics
@@ -239,7 +248,7 @@ def make_ascent(net, objective):
     return class_model.simonyan(net.model, objective, net.size, zero_rgb(net.model), **options)
 
 
-def learning_rate():
+def learning_rate() -> dict[str, float]:
     """What --lr_policy and --lr_params say, as keywords of the step."""
     keywords = {"constant": {"lr": "rate"}, "progress": {"max_lr": "rate", "desired_prog": "progress"}}
     wanted = keywords[LR_POLICY.value]
@@ -251,7 +260,7 @@ def learning_rate():
         raise InputError(f"--lr_params of --lr_policy={LR_POLICY.value} has the form {{{form}}}") from error
 
 
-def what_to_raise(layer, wanted, spot):
+def what_to_raise(layer: str, wanted: tf.Variable, spot: tuple[int, int] | None) -> Objective:
     """The objective: the class' score, the channel's mean, or the channel at one location."""
     from tfcnn.imageopt import objectives
 
@@ -263,7 +272,7 @@ def what_to_raise(layer, wanted, spot):
     return objective
 
 
-def location(net, layer):
+def location(net: cli.Net, layer: str) -> tuple[int, int]:
     """Row and column that --push_spatial names."""
     from tfcnn.backbones import tap
 
@@ -279,7 +288,9 @@ def location(net, layer):
     return row, column
 
 
-def answer_function(model, layer, spot):
+def answer_function(
+    model: keras.Model, layer: str, spot: tuple[int, int] | None
+) -> Callable[[np.ndarray], np.ndarray]:
     """A function from a picture (uint8) to all probabilities, or to all channels: means, or values at a location."""
     from tfcnn.backbones import tap
 
@@ -293,7 +304,7 @@ def answer_function(model, layer, spot):
     return answer
 
 
-def channels(net, layer):
+def channels(net: cli.Net, layer: str) -> list[int]:
     """The channels that --channel names."""
     from tfcnn.backbones import tap
 
@@ -304,7 +315,7 @@ def channels(net, layer):
     return [int(channel) for channel in CHANNEL.value]
 
 
-def shown(net):
+def shown(net: cli.Net) -> list[int]:
     """Classes to show when none is given: six of ImageNet's, or the first six."""
     try:
         return cli.resolve_class(SHOWN, net.classes)
@@ -312,7 +323,7 @@ def shown(net):
         return list(range(min(6, len(net.classes))))
 
 
-def describe(net, index):
+def describe(net: cli.Net, index: int) -> dict:
     """A class or a channel for results.json."""
     if LAYER.value:
         return {"index": index, "synset": "", "label": f"{LAYER.value} channel {index}"}
@@ -320,7 +331,7 @@ def describe(net, index):
     return {"index": index, "synset": synset, "label": label}
 
 
-def stem_of(described):
+def stem_of(described: dict) -> str:
     """A file name for a class."""
     letters = "".join(letter if letter.isalnum() else "_" for letter in described["label"])
     return f"{described['index']:03d}_{letters}" if not LAYER.value else letters

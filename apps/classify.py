@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
 
 from tfcnn import cli, draw, images
 from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 GROUP, SUMMARY = "start", "name what is in pictures"
 
@@ -59,16 +64,16 @@ def main(run: cli.Run) -> None:
         run.table(*accuracy_table(run.metrics))
 
 
-def named(net, index, scores) -> dict:
+def named(net: cli.Net, index: int, scores: np.ndarray) -> dict:
     """A class and its score for results.json."""
     synset, label = net.classes[index]
     return {"index": int(index), "synset": synset, "label": label, "score": float(scores[index])}
 
 
-def whole(run, net):
+def whole(run: cli.Run, net: cli.Net) -> tuple[Callable, Callable]:
     """(answer, prepare) of the net at its own size: a batch -> scores [N, K]."""
 
-    def prepare(image):
+    def prepare(image: np.ndarray) -> np.ndarray:
         return images.resize(image, net.size, run.flags.resize)[0]
 
     if RUNTIME.value == "litert":
@@ -80,13 +85,13 @@ def whole(run, net):
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec([None, net.size, net.size, 3])])
-    def scores(batch):
+    def scores(batch: tf.Tensor) -> tf.Tensor:
         return net.model(batch, training=False)["scores"]
 
     return (lambda batch: (scores(batch).numpy(), None)), prepare
 
 
-def dense(run, net):
+def dense(run: cli.Run, net: cli.Net) -> tuple[Callable, Callable]:
     """(answer, prepare) of the net slid over the picture: a picture -> scores [1, K], their map [1, h, w, K].
 
     Source: Simonyan and Zisserman (1409.1556) section 3.2: the map of class scores, averaged over its places.
@@ -102,20 +107,20 @@ def dense(run, net):
             f"--image_size={side} is below the {net.size} pixels that {net.name} sees at each place"
         )
 
-    def prepare(image):
+    def prepare(image: np.ndarray) -> np.ndarray:
         scale = side / min(image.shape[:2])
         size = [max(side, round(length * scale)) for length in image.shape[:2]]
         return images.resize(image, size)[0]
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
-    def answer(batch):
+    def answer(batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         scores = model(batch, training=False)["scores"]
         return tf.reduce_mean(scores, axis=(1, 2)), scores
 
     return (lambda batch: [tensor.numpy() for tensor in answer(batch)]), prepare
 
 
-def over_windows(values, picture, window):
+def over_windows(values: np.ndarray, picture: np.ndarray, window: int) -> np.ndarray:
     """A map of scores [h, w] over its picture: at each pixel the mean score of the windows that see it."""
     height, width = picture.shape[:2]
     total, count = np.zeros((height, width)), np.zeros((height, width))
@@ -126,7 +131,7 @@ def over_windows(values, picture, window):
     return draw.heat_map(total / np.maximum(count, 1), picture)
 
 
-def accuracy(ranks, classes) -> dict:
+def accuracy(ranks: Sequence[tuple[int, int, int]], classes: Sequence[tuple[str, str]]) -> dict:
     """The metrics of (true class, predicted class, rank of the true class) triples."""
     ranks = np.array(ranks, np.int64).reshape(-1, 3)
     labels = [label for _, label in classes]
@@ -152,7 +157,7 @@ def accuracy(ranks, classes) -> dict:
     }
 
 
-def accuracy_table(metrics):
+def accuracy_table(metrics: dict) -> tuple[list[str], list[list[str]]]:
     """What a person reads of `accuracy`."""
     if not metrics["images"]:
         return ["measure", "value"], [["images", "0"]]

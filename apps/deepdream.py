@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 from absl import flags
 
@@ -9,6 +12,11 @@ from tfcnn import cli, images
 from tfcnn.cli import canvas, lists
 from tfcnn.cli.output import guarded
 from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfcnn.art.deepdream import Dream
 
 GROUP, SUMMARY = "art", "a picture full of what a net sees in it"
 
@@ -48,7 +56,7 @@ def main(run: cli.Run) -> None:
     layers, taps = chosen(run)
     from tfcnn.art import deepdream
 
-    check(taps, channels)
+    require_maps(taps, channels)
     if guide_image is None:
         what, guide = deepdream.objective(layers, channels), {}
     else:
@@ -92,7 +100,7 @@ def main(run: cli.Run) -> None:
     run.table(["file", "value before", "after (last octave)"], rows)
 
 
-def chosen(run):
+def chosen(run: cli.Run) -> tuple[dict[str, float], keras.Model]:
     """The layers {name: weight} that the flags name, or the net's best, and the net that puts them out."""
     run.runtime  # noqa: B018  (starts TensorFlow silently)
     from tfcnn.backbones import any_size, tap
@@ -122,7 +130,7 @@ def chosen(run):
     return dict(zip(names, weights, strict=True)), taps
 
 
-def check(taps, channels) -> None:
+def require_maps(taps: keras.Model, channels: Sequence[int]) -> None:
     """See that the layers are maps and have the channels.
 
     Raises:
@@ -135,7 +143,7 @@ def check(taps, channels) -> None:
             raise InputError(f"--channel={max(channels)}: {name} has channels 0 to {tensor.shape[-1] - 1}")
 
 
-def finished(image):
+def finished(image: np.ndarray) -> np.ndarray:
     """The dream as a picture file holds it."""
     from tfcnn.art import deepdream
 
@@ -144,7 +152,7 @@ def finished(image):
     return np.rint(np.clip(image if CLIP.value else deepdream.shown(image), 0, 255)).astype(np.uint8)
 
 
-def film(run, picture, dreams) -> None:
+def film(run: cli.Run, picture: cli.Picture, dreams: Iterable[Dream]) -> None:
     """Write the frames as .mp4 and .gif, and the last one as a picture."""
     from tfcnn.video import Film
 

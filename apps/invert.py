@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from absl import flags
 
 from tfcnn import cli, draw, images
 from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfcnn.imageopt import Moment, Result
+    from tfcnn.visualization.inversion import Inversion
 
 GROUP, SUMMARY = "looking inside", "make a picture again from a layer's code of it"
 
@@ -99,7 +107,7 @@ def main(run: cli.Run) -> None:
     run.table(["file", "layer", "code distance", "PSNR dB"], rows)
 
 
-def check_command():
+def check_command() -> None:
     """Refuse flags that the method does not use."""
     for flag in (NOISE, STATISTICS):
         if flag.value is not None and METHOD.value != "fourier":
@@ -113,7 +121,7 @@ def check_command():
             raise InputError(f"--{flag.name} does nothing where --{weight.name} is 0")
 
 
-def inversion(net, layer):
+def inversion(net: cli.Net, layer: str) -> Inversion:
     """The layer's inversion as the flags say."""
     from tfcnn.backbones import zero_rgb
     from tfcnn.imageopt.objectives import feature_statistics
@@ -142,18 +150,18 @@ def inversion(net, layer):
     )
 
 
-def reconstruct(run, inverse, seen, what):
+def reconstruct(run: cli.Run, inverse: Inversion, seen: np.ndarray, what: str) -> Result:
     """All reconstructions of one code, with progress."""
     seeds = [run.flags.seed + repeat for repeat in range(REPEATS.value)]
     with run.progress(STEPS.value, what, "steps") as progress:
 
-        def advance(moment):
+        def advance(moment: Moment) -> None:
             progress.advance(1, value=float(moment.value.mean()))
 
         return inverse.invert(seen, seeds, advance)
 
 
-def usual_layers(model):
+def usual_layers(model: keras.Model) -> list[str]:
     """The net's endpoints and its scores; of a net outside the factory the last map of each size."""
     from tfcnn.backbones.table import NETS
 

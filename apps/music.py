@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
@@ -11,6 +13,11 @@ from tfcnn import cli, draw, files, images
 from tfcnn.cli import lists
 from tfcnn.cli.output import guarded
 from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfcnn.imageopt import Result
 
 GROUP, SUMMARY = "art", "a sound in the style of another, or one that dreams"
 
@@ -86,7 +93,9 @@ def main(run: cli.Run) -> None:
     run.table(["sound", "length", "value at first", "at last"], rows)
 
 
-def work(run, net, content, style, callback):
+def work(
+    run: cli.Run, net: keras.Model, content: np.ndarray, style: np.ndarray | None, callback: Callable
+) -> Result:
     """The spectrogram that the flags ask for, and its history."""
     from tfcnn.art import audio
 
@@ -105,14 +114,14 @@ def work(run, net, content, style, callback):
     )
 
 
-def seen(spectrogram) -> np.ndarray:
+def seen(spectrogram: np.ndarray) -> np.ndarray:
     """A spectrogram as a picture: time to the right, 0 to 8 kHz upwards; uint8 [H, W, 3]."""
     values = np.asarray(spectrogram)[0, 0, :, :744].T[::-1]
     picture = draw.heat_map(values)
     return images.resize(picture, (372, max(1, 2 * picture.shape[1])))[0]
 
 
-def keep(run, item, name, data) -> str:
+def keep(run: cli.Run, item: cli.Item, name: str, data: bytes) -> str:
     """Write a sound of this item; its name relative to output_dir."""
     with guarded(run.output_dir):
         files.write_bytes(run.place(name), data)

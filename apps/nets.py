@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tfcnn import cli
+
+if TYPE_CHECKING:
+    from tfcnn.backbones import Net as Row
 
 GROUP, SUMMARY = "models", "list the nets of the factory, their endpoints, and which have weights here"
 
@@ -28,7 +33,7 @@ def main(run: cli.Run) -> None:
     )
 
 
-def described(name, row) -> dict:
+def described(name: str, row: Row) -> dict:
     """A row of the table as results.json has it."""
     from tfcnn.backbones import offline
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from absl import flags
 
@@ -83,7 +85,7 @@ def main(run: cli.Run) -> None:
     run.table(["file", "channel" if LAYER.value else "class", "score"], rows)
 
 
-def seen_by(size, image, resize):
+def seen_by(size: int, image: np.ndarray, resize: str) -> np.ndarray:
     """What the net sees of a picture, or with --views=10 what its views are cut from: the same scale, all of it."""
     if VIEWS.value == "1":
         return images.resize(image, size, resize)[0]
@@ -97,7 +99,9 @@ def seen_by(size, image, resize):
     return images.resize(image, [round(length * side / shorter) for length in image.shape[:2]])[0]
 
 
-def ask(maps, seen, size, index):
+def ask(
+    maps: Callable, seen: np.ndarray, size: int, index: int
+) -> tuple[np.ndarray, int, np.ndarray, np.ndarray]:
     """(map [H, W], class or channel, logits [K], scores [K]) of one picture."""
     from tfcnn.visualization import saliency
 
@@ -107,7 +111,7 @@ def ask(maps, seen, size, index):
     return values[0], int(values[1]), *values[2:]
 
 
-def describe(net, index, logits, scores):
+def describe(net: cli.Net, index: int, logits: np.ndarray, scores: np.ndarray) -> dict:
     """The class (or channel) asked, and its answer on the picture: a class' probability, a channel's mean."""
     if LAYER.value:
         return {"index": index, "label": f"{LAYER.value}, channel {index}", "score": float(scores[index])}

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tfcnn import cli, images
 from tfcnn.cli import canvas, lists
 from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tfcnn.art.style import StyleProblem
+    from tfcnn.cli.progress import Progress
 
 GROUP, SUMMARY = "art", "a picture painted in the style of another"
 
@@ -115,21 +123,23 @@ def main(run: cli.Run) -> None:
     run.table(["file", "size", "loss at first", "at last"], rows)
 
 
-def coarse_to_fine(shape, smallest) -> list[int]:
+def coarse_to_fine(shape: Sequence[int], smallest: int) -> list[int]:
     """The longer sides to paint at; a size whose shorter side would be below `smallest` pixels is enlarged."""
     longer, shorter = max(shape[:2]), min(shape[:2])
     least = min(longer, math.ceil(smallest * longer / shorter))
     return [max(least, round(longer / 2**k)) for k in reversed(range(SIZES.value))]
 
 
-def after(run, picture, progress, entry, image) -> None:
+def after(
+    run: cli.Run, picture: cli.Picture, progress: Progress, entry: dict, image: Callable[[], np.ndarray]
+) -> None:
     """Show an evaluation, and write the picture as it stands where --save_iter says so."""
     progress.advance(1, loss=entry["value"])
     if SAVE_ITER.value and entry["step"] % SAVE_ITER.value == 0:
         picture.save(image(), str(entry["step"]), f"after {entry['step']} evaluations")
 
 
-def prepared(run):
+def prepared(run: cli.Run) -> tuple[StyleProblem, dict[str, list[str]]]:
     """The loss that the flags ask for, and its layers {"content": [...], "style": [...]}."""
     content, style_layers = (
         tuple(name for name in (flag.value or "").split(",") if name)
