@@ -11,11 +11,14 @@ import tensorflow as tf
 from tensorflow.python.framework import config
 
 from tfcnn import backbones
+from tfcnn.art import style_problem
 from tfcnn.detection import faster_rcnn_training
 from tfcnn.detection.faster_rcnn import faster_rcnn
-from tfcnn.imageopt import Problem, objectives, transforms
+from tfcnn.imageopt import Problem, objectives, parameters, transforms
 from tfcnn.ops import position_sensitive, roi
 from tfcnn.training import classifier, freezing
+from tfcnn.training.optimizers import AdamW
+from tfcnn.training.step import Step
 from tfcnn.visualization import gradients
 
 # Ops whose kernels for GPUs answer Unimplemented once tf.config.experimental.enable_op_determinism was called: those
@@ -71,7 +74,19 @@ def deterministic():
 def refused(function, *arguments):
     """The refused ops of a function's graph and of the functions that it calls, those put on the CPU left out."""
     with deterministic():
-        graph = tf.function(function).get_concrete_function(*arguments).graph.as_graph_def()
+        return found(tf.function(function).get_concrete_function(*arguments))
+
+
+def refused_in_training(trainee, batch):
+    """The same of the whole step with all that it can do: clipping, averages, the optimizer's slots."""
+    step = Step(trainee, AdamW(), clip_norm=10.0, average=0.99)
+    with deterministic():
+        step.compile(batch)
+        return found(step.move.get_concrete_function())
+
+
+def found(concrete):
+    graph = concrete.graph.as_graph_def()
     nodes = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
     assert len(nodes) > 5
     return {
@@ -90,18 +105,6 @@ def gradient(function):
             tape.watch(x)
             value = tf.reduce_sum(function(x, *others))
         return tape.gradient(value, x)
-
-    return run
-
-
-def step(trainee):
-    """A trainee's losses and the gradients of all its weights, as a training step takes them."""
-
-    def run(batch):
-        weights = [v.value for net in trainee.networks.values() for v in net.trainable_variables]
-        with tf.GradientTape() as tape:
-            total = tf.add_n(list(trainee.losses(batch).values()))
-        return tape.gradient(total, weights)
 
     return run
 
@@ -132,9 +135,8 @@ def test_features_of_regions(pool):
     assert refused(gradient(lambda maps, boxes: function(maps, boxes, 0.5)), MAPS, BOXES) == set()
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
-@pytest.mark.parametrize("frozen", [False, True])
-def test_the_classifiers_step(frozen, precision):
+@pytest.mark.parametrize(("precision", "frozen"), [("float32", False), ("mixed_float16", True)])
+def test_the_classifiers_step(precision, frozen):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -145,47 +147,59 @@ def test_the_classifiers_step(frozen, precision):
         freezing.freeze_batch_norm(net)
     trainee = classifier.Classifier(net, None, ["a"] * net.output["logits"].shape[-1])
     batch = {"image": tf.TensorSpec([None, 64, 64, 3]), "label": tf.TensorSpec([None], tf.int32)}
-    assert refused(step(trainee), batch | {"seed": tf.TensorSpec([2], tf.int32)}) == set()
+    assert refused_in_training(trainee, batch) == set()
 
 
 @pytest.mark.parametrize(
-    "parts",
+    ("parts", "frozen"),
     [
-        {},
-        {"context": True, "class_agnostic": False},
-        {"head": "light", "neck": "pyramid"},
-        {"head": "dense", "neck": "none", "pooling": "max"},
-        {"head": "backbone", "neck": "none"},
+        ({"context": True, "class_agnostic": False}, False),
+        ({"head": "light", "neck": "pyramid"}, True),
+        ({"head": "backbone", "neck": "none"}, True),
+        ({"head": "dense", "neck": "none", "pooling": "max", "proposals": 0}, False),  # Fast R-CNN
     ],
 )
-@pytest.mark.parametrize("frozen", [False, True])
 def test_the_detectors_step(parts, frozen):
     body = backbones.backbone("tiny", None)
     if frozen:
         freezing.freeze_batch_norm(body)
     small = {"sizes": None, "channels": 16, "units": 32, "proposals": 20, "score_threshold": 0.01}
-    trainee = faster_rcnn_training.FasterRCNNTrainee(
-        faster_rcnn(body, 5, **small | parts), faster_rcnn_training.Recipe()
-    )
+    recipe = faster_rcnn_training.Recipe(hardest=8 if frozen else 0)
+    trainee = faster_rcnn_training.FasterRCNNTrainee(faster_rcnn(body, 5, **small | parts), recipe)
     batch = {
         "image": tf.TensorSpec([None, 96, 96, 3]),
         "boxes": tf.TensorSpec([None, None, 4]),
         "labels": tf.TensorSpec([None, None], tf.int32),
         "difficult": tf.TensorSpec([None, None], tf.bool),
         "crowd": tf.TensorSpec([None, None], tf.bool),
-        "seed": tf.TensorSpec([2], tf.int32),
+        "proposals": BOXES,
     }
-    assert refused(step(trainee), batch) == set()
+    assert refused_in_training(trainee, batch) == set()
+
+
+PICTURE, SEED = tf.TensorSpec([1, 96, 96, 3]), tf.TensorSpec([2], tf.int32)
 
 
 def test_a_pictures_step():
     net = backbones.backbone("tiny", None)
-    layer = next(iter(net.output))
-    what = objectives.mean_square(layer) + 0.1 * objectives.total_variation()
-    moved = transforms.jitter(8)
-    problem = Problem(net, what, transform=moved)
-    x, seed = tf.TensorSpec([1, 96, 96, 3]), tf.TensorSpec([2], tf.int32)
-    assert refused(problem.value_and_gradient, x, seed) == set()
+    what = objectives.mean_square(next(iter(net.output))) + 0.1 * objectives.total_variation()
+    moved = transforms.compose(
+        transforms.jitter(8),
+        transforms.pad(4),
+        transforms.scale([0.9, 1.1]),
+        transforms.rotate([-5, 5]),
+        transforms.noise(2.0),
+    )
+    problem = Problem(net, what, transform=moved, parameters=parameters.Fourier(96, 96))
+    spectrum = problem.parameters.from_image(problem.parameters.noise([0]))
+    assert refused(problem.value_and_gradient, spectrum, SEED) == set()
+
+
+def test_a_paintings_step():
+    net = backbones.backbone("tiny", None)
+    first, *_, last = net.output
+    problem = style_problem.StyleProblem(net, style_problem.Layers((last,), (first,)), tile=0)
+    assert refused(problem.value_and_gradient, PICTURE, SEED) == set()
 
 
 def test_a_saliency_maps_step():
