@@ -1,5 +1,6 @@
 """The house stands as it is drawn: imports point one way, importing is cheap, every app answers --help."""
 
+import ast
 import os
 import pathlib
 import re
@@ -154,6 +155,28 @@ def test_the_repository_stands_alone():
             text = path.read_text()
             assert "/work/" not in text and "/root/" not in text, path
             assert folder == "benchmarks" or "shared/" not in text, path
+
+
+def test_the_library_names_arguments_and_only_apps_name_flags():
+    for path in (ROOT / "tfcnn").rglob("*.py"):
+        if "cli" not in path.relative_to(ROOT / "tfcnn").parts:
+            tree = ast.parse(path.read_text())
+            documented = {id(node.body[0].value) for node in ast.walk(tree) if _has_docstring(node)}
+            for node in ast.walk(tree):
+                if (
+                    isinstance(node, ast.Constant)
+                    and isinstance(node.value, str)
+                    and id(node) not in documented
+                ):
+                    flags = set(re.findall(r"(?<!\S)--\w+(?![\w:])", node.value)) - {
+                        "--file_format"
+                    }  # of the program tfds
+                    assert not flags, f"{path}:{node.lineno}"
+
+
+def _has_docstring(node):
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    return isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None
 
 
 def test_the_text_speaks_of_the_program_only():

@@ -95,11 +95,11 @@ def _guard(run, main, pictures, trainer):
     """Run main; every way to fail becomes its exit status."""
     status = 0
     try:
+        if FLAGS.labels:
+            read_labels(FLAGS.labels)  # a file that cannot be used is said before any net is loaded
         if FLAGS.list_nets or FLAGS.list_layers or FLAGS.list_classes:
             _list(run)
             return 0
-        if FLAGS.labels:
-            read_labels(FLAGS.labels)  # a file that cannot be used is said before any net is loaded
         if pictures:
             run.sources()
         if trainer:

@@ -148,7 +148,7 @@ def faster_rcnn(
     _check("pooling", pooling, ("align", "max"))
     if head == "backbone" and neck != "none":
         raise InputError(
-            "--head=backbone goes with --neck=none: it goes on where the backbone's map was cut."
+            "head='backbone' goes with neck='none': it goes on where the backbone's map was cut."
         )
     image = backbone.inputs[0]
     if neck == "none":
@@ -230,7 +230,7 @@ def later_layers(backbone, endpoint, pooled):
     """
     last = list(backbone.output.values())[-1]
     if backbone.output[endpoint] is last:
-        raise InputError(f"The backbone {backbone.name} has no layers after {endpoint}; take another --head.")
+        raise InputError(f"The backbone {backbone.name} has no layers after {endpoint}; take another head.")
     later = keras.Model(backbone.output[endpoint], last)
     x = later.call(pooled)  # the same layers, where later(pooled) would be a model in a model
     return layers.GlobalAveragePooling2D(name="region_mean")(x)

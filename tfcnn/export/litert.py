@@ -70,4 +70,4 @@ def _converted(model, spec):
             raise
         lines = str(error).splitlines()
         why = next((line.strip() for line in lines if "error:" in line), lines[0])
-        raise InputError(f"LiteRT lacks an operation of {model.name}: {why}; take --runtime=tf") from error
+        raise InputError(f"LiteRT lacks an operation of {model.name}: {why}; TensorFlow runs it") from error
