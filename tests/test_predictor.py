@@ -105,7 +105,12 @@ def test_what_is_no_list_of_pictures(model, pictures, words):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"resize": "crop"}, "'crop' is none of"), ({"runtime": "onnx"}, "'onnx' is none of")],
+    [
+        ({"resize": "crop"}, "'crop' is none of"),
+        ({"runtime": "onnx"}, "'onnx' is none of"),
+        ({"image_size": 0}, "from 1 on"),
+        ({"scales": [64, -1]}, "from 1 on"),
+    ],
 )
 def test_arguments_that_are_none(model, options, words):
     with pytest.raises(InputError, match=words):

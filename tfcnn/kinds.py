@@ -103,7 +103,9 @@ def detector(
     for source, other in zip(sources[1:], names[1:], strict=True):
         if other != names[0]:
             raise InputError(f"{source} has other classes than {sources[0]}: {', '.join(other[:3])} ...")
-    size = image_size or (scales[0] if scales else card.get("image_size") or SIZE)
+    size = image_size
+    if size is None:
+        size = scales[0] if scales else card.get("image_size") or SIZE
     return Predictor(
         found,
         names=names[0],

@@ -103,7 +103,7 @@ class Predictor:
         result: makes the method's arrays of one picture the result.
 
     Raises:
-        InputError: an unknown resize, or as many names as the method has no classes.
+        InputError: an unknown resize, a size below 1, or another number of names than the method has classes.
     """
 
     def __init__(
@@ -125,6 +125,8 @@ class Predictor:
             raise InputError(
                 f"resize={resize!r} is none of {', '.join(RESIZES)}: a crop would cut objects off."
             )
+        if min([image_size, batch_size, *scales]) < 1:
+            raise InputError("image_size, scales and batch_size are whole numbers from 1 on.")
         if len(names) != method.classes:
             raise InputError(f"There are {len(names)} labels, and the model has {method.classes} classes.")
         self.method, self.names, self.card = method, list(names), card or {}
