@@ -86,8 +86,9 @@ def read(
                 continue
             width, height = size
         source = root.file(found) if root is not None else _no_pictures(name)
-        record = Record(image["id"], found, max(0, width), max(0, height), source)
-        examples.append(_with_objects(record, objects, index_of, len(joints), broken))
+        size = {"width": max(0, width), "height": max(0, height), "file": found}
+        fields = _fields(objects, index_of, len(joints), broken, **size)
+        examples.append(Record(image_id=image["id"], source=source, **size, **fields))
     names = [category["name"] for category in categories.values()]
     return Dataset("coco", names, list(categories), examples, broken, joints)
 
@@ -314,6 +315,8 @@ def _key(value: object) -> str:
 
 def _number(value: object) -> float | None:
     """A finite number, also where it is written as a text; None for anything else."""
+    if type(value) is float and -math.inf < value < math.inf:
+        return value  # nearly all are, of millions
     if not isinstance(value, int | float | str):
         return None
     try:
@@ -331,14 +334,16 @@ def _numbers(values: object, count: int) -> list[float] | None:
     return None if None in numbers else numbers
 
 
-def _with_objects(
-    record: Record,
+def _fields(
     objects: list[dict[str, Any]],
     index_of: dict[int, int],
     joint_count: int,
     broken: list[dict],
-) -> Record:
-    width, height, file = record.width, record.height, record.file
+    width: int,
+    height: int,
+    file: str,
+) -> dict[str, Any]:
+    """The fields of a `Record` that tell of its objects, which are those of `_objects`."""
     written = np.array([entry["bbox"] for entry in objects], np.float64).reshape(-1, 4)
     fields, kept = annotated(
         np.concatenate([written[:, :2], written[:, :2] + written[:, 2:]], axis=1),
@@ -371,4 +376,4 @@ def _with_objects(
         fields["joints"] = np.array(joints, np.float32).reshape(-1, joint_count, 3)
     if any(shape is not None for shape in shapes):
         fields["masks"] = lambda: np.array([masks.draw(shape, height, width) for shape in shapes])
-    return dataclasses.replace(record, **fields)
+    return fields

@@ -66,7 +66,7 @@ def _polygons(segmentation: list, farthest: float) -> list[np.ndarray]:
         raise ValueError("corners have an x and a y")
     polygons = [polygon for polygon in polygons if len(polygon) >= 6]
     # The codec walks along every edge pixel by pixel: a corner at 1e9 would take all memory.
-    if not polygons or not all((np.abs(polygon) <= farthest).all() for polygon in polygons):
+    if not polygons or not all(-farthest <= p.min() <= p.max() <= farthest for p in polygons):
         raise ValueError("no polygon, or one far outside the picture")
     return polygons
 
