@@ -1,29 +1,27 @@
-"""Train a Faster R-CNN: from a backbone that knows ImageNet, or from a released detector on data of one's own."""
+"""Train a Faster R-CNN or Fast R-CNN: from a backbone that knows ImageNet, or from a released detector."""
 
 from __future__ import annotations
 
-import dataclasses
-
-import numpy as np
 from absl import flags
 
-from tfcnn import cli, draw
+from tfcnn import cli
+from tfcnn.cards import card_of
 from tfcnn.cli import models, training_flags
-from tfcnn.errors import InputError, unknown
+from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "detection", "train a detector on VOC, COCO or your own boxes"
 
 DETECTOR = flags.DEFINE_enum(
     "detector", "faster_rcnn", ["faster_rcnn", "fast_rcnn"], "With proposals of its own, or those of a file"
 )
-PROPOSALS = flags.DEFINE_string(
-    "proposals",
+PROPOSALS_FILE = flags.DEFINE_string(
+    "proposals_file",
     None,
     "For --detector=fast_rcnn: results.json of the app propose over all pictures, e.g. "
-    "--proposals=out/propose/results.json",
+    "--proposals_file=out/propose/results.json",
 )
-RECIPE = flags.DEFINE_enum(
-    "recipe", "joint", ["joint", "alternating"], "All four losses at once, or the paper's four steps"
+TRAINING = flags.DEFINE_enum(
+    "training", "joint", ["joint", "alternating"], "All four losses at once, or the paper's four steps"
 )
 NECK = flags.DEFINE_enum(
     "neck",
@@ -35,7 +33,8 @@ HEAD = flags.DEFINE_enum(
     "head",
     "position",
     ["position", "light", "dense", "backbone"],
-    "Head of the regions: position-sensitive, light convolutions, two dense layers, or the backbone's later layers",
+    "Head of the regions: position-sensitive, light convolutions, VGG's two dense layers, or the backbone's later "
+    "layers",
 )
 POOLING = flags.DEFINE_enum("pooling", "align", ["align", "max"], "RoIAlign, or the paper's RoI max pooling")
 CONTEXT = flags.DEFINE_bool("context", False, "Let each region see the whole picture's code, too (He et al.)")
@@ -43,31 +42,72 @@ CLASS_AGNOSTIC = flags.DEFINE_bool("class_agnostic", True, "One box a region; fa
 SIZES = flags.DEFINE_list(
     "anchor_sizes",
     [],
-    "Anchors' sizes in pixels of the net's picture, e.g. --anchor_sizes=32,64,128; none: six, 18 to 280",
+    "Anchors' sizes in pixels of the net's picture, e.g. --anchor_sizes=128,256,512 (the paper); none: six, 18 to 280",
 )
-CONSTANTS = flags.DEFINE_enum(
-    "constants",
-    "small",
-    ["small", "paper"],
-    "Sampling: 64 regions and 200 proposals a picture, all anchors; or 128, 2000, inside anchors, background from 0.1",
+ROUNDED_ANCHORS = flags.DEFINE_bool(
+    "rounded_anchors", False, "Round the anchors' sides as the authors' program does"
+)
+RPN_CHANNELS = flags.DEFINE_integer(
+    "rpn_channels",
+    None,
+    "Channels of the region proposal network; none: 256; VGG-16's are 512",
+    lower_bound=1,
+)
+PROPOSALS = flags.DEFINE_integer("proposals", 300, "Proposals of a picture at test", lower_bound=1)
+BEFORE_NMS = flags.DEFINE_integer(
+    "before_nms",
+    2000,
+    "Best boxes that enter their suppression at test (the authors: 6000)",
+    lower_bound=1,
+)
+MIN_FILE_SIZE = flags.DEFINE_float(
+    "min_file_size",
+    0.0,
+    "Least side of a proposal in pixels of the file (the authors: 16); else 2 of the net's",
+)
+NMS_THRESHOLD = flags.DEFINE_float(
+    "nms_threshold", 0.5, "IoU above which the lower of two detections of a class is dropped (the paper: 0.3)"
+)
+BOX_TARGETS = flags.DEFINE_enum(
+    "box_targets",
+    "fixed",
+    ["fixed", "measured"],
+    "Scale of box targets: fixed, or each class's measured mean and deviation (Fast R-CNN)",
+)
+INSIDE_ANCHORS = flags.DEFINE_bool("inside_anchors", False, "Train on anchors inside the picture (the paper)")
+TRAIN_PROPOSALS = flags.DEFINE_integer(
+    "train_proposals", 200, "Proposals of a picture in training (the paper: 2000)", lower_bound=1
+)
+TRAIN_BEFORE_NMS = flags.DEFINE_integer(
+    "train_before_nms", 1000, "Best boxes that enter their suppression (the authors: 12000)", lower_bound=1
 )
 REGIONS = flags.DEFINE_integer(
-    "regions", None, "Regions of a picture in a step; none: by --constants", lower_bound=2
+    "regions", 64, "Regions of a picture in a step (the paper: 128, or 64 of each of two)", lower_bound=2
 )
 BACKGROUND_LOW = flags.DEFINE_float(
-    "background_low",
-    None,
-    "Least IoU of a background region, e.g. 0.1; none: by --constants",
-    lower_bound=0.0,
+    "background_low", 0.0, "Least IoU of a background region (Fast R-CNN: 0.1)", lower_bound=0.0
 )
 HARDEST = flags.DEFINE_integer(
     "hardest", 0, "Learn from so many regions of the greatest loss (OHEM); 0: from all", lower_bound=0
 )
+IGNORE_OVERLAP = flags.DEFINE_float(
+    "ignore_overlap",
+    0.7,
+    "Share of a region inside a crowd or a difficult object above which it is no background; 1: all are",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
 FREEZE_STRIDE = flags.DEFINE_integer(
-    "freeze_stride", 4, "Backbone layers up to this stride stay as they are; 0 trains all", lower_bound=0
+    "freeze_stride", 4, "Trained backbone layers up to this stride stay; 0 trains all", lower_bound=0
 )
 BACKBONE_RATE = flags.DEFINE_float(
-    "backbone_rate", 0.3, "Share of the learning rate for the backbone", lower_bound=0.0
+    "backbone_rate",
+    0.3,
+    "Share of the learning rate for a backbone that starts from weights",
+    lower_bound=0.0,
+)
+BIAS_RATE = flags.DEFINE_float(
+    "bias_rate", 1.0, "Factor of the biases' learning rate (the authors: 2)", lower_bound=0.0
 )
 VALIDATE_IMAGES = flags.DEFINE_integer(
     "validate_images", 0, "Pictures of each validation, evenly spread; 0 takes all", lower_bound=0
@@ -75,12 +115,10 @@ VALIDATE_IMAGES = flags.DEFINE_integer(
 TEST_SIZE = flags.DEFINE_integer(
     "test_image_size",
     None,
-    "Side in pixels of the square that the released net sees; none: --image_size, e.g. --test_image_size=384",
+    "--image_size of the released net; none: that of training, e.g. --test_image_size=384",
     lower_bound=32,
 )
 LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
-
-DEFAULT_EPOCHS = 40.0
 
 
 def main(run: cli.Run) -> None:
@@ -89,125 +127,76 @@ def main(run: cli.Run) -> None:
         raise InputError(
             f"--dataset={training_flags.DATASET.value} has no boxes; train_classifier reads classes"
         )
-    if run.flags.resize == "crop":
-        raise InputError("--resize=crop would cut objects off; take stretch or letterbox")
-    size = run.flags.image_size or 320
-    given = read_proposals(validation) if DETECTOR.value == "fast_rcnn" else None
-    batches = make_batches(run, training, size, given)
-    steps = training_flags.steps_of(batches, DEFAULT_EPOCHS)
+    proposals = read_proposals()
     strategy = run.runtime.strategy  # starts TensorFlow, silently
-    recipe = make_recipe()
+    from tfcnn import detection
+
+    config = training_flags.config(detection.FasterRCNNConfig, resume=run.resume)
     with strategy.scope():
-        model, architecture = make_model(run, len(training.classes))
+        model, architecture = make_model(run, training, proposals)
     run.say(
-        f"{len(training)} pictures, {len(training.classes)} classes; {len(validation)} to validate, at {size} px; "
-        f"{steps} steps of {run.flags.batch_size * training_flags.ACCUMULATE.value}; {model.count_params():,} weights"
+        f"{len(training)} pictures, {len(training.classes)} classes; {len(validation)} to validate, at "
+        f"{config.train_size} px; {model.count_params():,} weights"
     )
-    if given is None:
-        say_anchors(run, model, training, size)
-    else:
-        say_given(run, given, training, size)
-    show_batch(run, batches, training.classes)
-    check = make_check(run, model, validation, TEST_SIZE.value or size, given)
-    if RECIPE.value == "joint":
-        result = train_joint(run, model, recipe, check, batches, steps)
-    else:
-        result = train_alternating(run, model, recipe, check, batches, steps)
-    training_flags.refuse(run, check)
-    if given is None:
-        run.metrics["proposals"] = say_proposals(run, check)
-    card = training_flags.release(
-        run,
-        model,
-        f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
-        f"{training_flags.VAL_SPLIT.value}: {check.pictures} pictures",
-        training.classes,
-        LICENCE.value,
-        kind=DETECTOR.value,
-        image_size=TEST_SIZE.value or size,
-        resize=run.flags.resize,
-        category_ids=training.category_ids,
-        architecture=architecture,
-    )
-    run.table(*table(result, card))
+    for part in (training, validation):
+        training_flags.say_broken(run, part)
+    card = {
+        "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
+        f"{training_flags.VAL_SPLIT.value}: {VALIDATE_IMAGES.value or len(validation)} pictures",
+        "licence": LICENCE.value,
+        "architecture": architecture,
+    }
+    with training_flags.told(run) as told:
+        told["card"] |= card
+        trained = detection.train_faster_rcnn(
+            model, training, validation, config, run.output_dir, proposals=proposals, **told
+        )
+    training_flags.record(run, trained)
+    run.results |= trained.reach
+    run.table(*table(trained.metrics, trained.card))
 
 
-def read_proposals(validation):
-    """The proposals of --proposals."""
+def read_proposals():
+    """The proposals of --proposals_file, or None."""
     from tfcnn.datasets.proposals import Proposals
 
-    if RECIPE.value == "alternating":
-        raise InputError(
-            "--recipe=alternating trains proposals too; --detector=fast_rcnn takes those of a file"
-        )
-    if not PROPOSALS.value:
-        raise InputError("--detector=fast_rcnn needs --proposals: results.json of the app propose")
-    given = Proposals(PROPOSALS.value)
-    for record in validation.examples:
-        given.of(record.file)
-    return given
+    if DETECTOR.value != "fast_rcnn":
+        if PROPOSALS_FILE.value:
+            raise InputError("--proposals_file is for --detector=fast_rcnn: Faster R-CNN makes its own")
+        return None
+    if TRAINING.value == "alternating":
+        raise InputError("--training=alternating trains proposals too: --detector=fast_rcnn takes a file's")
+    if not PROPOSALS_FILE.value:
+        raise InputError("--detector=fast_rcnn needs --proposals_file: results.json of the app propose")
+    return Proposals(PROPOSALS_FILE.value)
 
 
-def make_batches(run, training, size, proposals):
-    """Batches of the training split."""
-    from tfcnn.datasets import augment, pipeline
-
-    name = training_flags.AUGMENT.value or "detection"
-    if name not in augment.PRESETS:
-        raise unknown("--augment", name, list(augment.PRESETS))
-    return pipeline.batches(
-        training,
-        size=size,
-        batch_size=run.flags.batch_size,
-        augment=name,
-        seed=run.flags.seed,
-        resize=run.flags.resize,
-        proposals=proposals,
-        threads=run.threads,
-    )
-
-
-def make_recipe():
-    """The constants of sampling that the flags name."""
-    from tfcnn.detection import faster_rcnn_training
-
-    recipe = faster_rcnn_training.PAPER if CONSTANTS.value == "paper" else faster_rcnn_training.Recipe()
-    given = {"hardest": HARDEST.value}
-    if REGIONS.value is not None:
-        given["regions"] = REGIONS.value
-    if BACKGROUND_LOW.value is not None:
-        given["background"] = (BACKGROUND_LOW.value, recipe.background[1])
-    recipe = dataclasses.replace(recipe, **given)
-    if recipe.hardest > recipe.regions:
-        raise InputError(f"--hardest={recipe.hardest} is more than the {recipe.regions} regions of a picture")
-    return recipe
-
-
-def make_model(run, classes):
-    """The network, with frozen layers frozen, and what rebuilds it: (model, architecture for the card)."""
+def make_model(run, training, proposals):
+    """The network, and what rebuilds it: (model, architecture for the card)."""
     from tfcnn import backbones, loading
+    from tfcnn.detection.fast_rcnn import copy_dense
     from tfcnn.detection.faster_rcnn import copy_weights, faster_rcnn
 
     init = training_flags.init_file()
     if init is None:
         weights = models.weights_of(run)
-        architecture = {"net": run.flags.net, **architecture_of_flags()}
-        body = backbones.backbone(run.flags.net, weights)
+        architecture = {"net": run.flags.net, **architecture_of_flags(), **box_targets(training, proposals)}
     else:
-        architecture = models.card_of(training_flags.INIT.value).get("architecture")
+        weights, architecture = None, card_of(training_flags.INIT.value).get("architecture")
         if architecture is None:
             raise InputError(
                 f"--init={training_flags.INIT.value} has no card.json with its architecture beside it"
             )
-        body = backbones.backbone(architecture["net"], None)
     run.net = architecture["net"]
-    freeze(body)
     options = {name: value for name, value in architecture.items() if name != "net"}
-    model = faster_rcnn(body, classes, **options)
+    model = faster_rcnn(backbones.backbone(run.net, weights), len(training.classes), **options)
     architecture |= sizes_of(model)
     if init is not None:
         fresh = copy_weights(loading.load_model(init), model)
         run.say(f"starts from {training_flags.INIT.value}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
+    elif HEAD.value == "dense" and weights:
+        copied = copy_dense(backbones.classifier(run.net, weights), model)
+        run.say(f"{' and '.join(copied) or 'no dense layer'} from {run.net}'s classifier")
     return model, architecture
 
 
@@ -240,137 +229,40 @@ def architecture_of_flags() -> dict:
         "context": CONTEXT.value,
         "class_agnostic": CLASS_AGNOSTIC.value,
         "sizes": sizes or None,
-        "proposals": 0 if DETECTOR.value == "fast_rcnn" else 300,
+        "rounded_anchors": ROUNDED_ANCHORS.value,
+        "rpn_channels": RPN_CHANNELS.value,
+        "proposals": 0 if DETECTOR.value == "fast_rcnn" else PROPOSALS.value,
+        "before_nms": BEFORE_NMS.value,
+        "min_file_size": MIN_FILE_SIZE.value,
+        "nms_threshold": NMS_THRESHOLD.value,
     }
 
 
-def freeze(body) -> None:
-    """Freezes batch norm, the layers up to --freeze_stride, and what --freeze names."""
-    from tfcnn.detection.faster_rcnn import strides
-    from tfcnn.training import freezing
+def box_targets(training, proposals) -> dict:
+    """Means and deviations of the box targets, where --box_targets has them measured."""
+    if BOX_TARGETS.value == "fixed":
+        return {}
+    if proposals is None:
+        raise InputError("--box_targets=measured needs --detector=fast_rcnn: the proposals are measured")
+    if CLASS_AGNOSTIC.value:
+        raise InputError("--box_targets=measured goes with --class_agnostic=false: each class has its own")
+    from tfcnn.detection.fast_rcnn_training import box_statistics
+    from tfcnn.detection.faster_rcnn_training import with_proposals
 
-    freezing.freeze_batch_norm(body)
-    early = [name for name, stride in strides(body).items() if stride <= FREEZE_STRIDE.value]
-    freezing.freeze(body, early[-1:] + list(training_flags.FREEZE.value))
-
-
-def train_joint(run, model, recipe, check, batches, steps):
-    """Approximate joint training: the four losses at once; the two of the regions in Fast R-CNN."""
-    from tfcnn.detection.faster_rcnn_training import FasterRCNNTrainee
-
-    with run.runtime.strategy.scope():
-        trainee = FasterRCNNTrainee(model, recipe, check=check)
-    return training_flags.train(run, trainee, batches, steps=steps, best="map_11", multiplier=rates(model))
+    pictures = (found[1:] for found in with_proposals(training, proposals))
+    means, stds = box_statistics(pictures, len(training.classes))
+    return {"box_means": means, "box_stds": stds}
 
 
-def train_alternating(run, model, recipe, check, batches, steps):
-    """The paper's four steps, a quarter of the steps each; each has a folder of its own and resumes there."""
-    from tfcnn.detection.faster_rcnn import copy_weights
-    from tfcnn.detection.faster_rcnn_training import alternation
-
-    with run.runtime.strategy.scope():
-        proposer, _ = make_model(run, check.classes)
-        copy_weights(model, proposer)
-    for number, trainee in enumerate(alternation(proposer, model, recipe, check), 1):
-        run.say(f"step {number} of 4: {trainee.what}")
-        result = training_flags.train(
-            run,
-            trainee,
-            batches,
-            steps=-(-steps // 4),
-            best="map_11" if number == 4 else None,
-            multiplier=rates(trainee.networks["detector"]),
-            folder=run.output_dir / f"step{number}",
-        )
-    return result
-
-
-def rates(model):
-    """The factor of each weight's learning rate: the backbone's layers have names that the detector's own lack."""
-    from tfcnn.detection.faster_rcnn import OWN_LAYERS
-
-    return lambda v: 1.0 if v.path.startswith(OWN_LAYERS) else BACKBONE_RATE.value
-
-
-def make_check(run, model, validation, size, given):
-    """What validation calls."""
-    from tfcnn.detection.faster_rcnn_training import Check
-
-    examples = validation.examples
-    if VALIDATE_IMAGES.value:
-        examples = examples[:: max(1, len(examples) // VALIDATE_IMAGES.value)][: VALIDATE_IMAGES.value]
-    chosen = dataclasses.replace(validation, examples=examples)
-    return Check(model, chosen, size, run.flags.resize, threads=run.threads, proposals=given)
-
-
-def say_anchors(run, model, training, size) -> None:
-    """Prints how many true boxes the anchors cover."""
-    from tfcnn.detection.stages import Stages
-    from tfcnn.evaluation import proposals as coverage
-
-    stages = Stages(model)
-    anchors = stages.anchors_at(size)
-    truth = coverage.truth_at(training.examples, size)
-    shares = coverage.table(coverage.best([anchors] * len(truth), truth), truth)
-    run.say(f"{len(anchors)} anchors; true boxes with one of IoU 0.5 (0.7): {in_words(shares)}")
-    run.results["anchors"] = shares
-
-
-def say_given(run, given, training, size) -> None:
-    """Prints how many true boxes the file's proposals cover."""
-    from tfcnn.evaluation import proposals as coverage
-
-    truth = coverage.truth_at(training.examples, size)
-    reached = [given.of(r.file) * coverage.scale(r, size) for r in training.examples]
-    shares = coverage.table(coverage.best(reached, truth), truth)
-    run.say(f"true boxes with a proposal of IoU 0.5 (0.7): {in_words(shares)}")
-    run.results["proposals"] = shares
-
-
-def say_proposals(run, check) -> dict:
-    """Prints how many of the validation's true boxes the proposals cover."""
-    from tfcnn.detection.detector import proposals_of
-    from tfcnn.evaluation import proposals as coverage
-
-    predictor, records = check.predictor, check.validation.examples
-    truth = coverage.truth_at(records, predictor.image_size)
-    shares = coverage.table(coverage.best(proposals_of(predictor, records), truth), truth)
-    count = predictor.method.proposal_count
-    run.say(
-        f"true boxes of {training_flags.VAL_SPLIT.value} with one of {count} proposals: {in_words(shares)}"
-    )
-    return {"count": count, **shares}
-
-
-def in_words(shares: dict) -> str:
-    """A line of `coverage.table`."""
-    return ", ".join(
-        f"{name} {row['0.5']:.1%} ({row['0.7']:.1%}) of {row['boxes']}"
-        for name, row in shares.items()
-        if row["boxes"]
-    )
-
-
-def show_batch(run, batches, classes) -> None:
-    """Shows on the run's page the first batch as it enters the net, with its boxes."""
-    batch = batches.batch(0)
-    pictures = []
-    for image, boxes, labels in zip(batch["image"], batch["boxes"], batch["labels"], strict=True):
-        real = labels >= 0
-        picture = np.clip(image, 0, 255).astype(np.uint8)
-        pictures.append(draw.boxes(picture, boxes[real], labels[real], names=classes))
-    run.sheet(draw.grid(pictures[:16], columns=4), "first_batch", "The first batch as it enters the net")
-
-
-def table(result, card):
+def table(metrics: dict, card: dict) -> tuple[list[str], list[list]]:
     """Columns and rows for the end."""
     rows = []
-    for name, figures in (("best", result.best), ("last", result.last)):
-        if figures:
+    for name in ("best", "last"):
+        if figures := metrics[name]:
             rows.append([name, figures["step"], f"{figures['map_11']:.1%}", f"{figures['map_area']:.1%}"])
     rows.append(["release", f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights", ""])
     return ["validation", "step", "mAP 11-point", "mAP area"], rows
 
 
 if __name__ == "__main__":
-    cli.start(main, pictures=False, trainer=True, batch_size=16)
+    cli.start(main, pictures=False, trainer=True, batch_size=16, longest=1000)

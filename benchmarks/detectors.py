@@ -22,8 +22,8 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from tfcnn import backbones, load_model  # noqa: E402
-from tfcnn.detection import faster_rcnn_training  # noqa: E402
 from tfcnn.detection.faster_rcnn import faster_rcnn  # noqa: E402
+from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrainee  # noqa: E402
 from tfcnn.detection.stages import LiteStages, Stages  # noqa: E402
 from tfcnn.errors import InputError  # noqa: E402
 from tfcnn.training import freezing  # noqa: E402
@@ -154,6 +154,8 @@ def steps(size, count=16, boxes=3):
     box = np.concatenate([low, low + rng.uniform(30, 130, (count, boxes, 2))], axis=-1)
     batch = {
         "image": tf.constant(rng.uniform(0, 255, (count, size, size, 3)), tf.float32),
+        "size": tf.fill((count, 2), size),
+        "scale": tf.ones((count, 2)),
         "boxes": tf.constant(box, tf.float32),
         "labels": tf.constant(rng.integers(0, 20, (count, boxes)), tf.int32),
         "difficult": tf.zeros((count, boxes), bool),
@@ -181,7 +183,7 @@ def _learner(frozen=None):
     freezing.freeze_batch_norm(body)
     if frozen:
         freezing.freeze(body, [frozen])
-    return faster_rcnn_training.FasterRCNNTrainee(faster_rcnn(body, 20), faster_rcnn_training.Recipe())
+    return FasterRCNNTrainee(faster_rcnn(body, 20), FasterRCNNConfig())
 
 
 def _gradients(learner, batch):

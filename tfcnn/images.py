@@ -27,6 +27,7 @@ __all__ = [
     "encode",
     "find",
     "packaged",
+    "placed",
     "read",
     "read_with_notes",
     "resize",
@@ -239,6 +240,37 @@ def fit_size(height: int, width: int, size: int, longest: int | None = None) -> 
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
+def placed(
+    shape: Sequence[int], size: int | Sequence[int], mode: str = "stretch", longest: int | None = None
+) -> tuple[tuple[int, int], Placement]:
+    """Where `resize` puts a picture, told without the picture.
+
+    Args:
+        shape: (height, width, ...) of the picture.
+        size, mode, longest: of `resize`.
+
+    Returns:
+        ((height, width) of the result, the Placement in it).
+    """
+    height, width = shape[:2]
+    if mode == "fit":
+        size = fit_size(height, width, size, longest)
+    out_h, out_w = (size, size) if np.ndim(size) == 0 else size
+    if mode in ("stretch", "fit"):
+        return (out_h, out_w), Placement(out_w / width, out_h / height)
+    if mode == "crop":
+        scale = max(out_w / width, out_h / height) / 0.875
+        return (out_h, out_w), Placement(
+            scale, scale, (out_w - width * scale) / 2, (out_h - height * scale) / 2
+        )
+    if mode == "letterbox":
+        scale = min(out_w / width, out_h / height)
+        inner_w, inner_h = max(1, round(width * scale)), max(1, round(height * scale))
+        left, top = (out_w - inner_w) // 2, (out_h - inner_h) // 2
+        return (out_h, out_w), Placement(inner_w / width, inner_h / height, left, top)
+    raise ValueError(f"mode {mode!r} is none of stretch, crop, letterbox, fit")
+
+
 def resize(
     image: np.ndarray,
     size: int | Sequence[int],
@@ -261,28 +293,18 @@ def resize(
     Returns:
         The picture [height, width, 3] in the input's dtype, and its Placement.
     """
-    height, width = image.shape[:2]
-    if mode == "fit":
-        out_h, out_w = fit_size(height, width, size, longest)
-        return _resample(image, out_h, out_w), Placement(out_w / width, out_h / height)
-    out_h, out_w = (size, size) if np.ndim(size) == 0 else size
-    if mode == "stretch":
-        return _resample(image, out_h, out_w), Placement(out_w / width, out_h / height)
+    (out_h, out_w), at = placed(image.shape, size, mode, longest)
     if mode == "crop":
-        scale = max(out_w / width, out_h / height) / 0.875
-        box_w, box_h = out_w / scale, out_h / scale
-        x1, y1 = (width - box_w) / 2, (height - box_h) / 2
-        resized = _resample(image, out_h, out_w, (x1, y1, x1 + box_w, y1 + box_h))
-        return resized, Placement(scale, scale, -x1 * scale, -y1 * scale)
+        x1, y1 = -at.offset_x / at.scale_x, -at.offset_y / at.scale_y
+        return _resample(image, out_h, out_w, (x1, y1, x1 + out_w / at.scale_x, y1 + out_h / at.scale_y)), at
     if mode == "letterbox":
-        scale = min(out_w / width, out_h / height)
-        inner_w, inner_h = max(1, round(width * scale)), max(1, round(height * scale))
-        left, top = (out_w - inner_w) // 2, (out_h - inner_h) // 2
+        inner_h, inner_w = round(image.shape[0] * at.scale_y), round(image.shape[1] * at.scale_x)
         resized = np.empty((out_h, out_w, 3), image.dtype)
         resized[:] = np.asarray(fill, image.dtype)
-        resized[top : top + inner_h, left : left + inner_w] = _resample(image, inner_h, inner_w)
-        return resized, Placement(inner_w / width, inner_h / height, left, top)
-    raise ValueError(f"mode {mode!r} is none of stretch, crop, letterbox, fit")
+        rows, columns = slice(at.offset_y, at.offset_y + inner_h), slice(at.offset_x, at.offset_x + inner_w)
+        resized[rows, columns] = _resample(image, inner_h, inner_w)
+        return resized, at
+    return _resample(image, out_h, out_w), at
 
 
 def _resample(image, height, width, box=None):

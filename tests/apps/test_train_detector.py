@@ -37,8 +37,11 @@ def pictures(tmp_path_factory):
 def test_coverage_is_said_before_and_after_and_a_release_is_written(trained):
     done, folder = trained
     assert done.returncode == 0, done.stderr
-    assert "anchors; true boxes with one of IoU 0.5 (0.7): all" in done.stderr
-    assert "with one of 300 proposals: all" in done.stderr
+    assert (
+        "tiny starts from random weights" in done.stderr and "no layer with kernels is frozen" in done.stderr
+    )
+    assert "ground-truth boxes with one of the anchors at IoU 0.5 (0.7): all" in done.stderr
+    assert "ground-truth boxes with one of 300 proposals in validation: all" in done.stderr
     found = results(folder)
     assert found["steps"] == 3 and found["images_per_second"] is not None
     assert 0 < found["anchors"]["all"]["0.5"] <= 1
@@ -162,7 +165,7 @@ def test_an_ensemble_on_two_scales_is_measured(run_app, trained, tmp_path):
 
 
 def test_the_alternation_goes_through_its_four_steps_and_resumes(run_app, tmp_path):
-    flags = [*SMALL[:-1], "--steps=4", "--recipe=alternating", f"--output_dir={tmp_path}"]
+    flags = [*SMALL[:-1], "--steps=4", "--training=alternating", f"--output_dir={tmp_path}"]
     done = run_app("train_detector", *flags)
     assert done.returncode == 0, done.stderr
     for number in (1, 2, 3, 4):
@@ -186,10 +189,10 @@ def test_fast_rcnn_learns_from_proposals_of_a_file(run_app, trained, tmp_path):
     file.write_text(json.dumps({"images": entries}))
     out = tmp_path / "out"
     done = run_app(
-        "train_detector", *SMALL, "--detector=fast_rcnn", f"--proposals={file}", f"--output_dir={out}"
+        "train_detector", *SMALL, "--detector=fast_rcnn", f"--proposals_file={file}", f"--output_dir={out}"
     )
     assert done.returncode == 0, done.stderr
-    assert "true boxes with a proposal" in done.stderr
+    assert "ground-truth boxes with one of the proposals" in done.stderr
     assert results(out)["proposals"]["all"]["0.5"] > 0.8
     picture = tmp_path / "one.png"
     Image.fromarray(datasets.open("shapes", split="val").examples[0].image()).save(picture)
@@ -211,8 +214,8 @@ def test_fast_rcnn_learns_from_proposals_of_a_file(run_app, trained, tmp_path):
     ("app", "flags", "words"),
     [
         ("train_detector", ["--dataset=digits"], "train_classifier"),
-        ("train_detector", ["--dataset=shapes", "--detector=fast_rcnn"], "needs --proposals"),
-        ("train_detector", ["--dataset=shapes", "--net=tiny", "--head=backbone"], "--neck=none"),
+        ("train_detector", ["--dataset=shapes", "--detector=fast_rcnn"], "needs --proposals_file"),
+        ("train_detector", ["--dataset=shapes", "--net=tiny", "--head=backbone"], "neck='none'"),
         ("train_detector", ["--dataset=shapes", "--hardest=99"], "64 regions"),
         ("detect", ["--video=nowhere.mp4"], "nowhere.mp4"),
         ("detect", ["--model=faster_rcnn_vco"], "faster_rcnn_vco"),

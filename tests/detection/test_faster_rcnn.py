@@ -10,14 +10,17 @@ import tensorflow as tf
 import tfcnn.layers  # noqa: F401  (registers the layers for keras.models.load_model)
 from tfcnn import backbones, datasets
 from tfcnn.datasets import pipeline
-from tfcnn.detection import faster_rcnn_training
 from tfcnn.detection.faster_rcnn import copy_weights, faster_rcnn, strides
+from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrainee, Validation
+from tfcnn.detection.faster_rcnn_training import alternation
 from tfcnn.detection.stages import Stages
 from tfcnn.errors import InputError
 from tfcnn.training import freezing, loop, optimizers, schedules
 
-RECIPE = faster_rcnn_training.Recipe(anchors=64, proposals=40, before_nms=200, regions=16)
-ALL = dataclasses.replace(RECIPE, anchors=2000, regions=80)  # draws all there are: nothing is left to chance
+CONFIG = FasterRCNNConfig(rpn_batch=64, train_proposals=40, train_before_nms=200, regions=16)
+ALL = dataclasses.replace(
+    CONFIG, rpn_batch=2000, regions=80
+)  # draws all there are: nothing is left to chance
 PARTS = [
     {},
     {"context": True, "class_agnostic": False},
@@ -50,6 +53,8 @@ def batch(count=2, size=96, objects=2, seed=0):
     boxes[:, objects:], labels[:, objects:] = 0, -1
     return {
         "image": tf.constant(rng.uniform(0, 255, (count, size, size, 3)), tf.float32),
+        "size": tf.fill((count, 2), size),
+        "scale": tf.ones((count, 2)),
         "boxes": tf.constant(boxes),
         "labels": tf.constant(labels),
         "difficult": tf.zeros((count, 3), bool),
@@ -71,7 +76,7 @@ def test_any_size_in_detections_out_and_every_weight_learns(options, tmp_path):
             assert np.isfinite(boxes).all() and (labels[count[row] :] == -1).all()
             assert (boxes[:, 2] <= shape[2]).all() and (boxes[:, 3] <= shape[1]).all() and (boxes >= 0).all()
     with tf.GradientTape() as tape:
-        losses = faster_rcnn_training.FasterRCNNTrainee(model, RECIPE).losses(batch())
+        losses = FasterRCNNTrainee(model, CONFIG).losses(batch())
         total = sum(losses.values())
     assert set(losses) == {"objectness", "rpn_box", "class", "box"}
     for weight, gradient in zip(
@@ -103,18 +108,18 @@ def test_boxes_stay_float32_where_the_net_is_bfloat16(options):
     assert pooled.dtype == first["pool_maps"][0].dtype == tf.bfloat16
     shifted = stages.pool([regions + 0.05, *first["pool_maps"]])  # less than bfloat16 tells apart beyond 16
     assert (pooled.numpy() != shifted.numpy()).any()
-    losses = faster_rcnn_training.FasterRCNNTrainee(model, RECIPE).losses(batch())
+    losses = FasterRCNNTrainee(model, CONFIG).losses(batch())
     assert all(loss.dtype == tf.float32 and np.isfinite(float(loss)) for loss in losses.values())
 
 
 def test_a_batch_without_objects_has_box_losses_of_exactly_zero():
-    losses = faster_rcnn_training.FasterRCNNTrainee(build(), RECIPE).losses(batch(objects=0))
+    losses = FasterRCNNTrainee(build(), CONFIG).losses(batch(objects=0))
     assert float(losses["rpn_box"]) == 0.0 and float(losses["box"]) == 0.0
     assert float(losses["objectness"]) > 0 and float(losses["class"]) > 0
 
 
 def test_padding_and_objects_left_out_change_nothing():
-    model = faster_rcnn_training.FasterRCNNTrainee(build(), dataclasses.replace(ALL, ignore_overlap=1.0))
+    model = FasterRCNNTrainee(build(), dataclasses.replace(ALL, ignore_overlap=1.0))
     plain = batch()
     padded = {**plain, "boxes": tf.pad(plain["boxes"], [[0, 0], [0, 9], [0, 0]])}
     padded["labels"] = tf.pad(plain["labels"], [[0, 0], [0, 9]], constant_values=-1)
@@ -130,7 +135,7 @@ def test_padding_and_objects_left_out_change_nothing():
 
 
 def test_losses_of_a_batch_are_sums_of_those_of_its_pictures():
-    model = faster_rcnn_training.FasterRCNNTrainee(build(), ALL)
+    model = FasterRCNNTrainee(build(), ALL)
     both = model.losses(batch())
     single = [
         model.losses({k: v if k == "seed" else v[i : i + 1] for k, v in batch().items()}) for i in range(2)
@@ -150,27 +155,25 @@ def test_the_stages_are_the_model(tmp_path):
     for name, value in model(image).items():
         np.testing.assert_allclose(value, found[name], atol=1e-5)
     assert stages.classes == 5
-    assert stages.anchors_at(96).shape == (6 * 6 * 18, 4)
+    assert stages.anchors_at(96, 64).shape == (6 * 4 * 18, 4)
 
 
 def test_validation_goes_on_without_a_picture_that_cannot_be_read():
     data = datasets.open("shapes", None, "val")
     data.examples = [dataclasses.replace(data.examples[0], source=lambda: b"no picture"), data.examples[1]]
-    check = faster_rcnn_training.Check(build(), data, 96)
-    assert 0 <= check()["map_11"] <= 1
-    assert list(check.refused) == [data.examples[0].file] and check.refused[data.examples[0].file]
+    validation = Validation(build(), data, dataclasses.replace(CONFIG, image_size=96))
+    assert 0 <= validation()["map_11"] <= 1
+    assert list(validation.refused) == [data.examples[0].file] and validation.refused[data.examples[0].file]
 
 
-def test_eight_pictures_are_learnt_by_heart(tmp_path):
+def test_eight_pictures_are_learnt_to_the_end(tmp_path):
     data = datasets.open("shapes", None, "train")
     data.examples = data.examples[:8]
     keras.utils.set_random_seed(0)
     model = build(channels=32, units=64, proposals=50, nms_threshold=0.3)
     batches = pipeline.batches(data, size=128, batch_size=8, shuffle=False)
-    check = faster_rcnn_training.Check(model, data, 128)
-    learner = faster_rcnn_training.FasterRCNNTrainee(
-        model, dataclasses.replace(RECIPE, regions=32), check=check
-    )
+    config = dataclasses.replace(CONFIG, regions=32, image_size=128)
+    learner = FasterRCNNTrainee(model, config, validation=Validation(model, data, config))
     lines = []
     result = loop.train(
         learner,
@@ -202,7 +205,7 @@ def test_the_four_steps_train_what_they_should_and_fix_the_rest():
     copy_weights(model, proposer)
     rpn_layers, region_layers = Stages(model).rpn_layers(), Stages(model).region_layers()
     steps = []
-    for learner in faster_rcnn_training.alternation(proposer, model, RECIPE):
+    for _, learner in alternation(proposer, model, CONFIG):
         net = learner.networks["detector"]
         with tf.GradientTape() as tape:
             total = sum(learner.losses(batch()).values())
@@ -231,11 +234,13 @@ def test_the_four_steps_train_what_they_should_and_fix_the_rest():
 
 def test_step_two_takes_the_proposals_of_step_one():
     model, proposer = build(), build()
-    learner = faster_rcnn_training.FasterRCNNTrainee(model, RECIPE, parts=("regions",), proposer=proposer)
+    learner = FasterRCNNTrainee(model, CONFIG, parts=("regions",), proposer=proposer)
     image = batch()["image"]
     own = Stages(proposer)
-    expected, _ = own.propose(own.first(image), *image.shape[1:3], RECIPE.proposals, RECIPE.before_nms)
-    np.testing.assert_array_equal(learner.propose(image, None), expected)
+    expected, _ = own.propose(
+        own.first(image), *image.shape[1:3], CONFIG.train_proposals, CONFIG.train_before_nms
+    )
+    np.testing.assert_array_equal(learner.propose(batch(), None), expected)
 
 
 def test_weights_go_over_to_a_detector_of_other_classes():
@@ -257,7 +262,11 @@ def test_strides_are_measured():
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"neck": "fpn"}, "top_down"), ({"head": "backbone"}, "neck=none"), ({"pooling": "mean"}, "align, max")],
+    [
+        ({"neck": "fpn"}, "top_down"),
+        ({"head": "backbone"}, "neck='none'"),
+        ({"pooling": "mean"}, "align, max"),
+    ],
 )
 def test_a_wrong_choice_is_named(options, words):
     with pytest.raises(InputError, match=words):
@@ -282,9 +291,7 @@ def test_every_backbone_of_the_factory_carries_a_detector(net):
     neck = "top_down" if {8, 16, 32} <= set(kept) else "none"
     model = faster_rcnn(body, 20, neck=neck, head="light", units=32, channels=16)
     with tf.GradientTape() as tape:
-        total = sum(
-            faster_rcnn_training.FasterRCNNTrainee(model, RECIPE).losses(batch(count=1, size=160)).values()
-        )
+        total = sum(FasterRCNNTrainee(model, CONFIG).losses(batch(count=1, size=160)).values())
     assert np.isfinite(float(total))
     assert all(np.isfinite(g).all() for g in tape.gradient(total, model.trainable_weights) if g is not None)
 
@@ -295,7 +302,7 @@ def test_resnet101_takes_a_training_step_and_comes_back_from_its_file(tmp_path):
     freezing.freeze_batch_norm(body)
     model = faster_rcnn(body, 20, neck="none", head="backbone", context=True, class_agnostic=False)
     before = model.get_layer("class_logits").get_weights()[0].copy()
-    learner = faster_rcnn_training.FasterRCNNTrainee(model, dataclasses.replace(RECIPE, regions=8))
+    learner = FasterRCNNTrainee(model, dataclasses.replace(CONFIG, regions=8))
     with tf.GradientTape() as tape:
         total = sum(learner.losses(batch(count=1, size=128)).values())
     keras.optimizers.SGD(0.01).apply_gradients(

@@ -40,6 +40,11 @@ SCHEDULE = flags.DEFINE_enum(
     ["constant", "cosine", "steps"],
     "Course of the rate: constant, down to 0 along half a cosine, or divided by 10 after 2/3 and 8/9 of the steps",
 )
+RATE_DROPS = flags.DEFINE_list(
+    "rate_drops",
+    [],
+    "Steps at which --schedule=steps divides the rate by 10 instead, e.g. --rate_drops=50000",
+)
 WARMUP = flags.DEFINE_integer("warmup", 100, "First steps, in which the rate climbs; at most a tenth of all")
 WEIGHT_DECAY = flags.DEFINE_float(
     "weight_decay", 0.02, "Decay of kernels; biases and batch norm have none", lower_bound=0.0
@@ -78,6 +83,11 @@ VALIDATE_EPOCHS = flags.DEFINE_float(
 )
 TENSORBOARD = flags.DEFINE_bool(
     "tensorboard", True, "Write files for TensorBoard into output_dir/tensorboard"
+)
+
+
+flags.register_validator(
+    RATE_DROPS, lambda value: all(step.isdigit() for step in value), "steps are whole numbers"
 )
 
 
@@ -126,6 +136,7 @@ def config(kind: type[Config], **others) -> Config:
     names = [field.name for field in dataclasses.fields(kind) if field.name in flags.FLAGS]
     values = {name: flags.FLAGS[name].value for name in names if flags.FLAGS[name].value is not None}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    values["rate_drops"] = tuple(map(int, RATE_DROPS.value))
     values["threads"] = flags.FLAGS.threads or runtime.cores()
     return kind(**values | others)
 

@@ -79,6 +79,7 @@ POSE = Augmentation(
 )
 PRESETS = {
     "none": None,
+    "flip": Augmentation(flip=0.5),  # all that Fast and Faster R-CNN do
     "detection": DETECTION,
     "detection_mosaic": dataclasses.replace(DETECTION, mosaic=0.5),
     "classification": CLASSIFICATION,

@@ -14,7 +14,7 @@ from tfcnn.datasets import Record
 from tfcnn.detection import test_time
 from tfcnn.detection.stages import LiteStages, Stages
 from tfcnn.errors import InputError
-from tfcnn.predictor import Predictor
+from tfcnn.predictor import Predictor, Prepared
 
 
 class FasterRCNN:
@@ -119,7 +119,9 @@ class FasterRCNN:
                 stages.convert(*picture.shape[1:3])
 
 
-def proposals_of(predictor: Predictor, records: Sequence[Record]) -> Iterator[np.ndarray]:
+def proposals_of(
+    predictor: Predictor, records: Sequence[Record]
+) -> Iterator[tuple[Record, Prepared, np.ndarray]]:
     """The proposals of a data set's pictures.
 
     Args:
@@ -127,10 +129,11 @@ def proposals_of(predictor: Predictor, records: Sequence[Record]) -> Iterator[np
         records: of a tfcnn.datasets Dataset.
 
     Yields:
-        for each record float32 [R, 4] in pixels of its resized picture; [0, 4] where it cannot be read.
+        (the record, the picture as the network sees it, float32 [R, 4] in pixels of that) of each that can be read.
     """
     for batch in predictor.read(records):
-        pictures, sizes, shapes = predictor.stack([prepared for _, prepared, _ in batch if prepared])
-        boxes = iter(predictor.method.propose(pictures[0], sizes[0], shapes) if pictures else ())
-        for _, prepared, _ in batch:
-            yield next(boxes) if prepared else np.zeros((0, 4), np.float32)
+        ready = [(record, prepared) for record, prepared, _ in batch if prepared]
+        if ready:
+            pictures, sizes, shapes = predictor.stack([prepared for _, prepared in ready])
+            boxes = predictor.method.propose(pictures[0], sizes[0], shapes)
+            yield from ((*pair, own) for pair, own in zip(ready, boxes, strict=True))

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from tfcnn.detection import fast_rcnn, rpn
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, unknown
 
 SIZES = (18.0, 32.0, 56.0, 96.0, 165.0, 280.0)  # anchors of one map, for pictures of 320 px
 PYRAMID_SIZES = ((24.0, 38.0), (60.0, 95.0), (151.0, 240.0))  # two sizes a map of strides 8, 16, 32
@@ -20,11 +20,28 @@ RATIOS = (0.5, 1.0, 2.0)
 OWN_LAYERS = ("neck_", "rpn_", "position_", "region_", "class_logits", "box_deltas")
 
 
-def strides(backbone):
-    """Pixels from one place of each endpoint's map to the next: {endpoint: stride}."""
+def strides(backbone: keras.Model) -> dict[str, int]:
+    """Pixels from one location of each endpoint's map to the next: {endpoint: stride}."""
     side = 2048
     shapes = backbone.compute_output_shape((1, side, side, 3))
     return {name: round(side / shape[1]) for name, shape in shapes.items()}
+
+
+def endpoint_strides(model: keras.Model) -> dict[str, tuple[str, int]]:
+    """The backbone's endpoints inside a detector.
+
+    Args:
+        model: as `faster_rcnn` gave it; what was read from a file has forgotten its endpoints.
+
+    Returns:
+        {endpoint: (name of its last layer, stride)}, from the picture on.
+    """
+    known = {layer.name: layer for layer in model.layers}
+    ends = {name: layer for name, layer in getattr(model, "endpoints", {}).items() if layer in known}
+    if not ends:
+        return {}
+    tapped = keras.Model(model.inputs[0], {name: known[layer].output for name, layer in ends.items()})
+    return {name: (ends[name], stride) for name, stride in strides(tapped).items()}
 
 
 def endpoints_at(backbone, wanted):
@@ -104,14 +121,20 @@ def faster_rcnn(
     class_agnostic=True,
     sizes=None,
     ratios=RATIOS,
+    rounded_anchors=False,
     channels=128,
+    rpn_channels=None,
     bin_channels=8,
     units=1024,
     proposals=300,
+    before_nms=2000,
+    min_file_size=0.0,
+    box_means=fast_rcnn.BOX_MEANS,
+    box_stds=fast_rcnn.BOX_STDS,
     score_threshold=0.05,
     nms_threshold=0.5,
     max_detections=100,
-):
+) -> keras.Model:
     """One functional inference model: picture in, detections out.
 
     Args:
@@ -128,11 +151,16 @@ def faster_rcnn(
         class_agnostic: four box deltas a region instead of four a class.
         sizes: anchors' sizes in pixels; for a pyramid a tuple of sizes a map. None: six from 18 to 280.
         ratios: anchors' height over width.
+        rounded_anchors: sides rounded as py-faster-rcnn's generate_anchors does; with sizes 128, 256, 512 the paper's.
         channels: of the neck.
+        rpn_channels: of the region proposal network (the paper: 256 for ZF, 512 for VGG-16); None: twice `channels`.
         bin_channels: channels a bin of position-sensitive pooling, for each map.
         units: of the dense layer of the position and light heads.
         proposals: R, after suppression; 0 builds Fast R-CNN: no region proposal network, and the regions [N, R, 4] in
             pixels (rows of zeros are padding) are the second input.
+        before_nms: best boxes that enter suppression at test (py-faster-rcnn's 6000).
+        min_file_size: least side of a proposal in pixels of the file (py-faster-rcnn's 16).
+        box_means, box_stds: of the box targets: 4 numbers, or [K, 4] as `fast_rcnn_training.box_statistics` measures.
         score_threshold, nms_threshold, max_detections: of the detections. py-faster-rcnn suppresses at 0.3; where
             classes share a box, 0.5 does better (VOC 2007 val, 800 pictures: 65.4 instead of 64.1 mAP).
 
@@ -164,11 +192,22 @@ def faster_rcnn(
     if proposals:
         sizes = sizes or (PYRAMID_SIZES if neck == "pyramid" else SIZES)
         sizes = sizes if neck == "pyramid" else (sizes,)
-        grid = rpn.AnchorGrid(tuple(map(tuple, sizes)), tuple(ratios), tuple(map_strides[propose_on]))
-        objectness, deltas = rpn.rpn_head(maps[propose_on], grid.per_location, 2 * channels, neck != "none")
-        regions = rpn.Proposals(grid.sizes, grid.ratios, grid.strides, count=proposals, name="proposals")(
-            [objectness, deltas, image, *maps[propose_on]]
+        grid = rpn.AnchorGrid(
+            tuple(map(tuple, sizes)), tuple(ratios), tuple(map_strides[propose_on]), rounded_anchors
         )
+        objectness, deltas = rpn.rpn_head(
+            maps[propose_on], grid.per_location, rpn_channels or 2 * channels, neck != "none"
+        )
+        regions = rpn.Proposals(
+            grid.sizes,
+            grid.ratios,
+            grid.strides,
+            count=proposals,
+            before_nms=before_nms,
+            rounded=rounded_anchors,
+            min_file_size=min_file_size,
+            name="proposals",
+        )([objectness, deltas, image, *maps[propose_on]])
     else:
         regions = keras.Input((None, 4), name="regions")
 
@@ -197,12 +236,18 @@ def faster_rcnn(
     if context:
         code = fast_rcnn.JoinContext(name="context")([code, regions])
     logits, box_deltas = fast_rcnn.predictors(code, classes, class_agnostic)
-    outputs = fast_rcnn.DetectionOutput(score_threshold, nms_threshold, max_detections, name="detections")(
-        [logits, box_deltas, regions, image]
-    )
+    outputs = fast_rcnn.DetectionOutput(
+        score_threshold, nms_threshold, max_detections, box_means, box_stds, name="detections"
+    )([logits, box_deltas, regions, image])
     if proposals:
-        return keras.Model(image, outputs, name="faster_rcnn")
-    return keras.Model([image, regions], outputs, name="fast_rcnn")
+        model = keras.Model(image, outputs, name="faster_rcnn")
+    else:
+        model = keras.Model([image, regions], outputs, name="fast_rcnn")
+    model.endpoints = {
+        name: next(layer.name for layer in backbone.layers if layer.output is x)
+        for name, x in backbone.output.items()
+    }
+    return model
 
 
 def copy_weights(source, target):
@@ -238,4 +283,4 @@ def later_layers(backbone, endpoint, pooled):
 
 def _check(what, value, allowed):
     if value not in allowed:
-        raise InputError(f"--{what}={value} is not one of {', '.join(allowed)}.")
+        raise unknown(what, value, allowed)

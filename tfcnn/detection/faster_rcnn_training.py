@@ -1,143 +1,234 @@
-"""Faster R-CNN in training: four losses, and the four-step alternation of the paper.
+"""Training of Faster R-CNN and Fast R-CNN, as a function: jointly, or by the four-step alternation of the paper.
 
-Training runs in stages, so that only sampled regions are pooled: the features with the region proposal network; then
-proposals, suppression and sampling, through which no gradient passes; then the regions.
-
-Letters: N images, A anchors, R proposals, S sampled regions, M padded true boxes, K classes.
+Source: Ren, He, Girshick, Sun, "Faster R-CNN", 2015, section 3.2; constants of py-faster-rcnn.
 """
 
+import contextlib
 import dataclasses
+import functools
+import pathlib
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
 
+import keras
+import numpy as np
 import tensorflow as tf
 
-from tfcnn import backbones
-from tfcnn.detection import fast_rcnn_training, rpn
-from tfcnn.detection.detector import FasterRCNN
+from tfcnn import draw, images
+from tfcnn.datasets import pipeline
+from tfcnn.datasets.example import Dataset
+from tfcnn.datasets.proposals import Proposals
+from tfcnn.detection.detector import proposals_of
+from tfcnn.detection.faster_rcnn import OWN_LAYERS, endpoint_strides
+from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrainee, Validation
 from tfcnn.detection.stages import Stages
-from tfcnn.evaluation import voc
-from tfcnn.predictor import Predictor
+from tfcnn.errors import InputError
+from tfcnn.evaluation import proposals as coverage
+from tfcnn.runtime import Stop
+from tfcnn.training import freezing, run
+
+# The paper's 80k, 40k, 80k and 40k iterations, as shares of the run.
+ALTERNATION = (1 / 3, 1 / 6, 1 / 3, 1 / 6)
 
 
 @dataclasses.dataclass
-class Recipe:
-    """The constants of training; the defaults are the release's, PAPER the paper's.
+class TrainedDetector(run.Trained):
+    """What came of a training.
 
     Attributes:
-        anchors, positive_anchors, negative_anchors, border: of `rpn.rpn_targets`.
-        proposals: kept of each image, before the true boxes join.
-        before_nms: best anchors that enter suppression.
-        regions, positive_share, background, hardest: of `fast_rcnn_training.sample_regions` and `region_losses`.
-        box_weight: factor of the two box losses.
-        ignore_overlap: of `rpn.inside_ignored`.
+        reach: {"anchors", "proposals"}: `evaluation.proposals.recall` of the training's anchors or precomputed
+            proposals, and of the trained network's proposals on the validation pictures with their "count".
     """
 
-    anchors: int = 256
-    positive_anchors: float = 0.7
-    negative_anchors: float = 0.3
-    border: float | None = None
-    proposals: int = 200
-    before_nms: int = 1000
-    regions: int = 64
-    positive_share: float = 0.25
-    background: tuple = (0.0, 0.5)
-    hardest: int = 0
-    box_weight: float = 1.0
-    ignore_overlap: float = 0.7
+    reach: dict[str, dict] = dataclasses.field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict:
+        """{"last", "best"} of the validations, and of a Faster R-CNN what its "proposals" reach in validation."""
+        return self.card["metrics"]
 
 
-PAPER = Recipe(border=0.0, proposals=2000, before_nms=12000, regions=128, background=(0.1, 0.5))
+def train_faster_rcnn(
+    model: keras.Model,
+    training: Dataset,
+    validation: Dataset,
+    config: FasterRCNNConfig,
+    folder: str | pathlib.Path,
+    *,
+    proposals: Proposals | None = None,
+    card: Mapping | None = None,
+    flags: str | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+    stop: Stop | None = None,
+    progress: Callable[[int, dict], None] | None = None,
+    show: Callable[[np.ndarray, str, str], None] = run.ignore,
+    say: Callable[[str], None] = lambda sentence: print(sentence, file=sys.stderr),
+) -> TrainedDetector:
+    """Trains a Faster R-CNN or a Fast R-CNN on pictures with boxes, and writes a release.
+
+    Args:
+        model: of `faster_rcnn`, made in the strategy's scope. Of its backbone, batch norm and layers up to
+            `config.freeze_stride` stay as they are where they have been trained before; what else has been trained
+            learns at `config.backbone_rate` times the rate.
+        training, validation: data sets of the same K classes.
+        config: the settings.
+        folder: takes checkpoints, logs and the release; the same call goes on where it was killed.
+        proposals: of Fast R-CNN: those of every picture.
+        card, flags: as `training.run.release`.
+        strategy, stop, progress, say: as `training.run.fit`.
+        show: called with pictures of the run (uint8 [H, W, 3]), each with a file's name and a title.
+
+    Returns:
+        The model with the released weights, the figures, and where the release is.
+
+    Raises:
+        InputError: data, settings and net do not fit, or as `training.loop.train`.
+    """
+    check_fit(model, training, validation, config, proposals)
+    folder, data = pathlib.Path(folder), run.summary(training, validation)
+    first = folder / "step1" if config.training == "alternating" else folder
+    run.check_data(first, data, config)
+    trained = run.trained_before(first, data, config, model)
+    freeze(model, config, trained)
+    say(f"{freezing.described(model)}.")
+    batches = pipeline.batches(
+        training,
+        size=config.train_size,
+        batch_size=config.batch_size,
+        augment=config.augment or "detection",
+        seed=config.seed,
+        resize=config.resize,
+        longest=config.longest,
+        proposals=proposals,
+        threads=config.threads,
+    )
+    measure = Validation(model, validation, config, proposals)
+    readers = [batches, measure]
+    reach = {"proposals" if proposals else "anchors": _reach(model, training, config, proposals)}
+    for what, shares in reach.items():
+        say(f"ground-truth boxes with one of the {what} at IoU 0.5 (0.7): {coverage.in_words(shares)}")
+    show(_first_batch(batches, training.classes), "first_batch", "The first batch as it enters the net")
+
+    told = {"strategy": strategy, "stop": stop, "progress": progress, "say": say}
+    told |= {"data": data, "readers": readers}
+    if config.training == "joint":
+        with _scope(strategy):
+            trainee = FasterRCNNTrainee(model, config, validation=measure)
+        multiplier = rates(model, config, trained)
+        result = run.fit(trainee, batches, config, folder, best="map_11", multiplier=multiplier, **told)
+    else:
+        result = _alternate(model, config, batches, measure, folder, trained, told)
+
+    figures = dict(result.metrics)
+    if not proposals:
+        count = measure.predictor.method.proposal_count
+        shares = coverage.recall(_proposed(measure))
+        say(f"ground-truth boxes with one of {count} proposals in validation: {coverage.in_words(shares)}")
+        reach["proposals"] = figures["proposals"] = {"count": count, **shares}
+    path, card = run.release(
+        model,
+        folder,
+        result,
+        config,
+        kind=model.name,
+        training=training,
+        validation=measure.dataset,
+        card=card,
+        flags=flags,
+        metrics=figures,
+        image_size=config.test_size,
+        resize=config.resize,
+        longest=config.longest,
+        category_ids=training.category_ids,
+    )
+    return TrainedDetector(model, result, path, card, run.unreadable(readers), reach)
 
 
-class FasterRCNNTrainee:
-    """What the training loop trains: networks, losses, validation.
+def check_fit(
+    model: keras.Model,
+    training: Dataset,
+    validation: Dataset,
+    config: FasterRCNNConfig,
+    proposals: Proposals | None = None,
+) -> None:
+    """Sees before any work that data, settings and net fit one another.
+
+    Raises:
+        InputError: they do not.
+    """
+    stages = Stages(model)
+    if not any(len(record.boxes) for record in training.examples):
+        raise InputError(f"The {training.name} data set has no boxes: a detector cannot learn from it")
+    if stages.classes != len(training.classes):
+        raise InputError(
+            f"The model has {stages.classes} classes, and the data set {training.name} has {len(training.classes)}"
+        )
+    if (stages.proposals is None) != (proposals is not None):
+        need = "needs precomputed proposals" if proposals is None else "makes proposals of its own"
+        raise InputError(f"The model {model.name} {need}")
+    if config.training == "alternating" and proposals is not None:
+        raise InputError("An alternating training trains proposals too: it takes no precomputed ones")
+    for record in validation.examples if proposals else ():
+        proposals.of(record.file)
+
+
+def with_proposals(
+    dataset: Dataset, proposals: Proposals
+) -> Iterator[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]]:
+    """Every picture that can be read with its precomputed proposals and the objects that are to be found.
+
+    Yields:
+        ((height, width), proposals float32 [R, 4], boxes float32 [M, 4], labels int32 [M]), all in the picture's
+        pixels.
+    """
+    for record in dataset.examples:
+        with contextlib.suppress(InputError):  # named where it is trained on
+            sample = pipeline.whole_sample(record, proposals=proposals)
+            wanted = ~(sample.columns["difficult"] | sample.columns["crowd"])
+            boxes, labels = sample.boxes[wanted], sample.columns["labels"][wanted]
+            yield sample.image.shape[:2], sample.proposals, boxes, labels
+
+
+def freeze(model: keras.Model, config: FasterRCNNConfig, trained: Collection[str]) -> list[str]:
+    """Freezes batch norm, layers of the backbone up to `freeze_stride`, and what `freeze` names, where it is trained.
 
     Args:
         model: of `faster_rcnn`.
-        recipe: the constants.
-        parts: "rpn", "regions" or both: the losses that count.
-        proposer: another model whose proposals are taken (step 2 of the alternation); the model's own when None.
-        check: a `Check`, or None for no validation.
-        what: the training in words.
+        config: the settings.
+        trained: names of the layers that have been trained before.
+
+    Returns:
+        Names of the layers that were frozen and have weights.
     """
-
-    def __init__(self, model, recipe, *, parts=("rpn", "regions"), proposer=None, check=None, what=""):
-        self.networks = {"detector": model}
-        self.stages = Stages(model)
-        self.stages.features = backbones.folded_in_training(self.stages.features)
-        self.recipe, self.parts, self.what = recipe, parts, what
-        self.proposer = Stages(proposer) if proposer is not None else None
-        if self.stages.proposals is None:
-            self.parts = ("regions",)
-        self.validate = check or dict
-        if check is not None:
-            self.pictures = check.drawn
-
-    def losses(self, batch):
-        """The four losses, summed over the batch's images.
-
-        Args:
-            batch: image float32 [N, H, W, 3], boxes float32 [N, M, 4], labels int32 [N, M] (-1 is padding), difficult
-                and crowd bool [N, M]: these objects are left out; seed int32 [2]; of Fast R-CNN proposals float32
-                [N, R, 4].
-
-        Returns:
-            {"objectness", "rpn_box", "class", "box"}: scalars; only those of `parts`.
-        """
-        recipe, image, boxes = self.recipe, batch["image"], batch["boxes"]
-        labels, ignore = batch["labels"], batch["difficult"] | batch["crowd"]
-        height, width = tf.shape(image)[1], tf.shape(image)[2]
-        seed = batch["seed"]
-        given = batch["proposals"] if self.stages.proposals is None else None
-        first = self.stages.first(image, training=True)
-        losses = {}
-        if "rpn" in self.parts:
-            drawn = rpn.rpn_targets(
-                self.stages.proposals.anchors(first["proposal_maps"]),
-                boxes,
-                labels,
-                height,
-                width,
-                seed,
-                ignore=ignore,
-                positive=recipe.positive_anchors,
-                negative=recipe.negative_anchors,
-                count=recipe.anchors,
-                border=recipe.border,
-                ignore_overlap=recipe.ignore_overlap,
-            )
-            objectness, box = rpn.rpn_losses(first["objectness"], first["deltas"], *drawn)
-            losses |= {"objectness": objectness, "rpn_box": recipe.box_weight * box}
-        if "regions" in self.parts:
-            proposals = given if given is not None else self.propose(image, first)
-            regions, columns, matched = fast_rcnn_training.sample_regions(
-                proposals,
-                boxes,
-                labels,
-                seed + 1,
-                ignore=ignore,
-                count=recipe.regions,
-                positive_share=recipe.positive_share,
-                negative=recipe.background,
-                ignore_overlap=recipe.ignore_overlap,
-            )
-            logits, deltas = self.stages.regions(regions, first["pool_maps"], training=True)
-            name, box = fast_rcnn_training.region_losses(
-                logits, deltas, regions, columns, matched, hardest=recipe.hardest
-            )
-            losses |= {"class": name, "box": recipe.box_weight * box}
-        return {name: tf.reduce_sum(value) for name, value in losses.items()}
-
-    def propose(self, image, first):
-        """Proposals of a step, float32 [N, R, 4]; no gradient passes."""
-        stages = self.proposer or self.stages
-        if self.proposer is not None:
-            first = stages.first(image)
-        height, width = tf.shape(image)[1], tf.shape(image)[2]
-        boxes, _ = stages.propose(first, height, width, self.recipe.proposals, self.recipe.before_nms)
-        return boxes
+    known = endpoint_strides(model)
+    early = [name for name, (_, stride) in known.items() if stride <= config.freeze_stride]
+    endpoints = {name: layer for name, (layer, _) in known.items()}
+    names = [*early[-1:], *config.freeze]
+    return freezing.freeze_trained(model, names, endpoints=endpoints, trained=trained)
 
 
-def alternation(proposer, model, recipe, check=None):
+def rates(
+    model: keras.Model, config: FasterRCNNConfig, trained: Collection[str]
+) -> Callable[[keras.Variable], float]:
+    """Gives the factor of each variable's learning rate: `backbone_rate` where the backbone has been trained before,
+    `bias_rate` for biases; arguments as of `freeze`."""
+    slow = {
+        id(variable)
+        for layer in model.layers
+        if layer.name in trained and not layer.name.startswith(OWN_LAYERS)
+        for variable in layer.variables
+    }
+
+    def rate(variable: keras.Variable) -> float:
+        own = config.backbone_rate if id(variable) in slow else 1.0
+        return own * config.bias_rate if variable.path.endswith("/bias") else own
+
+    return rate
+
+
+def alternation(
+    proposer: keras.Model, model: keras.Model, config: FasterRCNNConfig, validation: Validation | None = None
+) -> Iterator[tuple[str, FasterRCNNTrainee]]:
     """The paper's four-step alternating training, a trainee a step; train each to its end before taking the next.
 
     1. The region proposal network of `proposer`, from ImageNet.
@@ -146,79 +237,99 @@ def alternation(proposer, model, recipe, check=None):
     4. The region head of `model`, shared layers still fixed, on the proposals of step 3.
 
     Args:
-        proposer, model: two of `faster_rcnn`, with the same weights.
-        recipe: the constants.
-        check: validates step 4.
+        proposer, model: two of `faster_rcnn`, with the same weights and the same layers frozen.
+        config: the settings.
+        validation: of step 4.
 
     Yields:
-        FasterRCNNTrainee.
+        (the step in words, its trainee).
 
     Source: Ren et al. 2015, section 3.2.
     """
     stages = Stages(model)
     rpn_layers, region_layers = stages.rpn_layers(), stages.region_layers()
-    given = {layer.name for layer in model.layers if layer.trainable and layer.weights}
+    live = {layer.name for layer in model.layers if layer.trainable and layer.weights}
 
-    def trained(net, names):
+    def train_only(net: keras.Model, names: set[str]) -> None:
         for layer in net.layers:
-            layer.trainable = layer.name in names & given
+            layer.trainable = layer.name in names & live
 
-    trained(proposer, given - region_layers)
-    yield FasterRCNNTrainee(proposer, recipe, parts=("rpn",), what="proposals, from the backbone's weights")
-    trained(model, given - rpn_layers)
-    yield FasterRCNNTrainee(
-        model, recipe, parts=("regions",), proposer=proposer, what="regions, from the backbone's weights"
-    )
-    trained(model, rpn_layers)
-    yield FasterRCNNTrainee(model, recipe, parts=("rpn",), what="proposals, shared layers fixed")
-    trained(model, region_layers)
-    yield FasterRCNNTrainee(
-        model, recipe, parts=("regions",), check=check, what="regions, shared layers fixed"
-    )
+    train_only(proposer, live - region_layers)
+    yield "proposals, from the backbone's weights", FasterRCNNTrainee(proposer, config, parts=("rpn",))
+    train_only(model, live - rpn_layers)
+    trainee = FasterRCNNTrainee(model, config, parts=("regions",), proposer=proposer)
+    yield "regions, from the backbone's weights", trainee
+    train_only(model, rpn_layers)
+    yield "proposals, shared layers fixed", FasterRCNNTrainee(model, config, parts=("rpn",))
+    train_only(model, region_layers)
+    trainee = FasterRCNNTrainee(model, config, parts=("regions",), validation=validation)
+    yield "regions, shared layers fixed", trainee
 
 
-class Check:
-    """Validation: mean AP on a data set.
-
-    Args:
-        model: of `faster_rcnn`.
-        validation: tfcnn.datasets Dataset.
-        size, resize, longest: how a picture enters the net.
-        threads: for reading.
-        proposals: for Fast R-CNN, a `tfcnn.datasets.proposals.Proposals`.
-
-    Attributes:
-        predictor: the model at work.
-        pictures: how many; classes: K.
-        refused: {file: why} of pictures that could not be read.
-    """
-
-    def __init__(self, model, validation, size, resize="stretch", longest=None, threads=2, proposals=None):
-        self.predictor = Predictor(
-            FasterRCNN([model]),
-            names=validation.classes,
-            image_size=size,
-            longest=longest,
-            resize=resize,
-            threads=threads,
+def _alternate(model, config, batches, measure, folder, trained, told):
+    """The four steps, each with a folder of its own in which it resumes; the result of the last."""
+    total = config.total_steps(batches.steps_per_epoch)
+    with _scope(told["strategy"]):
+        proposer = keras.models.clone_model(model)
+        proposer.set_weights(model.get_weights())
+    live = {layer.name: layer.trainable for layer in model.layers}
+    for number, (what, trainee) in enumerate(alternation(proposer, model, config, measure), 1):
+        share = ALTERNATION[number - 1]
+        drops = tuple(round(step * share) for step in config.rate_drops)
+        told["say"](f"step {number} of 4: {what}")
+        result = run.fit(
+            trainee,
+            batches,
+            dataclasses.replace(config, rate_drops=drops),
+            folder / f"step{number}",
+            steps=max(1, round(total * share)),
+            best="map_11" if number == 4 else None,
+            what=f"step {number} of 4",
+            multiplier=rates(trainee.networks["detector"], config, trained),
+            **told,
         )
-        self.validation, self.proposals = validation, proposals
-        self.pictures, self.classes = len(validation), len(validation.classes)
-        self.refused = {}
+    for layer in model.layers:
+        layer.trainable = live[layer.name]
+    return result
 
-    def __call__(self):
-        """Mean AP at IoU 0.5 by both rules of VOC: {"map_11", "map_area"}."""
-        found, refused = self.predictor.over_records(self.validation.examples, self.proposals)
-        self.refused |= refused
-        figures = voc.evaluate(self.validation.examples, found, self.validation.classes)
-        return {name: figures[name] for name in ("map_11", "map_area")}
 
-    def drawn(self, count=8):
-        """Some pictures with what is found in them, evenly spread: list of uint8 [H, W, 3]."""
-        records = self.validation.examples[:: max(1, self.pictures // count)][:count]
-        found, _ = self.predictor.over_records(records, self.proposals)
-        return [
-            found[record.image_id].top(10).draw(record.image())
-            for record in records
-            if record.image_id in found
-        ]
+def _scope(strategy):
+    return strategy.scope() if strategy else contextlib.nullcontext()
+
+
+def _reach(model, training, config, proposals):
+    """`recall` of the model's anchors, or of precomputed proposals, on the training pictures unaugmented."""
+    anchors = functools.lru_cache(Stages(model).anchors_at)
+
+    def pictures():
+        if proposals:
+            for shape, regions, boxes, _ in with_proposals(training, proposals):
+                _, at = images.placed(shape, config.train_size, config.resize, config.longest)
+                yield at.from_file(regions), at.from_file(boxes)
+            return
+        for record in training.examples:
+            if record.width:  # as its annotation says: no picture is read
+                shape = (record.height, record.width)
+                size, at = images.placed(shape, config.train_size, config.resize, config.longest)
+                yield anchors(*size), coverage.ground_truth(record, at)
+
+    return coverage.recall(pictures())
+
+
+def _proposed(measure):
+    """Of each validation picture that can be read its proposals and its boxes, in pixels of the net's picture."""
+    for record, prepared, boxes in proposals_of(measure.predictor, measure.dataset.examples):
+        in_file = record.placement(prepared.shape).from_file(coverage.ground_truth(record))
+        yield boxes, prepared.placement.from_file(in_file)
+
+
+def _first_batch(batches, classes):
+    """A sheet of the first batch, with its boxes."""
+    batch = batches.batch(0)
+    pictures = []
+    for image, (height, width), boxes, labels in zip(
+        *(batch[name][:16] for name in ("image", "size", "boxes", "labels")), strict=True
+    ):
+        picture = np.clip(image[:height, :width], 0, 255).astype(np.uint8)
+        pictures.append(draw.boxes(picture, boxes[labels >= 0], labels[labels >= 0], names=classes))
+    return draw.grid(pictures, columns=4)

@@ -53,9 +53,9 @@ class Stages:
         """K."""
         return self.head.output["logits"].shape[-1] - 1
 
-    def anchors_at(self, size: int) -> tf.Tensor:
-        """The anchors of a square picture of this side, float32 [A, 4]."""
-        maps = self.features.compute_output_shape((1, size, size, 3))
+    def anchors_at(self, height: int, width: int) -> tf.Tensor:
+        """The anchors of a picture of this size, float32 [A, 4]."""
+        maps = self.features.compute_output_shape((1, height, width, 3))
         shapes = [maps[name][1:3] for name in sorted(maps) if name.startswith("proposal_map")]
         return self.proposals.grid.boxes(shapes)
 

@@ -1,70 +1,80 @@
-"""How many true boxes the anchors, then the proposals, can reach: the ceiling of every two-stage detector.
+"""How many ground-truth boxes the anchors, then the proposals, can reach: the ceiling of every two-stage detector.
+
+Letters: M boxes of a picture, R regions (anchors or proposals) of a picture.
 
 Source: Hosang, Benenson, Dollar, Schiele, "What makes for effective detection proposals?", 2015 (recall at an IoU).
 """
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import tensorflow as tf
 
+from tfcnn import images
 from tfcnn.datasets.coco import AREAS
+from tfcnn.datasets.example import Record
 from tfcnn.ops import boxes as box_ops
 
 
-def truth_at(records, size):
-    """The boxes that training counts, in pixels of the net's square picture: a list of float32 [M, 4] a picture.
+def ground_truth(record: Record, placement: images.Placement | None = None) -> np.ndarray:
+    """The boxes of a picture that are to be found: neither difficult ones nor crowds.
 
     Args:
-        records: of a tfcnn.datasets Dataset whose pictures' sizes are known.
-        size: side of the square that each picture is stretched to.
-    """
-    kept = []
-    for record in records:
-        counted = ~(record.difficult | record.crowd)
-        kept.append(record.boxes[counted] * scale(record, size))
-    return kept
-
-
-def scale(record, size):
-    """What a record's boxes are multiplied by in a square picture of this side: float32 [4]."""
-    return np.array([size / record.width, size / record.height] * 2, np.float32)
-
-
-def best(reached, truth):
-    """The best IoU that each true box has with what reaches for it in its picture.
-
-    Args:
-        reached: float32 [R, 4] for each picture.
-        truth: of `truth_at`.
+        record: of a tfcnn.datasets Dataset.
+        placement: where the annotation lies in the net's picture, as `images.placed` or `images.resize` tells.
 
     Returns:
-        float32 [all boxes].
+        float32 [M, 4], in the annotation's pixels, or those of the net's picture.
     """
-    shares = [np.zeros(0, np.float32)]
-    for boxes, own in zip(truth, reached, strict=True):
-        if len(boxes) and len(own):
-            shares.append(tf.reduce_max(box_ops.iou(own, boxes), axis=0).numpy())
-        else:
-            shares.append(np.zeros(len(boxes), np.float32))
-    return np.concatenate(shares)
+    boxes = record.boxes[~(record.difficult | record.crowd)]
+    return boxes if placement is None else placement.from_file(boxes)
 
 
-def table(shares, truth, thresholds=(0.5, 0.7)):
-    """Shares of covered boxes by size.
+def overlaps(regions: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """The best IoU that each box of a picture has with a region.
 
     Args:
-        shares: float32 [all boxes], of `best`.
-        truth: of `truth_at`.
+        regions: float32 [R, 4]; rows of zeros are padding.
+        boxes: float32 [M, 4], in the same pixels.
+
+    Returns:
+        float32 [M]; 0 where there is no region.
+    """
+    if not len(boxes) or not len(regions):
+        return np.zeros(len(boxes), np.float32)
+    return tf.reduce_max(box_ops.iou(regions, boxes), axis=0).numpy()
+
+
+def recall(
+    pictures: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: Sequence[float] = (0.5, 0.7)
+) -> dict[str, dict]:
+    """Shares of the boxes that a region covers, by their size.
+
+    Args:
+        pictures: (regions [R, 4], boxes [M, 4]) of each, in pixels of the net's picture.
         thresholds: least IoU of a covered box.
 
     Returns:
-        {"all" and each of AREAS, in the net's pixels: {"boxes": count, threshold: share, None without boxes}}.
+        {"all" and each of COCO's AREAS: {"boxes": count, "0.5": share, "0.7": share}}; a share is None without boxes.
     """
-    boxes = np.concatenate([*truth, np.zeros((0, 4), np.float32)])
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    rows = {"all": np.ones(len(shares), bool)}
+    best, areas = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
+    for regions, boxes in pictures:
+        best.append(overlaps(regions, boxes))
+        areas.append(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
+    best, area = np.concatenate(best), np.concatenate(areas)
+    rows = {"all": np.ones(len(best), bool)}
     rows |= {name: (area >= low) & (area < high) for name, (low, high) in AREAS.items()}
     return {
         name: {"boxes": int(chosen.sum())}
-        | {str(t): float(np.mean(shares[chosen] >= t)) if chosen.any() else None for t in thresholds}
+        | {str(t): float(np.mean(best[chosen] >= t)) if chosen.any() else None for t in thresholds}
         for name, chosen in rows.items()
     }
+
+
+def in_words(shares: dict[str, dict]) -> str:
+    """A line that says what `recall` found: "all 98.2% (81.0%) of 7844, small ..."."""
+    return ", ".join(
+        f"{name} {row['0.5']:.1%} ({row['0.7']:.1%}) of {row['boxes']}"
+        for name, row in shares.items()
+        if row["boxes"]
+    )

@@ -38,6 +38,7 @@ class TrainingConfig:
         learning_rate: the highest rate.
         schedule: "constant", "cosine" (to 0), "steps" (divided by 10 after 2/3 and 8/9 of the run), or a function
             of the step: our own or one of keras.optimizers.schedules.
+        rate_drops: steps from which "steps" divides the rate by 10, in the place of its own.
         warmup: first steps, in which a named schedule climbs; at most a tenth of all.
         weight_decay: decay of kernels under "adamw" and "sgd"; biases and normalisation have none.
         clip_norm: greatest norm of all gradients together; 0 does not clip.
@@ -64,6 +65,7 @@ class TrainingConfig:
     optimizer: str | SGD | AdamW | keras.optimizers.Optimizer = "adamw"
     learning_rate: float = 1e-3
     schedule: str | Callable[[int], float] = "cosine"
+    rate_drops: Sequence[int] = ()
     warmup: int = 100
     weight_decay: float = 0.02
     clip_norm: float = 10.0

@@ -153,7 +153,8 @@ def schedule(config: TrainingConfig, steps: int) -> schedules.Schedule | None:
         return None
     if not isinstance(config.schedule, str):
         return config.schedule
-    return schedules.named(config.schedule, config.learning_rate, steps, min(config.warmup, steps // 10))
+    warmup = min(config.warmup, steps // 10)
+    return schedules.named(config.schedule, config.learning_rate, steps, warmup, tuple(config.rate_drops))
 
 
 def summary(training: Dataset, validation: Dataset) -> dict:

@@ -1,7 +1,7 @@
 """Learning rates as plain functions of the step, so that they can be printed, plotted and tested by hand."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tfcnn.errors import unknown
 
@@ -58,7 +58,7 @@ def steps(rate: float, boundaries: tuple[int, ...], factor: float = 0.1, warmup:
     return lambda step: rate * factor ** sum(step >= b for b in boundaries) * _climb(step, warmup)
 
 
-def named(name: str, rate: float, total: int, warmup: int = 0) -> Schedule:
+def named(name: str, rate: float, total: int, warmup: int = 0, drops: Sequence[int] = ()) -> Schedule:
     """Gives a schedule by its name, for a run of `total` steps.
 
     Args:
@@ -66,6 +66,7 @@ def named(name: str, rate: float, total: int, warmup: int = 0) -> Schedule:
         rate: the highest rate.
         total: steps of the run.
         warmup: number of first steps in which the rate climbs linearly.
+        drops: steps at which "steps" divides instead.
 
     Raises:
         InputError: no such name.
@@ -75,7 +76,7 @@ def named(name: str, rate: float, total: int, warmup: int = 0) -> Schedule:
     if name == "cosine":
         return cosine(rate, total, warmup)
     if name == "steps":
-        return steps(rate, (total * 2 // 3, total * 8 // 9), 0.1, warmup)
+        return steps(rate, tuple(drops) or (total * 2 // 3, total * 8 // 9), 0.1, warmup)
     raise unknown("schedule", name, ["constant", "cosine", "steps"])
 
 

@@ -1,0 +1,249 @@
+"""What the training loop trains of a Faster R-CNN or Fast R-CNN: its settings, its losses, its validation.
+
+The networks run in parts, so that only sampled regions are pooled: the features with the region proposal network; then
+proposals, suppression and sampling, through which no gradient passes; then the regions.
+
+Letters: N images, A anchors, R proposals, S sampled regions, M padded ground-truth boxes, K classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfcnn import backbones
+from tfcnn.datasets.example import Dataset
+from tfcnn.datasets.proposals import Proposals
+from tfcnn.detection import fast_rcnn_training, rpn
+from tfcnn.detection.detector import FasterRCNN
+from tfcnn.detection.stages import Stages
+from tfcnn.errors import InputError
+from tfcnn.evaluation import voc
+from tfcnn.predictor import Predictor
+from tfcnn.training.config import TrainingConfig
+
+SIZE = 320  # pixels of the net's pictures where the config names none
+
+
+@dataclasses.dataclass(frozen=True)
+class FasterRCNNConfig(TrainingConfig):
+    """Settings of `train_faster_rcnn`; the defaults are the releases', the papers' stand in recipes/.
+
+    Attributes:
+        training: "joint" (all four losses at once) or "alternating" (the paper's four steps).
+        rpn_batch: anchors of a picture in a step (the paper's 256).
+        positive_anchors, negative_anchors: of `rpn.rpn_targets` (the paper's 0.7 and 0.3).
+        inside_anchors: train on anchors inside the picture alone (the paper), not on all.
+        train_proposals: kept of each picture (the paper's 2000), before the ground-truth boxes join.
+        train_before_nms: best boxes that enter suppression (py-faster-rcnn's 12000).
+        regions: of a picture in a step (the paper's 128, or 64 of each of two pictures).
+        positive_share: at most this share of them is foreground (the paper's 0.25).
+        background_low: least IoU of a background region (Fast R-CNN's 0.1, py-faster-rcnn's 0).
+        hardest: learn from so many regions of the greatest loss; 0: from all.
+        box_weight: factor of the two box losses (the paper's lambda, normalised as py-faster-rcnn does).
+        ignore_overlap: share of a region inside a crowd or a difficult object above which it is no background.
+        freeze_stride: endpoints of the backbone up to this stride stay as they are; 0 trains all.
+        bias_rate: factor of the biases' learning rate (the authors' 2).
+        validate_images: pictures of each validation, evenly spread; 0 takes all.
+        test_image_size: side of the pictures that the released net sees; None: image_size.
+    """
+
+    epochs: float = 40.0
+    training: str = "joint"
+    rpn_batch: int = 256
+    positive_anchors: float = 0.7
+    negative_anchors: float = 0.3
+    inside_anchors: bool = False
+    train_proposals: int = 200
+    train_before_nms: int = 1000
+    regions: int = 64
+    positive_share: float = 0.25
+    background_low: float = 0.0
+    hardest: int = 0
+    box_weight: float = 1.0
+    ignore_overlap: float = 0.7
+    freeze_stride: int = 4
+    bias_rate: float = 1.0
+    validate_images: int = 0
+    test_image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.training not in ("joint", "alternating"):
+            raise InputError(f"training is {self.training!r}, and must be joint or alternating")
+        if self.resize == "crop":
+            raise InputError("resize='crop' would cut objects off; take stretch, letterbox or fit")
+        if self.hardest > self.regions:
+            raise InputError(f"hardest is {self.hardest}, more than the {self.regions} regions of a picture")
+
+    @property
+    def train_size(self) -> int:
+        """Side of the pictures in training, pixels."""
+        return self.image_size or SIZE
+
+    @property
+    def test_size(self) -> int:
+        """Side of the pictures in validation and of the release, pixels."""
+        return self.test_image_size or self.train_size
+
+
+class FasterRCNNTrainee:
+    """What the training loop trains: networks, losses, validation.
+
+    Args:
+        model: of `faster_rcnn`.
+        config: the settings.
+        parts: "rpn", "regions" or both: the losses that count; Fast R-CNN has the regions alone.
+        proposer: another model whose proposals are taken (step 2 of the alternation); the model's own when None.
+        validation: measures the model; None for no validation.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        config: FasterRCNNConfig,
+        *,
+        parts: Sequence[str] = ("rpn", "regions"),
+        proposer: keras.Model | None = None,
+        validation: Validation | None = None,
+    ):
+        self.networks = {"detector": model}
+        self.stages = Stages(model)
+        self.stages.features = backbones.folded_in_training(self.stages.features)
+        self.config = config
+        self.parts = parts if self.stages.proposals else ("regions",)
+        self.proposer = Stages(proposer) if proposer is not None else None
+        self.validate: Callable[[], dict[str, float]] = validation or dict
+        if validation is not None:
+            self.pictures = validation.drawn
+
+    def losses(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The four losses, summed over the batch's images.
+
+        Args:
+            batch: of `tfcnn.datasets.pipeline.batches`: image float32 [N, H, W, 3], size int32 [N, 2] of the real
+                pictures in it, scale float32 [N, 2], boxes float32 [N, M, 4], labels int32 [N, M] (-1 is padding),
+                difficult and crowd bool [N, M] (these objects are ignored); of Fast R-CNN proposals float32
+                [N, R, 4]; and seed int32 [2].
+
+        Returns:
+            {"objectness", "rpn_box", "class", "box"}: scalars; only those of `parts`.
+        """
+        config, boxes, labels, seed = self.config, batch["boxes"], batch["labels"], batch["seed"]
+        ignore = {"ignore": batch["difficult"] | batch["crowd"], "ignore_overlap": config.ignore_overlap}
+        first = self.stages.first(batch["image"], training=True)
+        losses = {}
+        if "rpn" in self.parts:
+            drawn = rpn.rpn_targets(
+                self.stages.proposals.anchors(first["proposal_maps"]),
+                boxes,
+                labels,
+                *tf.unstack(batch["size"], axis=1),
+                seed,
+                positive=config.positive_anchors,
+                negative=config.negative_anchors,
+                count=config.rpn_batch,
+                border=0.0 if config.inside_anchors else None,
+                **ignore,
+            )
+            objectness, box = rpn.rpn_losses(first["objectness"], first["deltas"], *drawn)
+            losses |= {"objectness": objectness, "rpn_box": config.box_weight * box}
+        if "regions" in self.parts:
+            regions, columns, matched = fast_rcnn_training.sample_regions(
+                self.propose(batch, first),
+                boxes,
+                labels,
+                seed + 1,
+                count=config.regions,
+                positive_share=config.positive_share,
+                negative=(config.background_low, 0.5),
+                **ignore,
+            )
+            logits, deltas = self.stages.regions(regions, first["pool_maps"], training=True)
+            output = self.stages.output
+            entropy, box = fast_rcnn_training.region_losses(
+                logits, deltas, regions, columns, matched, config.hardest, output.means, output.stds
+            )
+            losses |= {"class": entropy, "box": config.box_weight * box}
+        return {name: tf.reduce_sum(value) for name, value in losses.items()}
+
+    def propose(self, batch: Mapping[str, tf.Tensor], first: dict) -> tf.Tensor:
+        """Proposals of a step, float32 [N, R, 4]; no gradient passes.
+
+        Args:
+            batch: of `losses`.
+            first: of `Stages.first`.
+        """
+        if self.stages.proposals is None:
+            return batch["proposals"]
+        stages = self.proposer or self.stages
+        if self.proposer is not None:
+            first = stages.first(batch["image"])
+        boxes, _ = stages.propose(
+            first,
+            *tf.unstack(batch["size"], axis=1),
+            self.config.train_proposals,
+            self.config.train_before_nms,
+            scale=tf.reduce_min(batch["scale"], axis=1),
+        )
+        return boxes
+
+
+class Validation:
+    """Mean AP on a data set.
+
+    Args:
+        model: of `faster_rcnn`.
+        dataset: the pictures.
+        config: the settings.
+        proposals: of Fast R-CNN.
+
+    Attributes:
+        predictor: the model at work.
+        dataset: the pictures that are looked at.
+        refused: {file: why} of pictures that could not be read.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        dataset: Dataset,
+        config: FasterRCNNConfig,
+        proposals: Proposals | None = None,
+    ):
+        self.predictor = Predictor(
+            FasterRCNN([model]),
+            names=dataset.classes,
+            image_size=config.test_size,
+            longest=config.longest,
+            resize=config.resize,
+            threads=config.threads,
+        )
+        self.dataset, self.proposals = dataset, proposals
+        if config.validate_images:
+            step = max(1, len(dataset) // config.validate_images)
+            kept = dataset.examples[::step][: config.validate_images]
+            self.dataset = dataclasses.replace(dataset, examples=kept)
+        self.refused: dict[str, str] = {}
+
+    def __call__(self) -> dict[str, float]:
+        """Mean AP at IoU 0.5 by both rules of VOC: {"map_11", "map_area"}."""
+        found, unreadable = self.predictor.over_records(self.dataset.examples, self.proposals)
+        self.refused |= unreadable
+        figures = voc.evaluate(self.dataset.examples, found, self.dataset.classes)
+        return {name: figures[name] for name in ("map_11", "map_area")}
+
+    def drawn(self, count: int = 8) -> list[np.ndarray]:
+        """Some pictures with what is found in them, evenly spread: uint8 [H, W, 3] each."""
+        pictures, given = [], []
+        for record in self.dataset.examples[:: max(1, len(self.dataset) // count)][:count]:
+            with contextlib.suppress(InputError):  # named by the validation
+                pictures.append(record.image())
+                given.append(self.proposals.of(record.file) if self.proposals else None)
+        found = self.predictor(pictures, given if self.proposals else None)
+        return [own.top(10).draw(picture) for own, picture in zip(found, pictures, strict=True)]
