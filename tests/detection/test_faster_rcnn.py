@@ -265,7 +265,7 @@ def test_strides_are_measured():
     [
         ({"neck": "fpn"}, "top_down"),
         ({"head": "backbone"}, "neck='none'"),
-        ({"pooling": "mean"}, "align, max"),
+        ({"pooling": "mean"}, "max, align"),
     ],
 )
 def test_a_wrong_choice_is_named(options, words):

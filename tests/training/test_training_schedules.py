@@ -28,6 +28,9 @@ def test_the_named_ones():
     assert schedules.named("constant", 0.1, 90)(80) == 0.1
     assert schedules.named("cosine", 0.1, 90)(90) == pytest.approx(0.0)
     assert [schedules.named("steps", 1.0, 90)(s) for s in (59, 60, 80)] == pytest.approx([1.0, 0.1, 0.01])
+    assert [schedules.named("steps", 1.0, 90, drops=(50,))(s) for s in (49, 50, 89)] == pytest.approx(
+        [1.0, 0.1, 0.1]
+    )
 
 
 def test_another_name_is_said():
