@@ -183,7 +183,7 @@ def test_a_run_whose_data_changed_is_not_gone_on_with(run_app, two_classes, tmp_
         (["--init=nothing"], "--init=nothing is no release"),
         (["--steps=0"], "--steps"),
         (["--freeze=*"], "nothing is left to train"),
-        (["--labels=names.txt"], "--labels is for a --model"),
+        (["--labels=names.txt"], "--labels=names.txt: No such file"),
         (["--init=digits", "--net=all_cnn_c"], "conv1 is 3x3x3x16 in the file and 3x3x3x96 + 96 in the net"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
