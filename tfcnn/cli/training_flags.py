@@ -157,7 +157,7 @@ def init_file() -> pathlib.Path | None:
     return path
 
 
-def list_unreadable(run: Run, unreadable: Mapping[str, str]) -> None:
+def refuse(run: Run, unreadable: Mapping[str, str]) -> None:
     """Lists pictures that could not be read ({file: why}) among the run's refused ones, each once."""
     known = {entry["file"] for entry in run.refused.values()}
     for file, why in unreadable.items():
@@ -193,7 +193,7 @@ def told(run: Run) -> Iterator[dict]:
 
         def progress(done: int, numbers: dict) -> None:
             nonlocal bar, shown
-            list_unreadable(run, numbers["unreadable"])
+            refuse(run, numbers["unreadable"])
             if numbers["what"] != shown:
                 stack.close()
                 shown, unit = numbers["what"], "images" if "losses" not in numbers else "steps"
@@ -239,7 +239,7 @@ def card(run: Run) -> dict:
 
 def record(run: Run, trained: Trained) -> None:
     """Writes what came of a training into the run's results."""
-    list_unreadable(run, trained.unreadable)
+    refuse(run, trained.unreadable)
     run.metrics |= trained.metrics
     run.results |= {
         "steps": trained.result.step,
@@ -248,136 +248,3 @@ def record(run: Run, trained: Trained) -> None:
         "waiting": trained.result.waiting,
         "release": trained.release.name,
     }
-
-
-def steps_of(batches, default_epochs: float) -> int:
-    """Number of steps that --steps or --epochs ask for."""
-    if STEPS.value and EPOCHS.value is not None:
-        raise InputError("--steps and --epochs say the same thing; give one of them")
-    if STEPS.value:
-        return STEPS.value
-    epochs = default_epochs if EPOCHS.value is None else EPOCHS.value
-    return max(1, round(epochs * batches.steps_per_epoch / ACCUMULATE.value))
-
-
-def refuse(run, *sources) -> None:
-    """Lists pictures that could not be read among the run's refused ones, each once.
-
-    Args:
-        run: the app's run.
-        sources: what has {file: why} under the name `refused`: pipeline.Batches, detection.faster_rcnn_training.Check.
-    """
-    known = {entry["file"] for entry in run.refused.values()}
-    for file, why in [found for source in sources for found in list(source.refused.items())]:
-        if file not in known:
-            known.add(file)
-            run.refuse(file, why)
-
-
-def train(
-    run, trainee, batches, *, steps: int, best: str | None, multiplier=None, folder=None, pictures=None
-):
-    """Runs the loop as the flags say, shows its progress, and fills results.json.
-
-    Args:
-        run: the app's run.
-        trainee: made in run.runtime.strategy's scope.
-        batches: a tfcnn.datasets.pipeline.Batches of the training split.
-        steps: of `steps_of`.
-        best: name of the figure whose highest value is the best; None: no validation.
-        multiplier: function from a variable to the factor of its learning rate.
-        folder: for checkpoints and logs; output_dir when None.
-        pictures: all Batches that read pictures in this run, whose unreadable ones are refused; None: `batches`.
-
-    Returns:
-        The loop's Result.
-    """
-    from tfcnn.training import loop, optimizers, schedules
-
-    optimizer = optimizers.AdamW if OPTIMIZER.value == "adamw" else optimizers.SGD
-    per_epoch = batches.steps_per_epoch / ACCUMULATE.value
-    between = max(1, round(VALIDATE_EPOCHS.value * per_epoch)) if VALIDATE_EPOCHS.value else 0
-    warmup = min(WARMUP.value, steps // 10)
-    pictures = [batches] if pictures is None else pictures
-    run.begin()
-    for source in pictures:
-        say_broken(run, source.dataset)
-    with run.progress(steps, "training", "steps") as bar:
-
-        def progress(step, numbers):
-            if not bar.done:
-                bar.skip(step - 1)
-            refuse(run, *pictures)
-            losses = numbers["losses"] if len(numbers["losses"]) > 1 else {}
-            bar.advance(
-                1,
-                loss=sum(numbers["losses"].values()),
-                **losses,
-                **{"images/s": numbers["examples_per_second"] or 0.0},
-                **{"waiting %": 100 * (numbers["waiting"] or 0.0)},
-            )
-
-        result = loop.train(
-            trainee,
-            batches,
-            steps=steps,
-            folder=folder or run.output_dir,
-            resume=run.resume,
-            schedule=schedules.named(SCHEDULE.value, LEARNING_RATE.value, steps, warmup),
-            optimizer=optimizer(weight_decay=WEIGHT_DECAY.value),
-            multiplier=multiplier,
-            clip_norm=CLIP_NORM.value or None,
-            average=AVERAGE.value or None,
-            accumulate=ACCUMULATE.value,
-            strategy=run.runtime.strategy,
-            seed=run.flags.seed,
-            validate_steps=between if best else None,
-            best=best,
-            checkpoint_minutes=run.flags.checkpoint_minutes,
-            tensorboard=TENSORBOARD.value,
-            progress=progress,
-            stop=run.stop,
-            say=run.say,
-        )
-    refuse(run, *pictures)
-    run.metrics |= {"last": result.last, "best": result.best}
-    run.results |= {
-        "steps": result.step,
-        "skipped_steps": result.skipped,
-        "images_per_second": result.examples_per_second,
-        "waiting": result.waiting,
-    }
-    return result
-
-
-def release(run, model, data: str, classes: list[str], licence: str, float16: bool = True, **more) -> dict:
-    """Writes output_dir/release; its card has the run's command and metrics.
-
-    Args:
-        run: the app's run, after `train`.
-        model: what is released.
-        data: the data in words.
-        classes: names in the order of the outputs.
-        licence: terms of the weights.
-        float16: store kernels as float16.
-        more: further fields of the card.
-    """
-    from tfcnn.training import releases
-
-    names = [name for name in run.flag_names if name not in usage.OF_THE_MACHINE]
-    lines = usage.as_lines(run.flags, names)
-    card = {
-        "data": data,
-        "classes": classes,
-        "command": shlex.join(["python", "-m", f"apps.{run.app}", *lines]),
-        "seed": run.flags.seed,
-        "metrics": run.metrics,
-        "licence": licence,
-        "net": run.net,
-        "steps": run.results["steps"],
-        **more,
-    }
-    folder = run.output_dir / "release"
-    card = releases.save(model, folder, card, float16, flags="".join(f"{line}\n" for line in lines))
-    run.results["release"] = folder.name
-    return card
