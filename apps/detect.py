@@ -66,8 +66,8 @@ def of_pictures(
     for source in run.sources() if proposals else ():
         proposals.of(source.file)  # a picture without proposals is said before any work
     for batch in run.batches(predictor.batch_size, prepare):
-        given = [proposals.of(picture.name) for picture in batch] if proposals else None
-        answers = predictor.predict([picture.prepared[0] for picture in batch], given)
+        precomputed = [proposals.of(picture.name) for picture in batch] if proposals else None
+        answers = predictor.predict([picture.prepared[0] for picture in batch], precomputed)
         for picture, detections in zip(batch, answers, strict=True):
             with picture:
                 picture.entry["detections"] = testing_flags.entries(detections)

@@ -179,12 +179,12 @@ class Predictor:
         if not prepared:
             return []
         pictures, sizes, shapes = self.stack(prepared)
-        given = None
+        precomputed = None
         if proposals is not None:
-            given = np.zeros((len(prepared), max([1, *map(len, proposals)]), 4), np.float32)
-            for row, item, boxes in zip(given, prepared, proposals, strict=True):
+            precomputed = np.zeros((len(prepared), max([1, *map(len, proposals)]), 4), np.float32)
+            for row, item, boxes in zip(precomputed, prepared, proposals, strict=True):
                 row[: len(boxes)] = item.placement.from_file(boxes)
-        arrays = self.method(pictures, sizes, shapes, given)
+        arrays = self.method(pictures, sizes, shapes, precomputed)
         rows = [{name: value[i] for name, value in arrays.items()} for i in range(len(prepared))]
         return [self._result(row, item, self.names) for row, item in zip(rows, prepared, strict=True)]
 
@@ -207,8 +207,8 @@ class Predictor:
         found, unreadable = {}, {}
         for batch in self.read(records):
             ready = [(record, prepared) for record, prepared, _ in batch if prepared]
-            given = [proposals.of(record.file) for record, _ in ready] if proposals else None
-            answers = self.predict([prepared for _, prepared in ready], given)
+            precomputed = [proposals.of(record.file) for record, _ in ready] if proposals else None
+            answers = self.predict([prepared for _, prepared in ready], precomputed)
             for (record, prepared), answer in zip(ready, answers, strict=True):
                 boxes = record.placement(prepared.shape).to_file(answer.boxes)
                 found[record.image_id] = dataclasses.replace(answer, boxes=boxes)

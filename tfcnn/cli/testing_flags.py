@@ -57,7 +57,7 @@ def open_detector(run, sources: Sequence[str]) -> tuple[Predictor, Proposals | N
     values = run.flags
     scales = [_size(text) for text in SCALES.value]
     labels = [label for _, label in classes.read_labels(values.labels)] if values.labels else None
-    given = Proposals(PROPOSALS.value) if PROPOSALS.value else None
+    precomputed = Proposals(PROPOSALS.value) if PROPOSALS.value else None
     if values.resize == "crop":
         raise InputError("--resize=crop would cut objects off; take stretch, letterbox or fit")
     run.runtime  # noqa: B018  (starts TensorFlow, silently)
@@ -81,11 +81,11 @@ def open_detector(run, sources: Sequence[str]) -> tuple[Predictor, Proposals | N
         labels=labels,
         allow_custom_objects=values.allow_custom_objects,
     )
-    if (given is not None) != predictor.method.needs_proposals:
-        need = "makes its own proposals" if given else "looks at proposals of a file: name it by --proposals"
+    if (precomputed is not None) != predictor.method.needs_proposals:
+        need = "makes its own proposals" if precomputed else "needs those of a file: name it by --proposals"
         raise InputError(f"--model={','.join(sources)} {need}")
     run.net = ",".join(sources)
-    return predictor, given
+    return predictor, precomputed
 
 
 def entries(found: Detections) -> list[dict]:

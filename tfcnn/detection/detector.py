@@ -77,9 +77,9 @@ class FasterRCNN:
             for view in itertools.product(stages, range(scales), (False, True) if flip else (False,))
         ]
 
-        def find(pictures, sizes, shapes, given):
+        def find(pictures, sizes, shapes, precomputed):
             pictures = [tf.cast(picture, tf.float32) for picture in pictures]
-            return test_time.find(views, pictures, sizes, shapes, given, **options)
+            return test_time.find(views, pictures, sizes, shapes, precomputed, **options)
 
         def propose(picture, size, shapes):
             return test_time.propose(first, tf.cast(picture, tf.float32), size, shapes)

@@ -44,7 +44,7 @@ def find(
     pictures: Sequence[tf.Tensor],
     sizes: Sequence[tf.Tensor],
     shapes: tf.Tensor,
-    given: tf.Tensor | None = None,
+    precomputed: tf.Tensor | None = None,
     *,
     refine: int = 0,
     box_voting: bool = False,
@@ -63,7 +63,7 @@ def find(
         pictures: float32 [N, H, W, 3], the same images at each scale, padded at the right and below.
         sizes: int32 [N, 2], height and width of each real picture inside its array, for each scale.
         shapes: int32 [N, 2], of the files.
-        given: float32 [N, R, 4], proposals in pixels of pictures[0], padded with zeros, instead of the networks' own.
+        precomputed: float32 [N, R, 4], proposals in pixels of pictures[0], padded with zeros; None: the networks' own.
         refine: so many times the boxes found become regions, and what is found from them joins the candidates.
         box_voting: each detection's box becomes the mean of the candidates of its class with IoU 0.5 or more, weighted
             by their scores.
@@ -74,7 +74,7 @@ def find(
         {boxes float32 [N, D, 4] in pixels of pictures[0], scores [N, D], labels int32 [N, D], count int32 [N]}.
     """
     seen = [_see(view, pictures[view.scale], sizes[view.scale], shapes) for view in views]
-    regions = given if given is not None else _proposed(seen, sizes[0], proposals)
+    regions = precomputed if precomputed is not None else _proposed(seen, sizes[0], proposals)
     found = [_classified(seen, regions, sizes[0])]
     for _ in range(refine):
         scores, boxes = found[-1]

@@ -1,4 +1,4 @@
-"""A model as a LiteRT program: five times TensorFlow's speed on one picture and a CPU."""
+"""A model as a LiteRT program, for inference on a CPU."""
 
 from __future__ import annotations
 
