@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tfcnn import cli
-from tfcnn.cli import testing_flags
+from tfcnn.cli import lists, testing_flags
 from tfcnn.detections import Detections
 from tfcnn.errors import InputError
 
@@ -41,7 +41,7 @@ def main(run: cli.Run) -> None:
         raise InputError(
             "--model is missing: a detector's release, folder or .keras file, e.g. --model=faster_rcnn_voc"
         )
-    sources = [part for part in run.flags.model.split(",") if part]
+    sources = lists.paths(run.flags.model)
     predictor, proposals = testing_flags.open_detector(run, sources)
     if moving and proposals:
         raise InputError("--proposals belong to pictures, not to a video's frames")

@@ -10,6 +10,7 @@ UNREACHABLE = {name: "http://127.0.0.1:9" for name in ("https_proxy", "HTTPS_PRO
 
 
 def test_without_a_network_it_ends_in_time_and_says_what_to_do(run_app, tmp_path):
+    run_app("download", "--version")  # what runs the apps has started
     begun = time.monotonic()
     done = run_app(
         "download",

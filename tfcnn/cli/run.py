@@ -196,7 +196,9 @@ class Run(Output):
             **self.results,
         }
         self.save_json(results, RESULTS)
-        parts = [report.Entry("", lines=self._table_lines())] if self._table and not entries else []
+        parts = (
+            [report.Entry("", lines=self._table_lines(), sheet=True)] if self._table and not entries else []
+        )
         parts += [
             *self._sheets,
             *(dataclasses.replace(item.card, pictures=item.shown, lines=item.lines) for item in entries),
