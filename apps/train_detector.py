@@ -138,8 +138,7 @@ def main(run: cli.Run) -> None:
         f"{len(training)} pictures, {len(training.classes)} classes; {len(validation)} to validate, at "
         f"{config.train_size} px; {model.count_params():,} weights"
     )
-    for part in (training, validation):
-        training_flags.say_broken(run, part)
+    training_flags.say_broken(run, training, validation)
     card = {
         "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
         f"{training_flags.VAL_SPLIT.value}: {VALIDATE_IMAGES.value or len(validation)} pictures",

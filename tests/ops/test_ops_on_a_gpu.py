@@ -12,8 +12,8 @@ from tensorflow.python.framework import config
 
 from tfcnn import backbones
 from tfcnn.art import style_problem
-from tfcnn.detection import faster_rcnn_training
 from tfcnn.detection.faster_rcnn import faster_rcnn
+from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrainee
 from tfcnn.imageopt import Problem, objectives, parameters, transforms
 from tfcnn.ops import position_sensitive, roi
 from tfcnn.training import classifier, freezing
@@ -164,10 +164,12 @@ def test_the_detectors_step(parts, frozen):
     if frozen:
         freezing.freeze_batch_norm(body)
     small = {"sizes": None, "channels": 16, "units": 32, "proposals": 20, "score_threshold": 0.01}
-    recipe = faster_rcnn_training.Recipe(hardest=8 if frozen else 0)
-    trainee = faster_rcnn_training.FasterRCNNTrainee(faster_rcnn(body, 5, **small | parts), recipe)
+    config = FasterRCNNConfig(hardest=8 if frozen else 0)
+    trainee = FasterRCNNTrainee(faster_rcnn(body, 5, **small | parts), config)
     batch = {
         "image": tf.TensorSpec([None, 96, 96, 3]),
+        "size": tf.TensorSpec([None, 2], tf.int32),
+        "scale": tf.TensorSpec([None, 2]),
         "boxes": tf.TensorSpec([None, None, 4]),
         "labels": tf.TensorSpec([None, None], tf.int32),
         "difficult": tf.TensorSpec([None, None], tf.bool),
