@@ -46,10 +46,9 @@ def main() -> None:
         print(f"tfcnn {__version__}")
         return
     if name not in apps():
-        from tfcnn.errors import nearest
+        from tfcnn.errors import unknown
 
-        near = ", ".join(nearest(sys.argv[1], apps()))
-        print(f"tfcnn: no app {sys.argv[1]!r}; the nearest are {near} (tfcnn lists all)", file=sys.stderr)
+        print(f"tfcnn: {unknown('app', sys.argv[1], apps(), 'tfcnn lists all')}", file=sys.stderr)
         sys.exit(2)
     del sys.argv[1]
     runpy.run_module(f"{__package__}.{name}", run_name="__main__", alter_sys=True)

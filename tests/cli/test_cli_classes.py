@@ -49,6 +49,11 @@ def test_a_comma_in_a_file_name_does_not_divide_it(tmp_path, monkeypatch):
     assert lists.paths("") == []
 
 
+def test_a_truth_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"^--truth=.*missing\.csv: No such file[^(]*$"):
+        cli.read_truth(tmp_path / "missing.csv", [], IMAGENET)
+
+
 def test_labels_of_the_flag_name_the_flag(tmp_path):
     (tmp_path / "names.txt").write_bytes("\ufeffcat\ndog\n\n".encode())
     assert classes.read_labels(str(tmp_path / "names.txt"), 2) == [("", "cat"), ("", "dog")]

@@ -103,8 +103,10 @@ def read_truth(path: str, sources: Sequence[Source], classes: Sequence[Class]) -
         rows = files.read_lines(path)
         separator = ";" if rows and ";" in rows[0] and "," not in rows[0] else ","
         lines = [line for line in csv.reader(rows, delimiter=separator) if line]
-    except (InputError, csv.Error) as error:
-        raise InputError(f"--truth={path} cannot be read ({error})") from error
+    except InputError as error:
+        raise InputError(f"--truth={error}") from error
+    except csv.Error as error:
+        raise InputError(f"--truth={path} is no CSV ({error})") from error
     header = [cell.strip() for cell in lines[0]] if lines else []
     if {"file", "class_index"} <= set(header):
         columns, lines = (header.index("file"), header.index("class_index")), lines[1:]
