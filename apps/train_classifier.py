@@ -117,7 +117,7 @@ def table(metrics: dict, card: dict) -> tuple[list[str], list[list]]:
         figures = metrics[name]
         if not figures:
             continue
-        shown = [f"{figures[f]:.1%}" if f in figures else "" for f in ("top1", "top5")]
+        shown = [training_flags.percent(figures[f]) if f in figures else "" for f in ("top1", "top5")]
         rows.append([name, figures["step"], *shown, f"{figures['loss']:.3f}"])
     rows.append(["release", f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights", "", ""])
     return ["validation", "step", "top-1", "top-5", "loss"], rows

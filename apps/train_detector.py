@@ -258,7 +258,8 @@ def table(metrics: dict, card: dict) -> tuple[list[str], list[list]]:
     rows = []
     for name in ("best", "last"):
         if figures := metrics[name]:
-            rows.append([name, figures["step"], f"{figures['map_11']:.1%}", f"{figures['map_area']:.1%}"])
+            shown = [training_flags.percent(figures[rule]) for rule in ("map_11", "map_area")]
+            rows.append([name, figures["step"], *shown])
     rows.append(["release", f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights", ""])
     return ["validation", "step", "mAP 11-point", "mAP area"], rows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 import shlex
 from collections.abc import Iterator, Mapping
@@ -248,3 +249,8 @@ def record(run: Run, trained: Trained) -> None:
         "waiting": trained.result.waiting,
         "release": trained.release.name,
     }
+
+
+def percent(share: float) -> str:
+    """A share for a person's table; "none" where it could not be measured."""
+    return f"{share:.1%}" if math.isfinite(share) else "none"

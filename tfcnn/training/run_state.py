@@ -133,7 +133,7 @@ class RunState:
         else:
             if self.figure and self.last:
                 self.say(
-                    "No validation had finite figures alone, so none is the best: the last weights are kept."
+                    "No validation had finite figures throughout: none is the best, and the last weights are released."
                 )
             self.step.keep_averages()
 
