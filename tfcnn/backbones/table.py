@@ -4,15 +4,7 @@ Importing it imports no TensorFlow, so that a misspelt name is answered at once.
 """
 
 from tfcnn.backbones import rows
-from tfcnn.backbones.rows import (
-    PREPROCESSINGS,
-    Endpoint,
-    Net,
-    Preprocessing,
-    Weights,
-    keras_files,
-    keras_weights,
-)
+from tfcnn.backbones.rows import PREPROCESSINGS, Endpoint, Net, Preprocessing, Weights
 from tfcnn.errors import unknown
 
 MOBILENET = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224"
@@ -109,7 +101,7 @@ NETS: dict[str, Net] = {
             "block5_pool": Endpoint(32, 512),
         },
         weights={
-            "imagenet": keras_weights(
+            "imagenet": rows.keras_weights(
                 "vgg16", "vgg16", "64373286793e3c8b2b4e3219cbf3544b", "6d6bbae143d832006294945121d1f1fc"
             )
         },
@@ -140,7 +132,7 @@ NETS: dict[str, Net] = {
             "block5_pool": Endpoint(32, 512),
         },
         weights={
-            "imagenet": keras_weights(
+            "imagenet": rows.keras_weights(
                 "vgg19", "vgg19", "cbe5617147190e668d6c5d5026f83318", "253f8cb515780f3b799900260a226db6"
             )
         },
@@ -188,7 +180,7 @@ NETS: dict[str, Net] = {
             "mixed10": Endpoint(32, 2048),
         },
         weights={
-            "imagenet": keras_weights(
+            "imagenet": rows.keras_weights(
                 "inception_v3",
                 "inception_v3",
                 "9a0d58056eeedaa3f26cb7ebd46da564",
@@ -210,7 +202,7 @@ NETS: dict[str, Net] = {
             "conv5_block3_out": Endpoint(32, 2048),
         },
         weights={
-            "imagenet": keras_weights(
+            "imagenet": rows.keras_weights(
                 "resnet", "resnet50", "2cb95161c43110f7111970584f804107", "4d473c1dd8becc155b73f8504c6f6626"
             )
         },
@@ -229,7 +221,7 @@ NETS: dict[str, Net] = {
             "conv5_block3_out": Endpoint(32, 2048),
         },
         weights={
-            "imagenet": keras_weights(
+            "imagenet": rows.keras_weights(
                 "resnet", "resnet101", "f1aeb4b969a6efcfb50fad2f0c20cfc5", "88cf7a10940856eca736dc7b7e228a21"
             )
         },
@@ -248,7 +240,7 @@ NETS: dict[str, Net] = {
             "conv5_block3_out": Endpoint(32, 2048),
         },
         weights={
-            "imagenet": keras_weights(
+            "imagenet": rows.keras_weights(
                 "resnet", "resnet152", "100835be76be38e30d865e96f2aaae62", "ee4c566cf9a93f14d82f913c2dc6dd0c"
             )
         },
@@ -286,7 +278,7 @@ NETS: dict[str, Net] = {
             "out_relu": Endpoint(32, 1280),
         },
         weights={
-            "imagenet": keras_files("mobilenet_v2", f"{MOBILENET}.h5", "", f"{MOBILENET}_no_top.h5", "")
+            "imagenet": rows.keras_files("mobilenet_v2", f"{MOBILENET}.h5", "", f"{MOBILENET}_no_top.h5", "")
         },
         source="Sandler et al., 1801.04381; keras.applications",
     ),
