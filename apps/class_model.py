@@ -294,7 +294,7 @@ def answer_function(
     """A function from a picture (uint8) to all probabilities, or to all channels: means, or values at a location."""
     from tfcnn.backbones import tap
 
-    net = tap(model, ["scores" if layer == "logits" else layer])
+    net = tap(model, ["scores" if layer == "logits" else layer], LISTED)
 
     def answer(picture):
         (values,) = net(picture[None].astype(np.float32), training=False).values()

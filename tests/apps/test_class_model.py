@@ -38,7 +38,7 @@ FLAGS = [
 MAKE = """
 def make():
     layer = class_model.LAYER.value or "logits"
-    spot = class_model.place(net, layer) if class_model.SPATIAL.value else None
+    spot = class_model.location(net, layer) if class_model.SPATIAL.value else None
     what = class_model.what_to_raise(layer, tf.constant([1]), spot)
     return class_model.make_ascent(net, what).run([3], seed=1).image
 """
