@@ -72,12 +72,15 @@ def train_classifier(
             "resize='fit' gives pictures of many shapes, and a classifier sees one: take another"
         )
     size = config.image_size or model.input_shape[1]
-    batches, check = pictures(training, config, size), pictures(validation, config, size, once=True)
+    batches, held_out = pictures(training, config, size), pictures(validation, config, size, once=True)
     run.check_data(folder, data, config)
     trained = run.trained_before(folder, data, config, model)
     multiplier = rates(model, config.backbone_rate, trained)
     _freeze(model, config, endpoints, trained)
-    trainee, readers = Classifier(model, check, training.classes, config.label_smoothing), [batches, check]
+    trainee, readers = (
+        Classifier(model, held_out, training.classes, config.label_smoothing),
+        [batches, held_out],
+    )
     if config.cache_features:
         told = {"stop": stop, "progress": progress, "say": say}
         head, source, batches, readers = last_layer.on_features(

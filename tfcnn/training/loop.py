@@ -91,7 +91,7 @@ def train(
 
     Args:
         trainee: nets, losses and validation, made in the strategy's scope, with frozen layers frozen.
-        batches: gives the data set from a batch on: batches(n) begins with what batches(0) has at place n. Each
+        batches: gives the data set from a batch on: batches(n) begins with the batch number n of batches(0). Each
             element is a dict of tensors with the examples along the first axis, the same number in each; an
             `image_id` among them is written down when a step is skipped. With several replicas
             batches(n, shard, of) gives the part of each batch that replica `shard` of `of` computes.
