@@ -113,7 +113,7 @@ def test_every_flag_changes_the_picture(warm, tmp_path):
     "arguments, words",
     [
         (["--layer=stage33"], ["stage33", "stage3", "--list_layers"]),
-        (["--layer=stage7", "--neigh=9"], ["stage7 has 7 x 7 places", "9 x 9"]),
+        (["--layer=stage7", "--neigh=9"], ["stage7 has 7 x 7 locations", "9 x 9"]),
         (["--method=lbfgs", "--jitter=4"], ["--jitter belongs to --method=fourier and momentum"]),
         (["--method=momentum", "--noise=4"], ["--noise belongs to --method=fourier"]),
         (["--alpha=2"], ["--alpha does nothing where --lambda_alpha is 0"]),
