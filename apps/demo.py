@@ -35,7 +35,7 @@ EXAMPLES = {
     ),
     "saliency": "Which pixels the answer depends on: the gradient of the class's score at each pixel.",
     "train_classifier --dataset=digits --net=tiny --image_size=32 --epochs=6": (
-        "A small net learns to read handwritten digits: its loss and accuracy epoch by epoch."
+        "A small net learns to read handwritten digits: a batch that it trains on, and its answers at the end."
     ),
     "dataset_stats --dataset=shapes": "A data set before training: its pictures, how many of each class, their sizes.",
     "train_detector --dataset=shapes --net=tiny --image_size=128 --steps=30 --validate_epochs=0 --validate_images=16": (
