@@ -44,7 +44,7 @@ def main(run: cli.Run) -> None:
     sources = lists.paths(run.flags.model)
     predictor, proposals = testing_flags.open_detector(run, sources)
     if moving and proposals:
-        raise InputError("--proposals belong to pictures, not to a video's frames")
+        raise InputError("--proposals_file belongs to pictures, not to a video's frames")
     found: list[dict] = []
     if moving:
         rows = of_video(run, predictor, film, found)

@@ -197,11 +197,11 @@ def test_fast_rcnn_learns_from_proposals_of_a_file(run_app, trained, tmp_path):
     picture = tmp_path / "one.png"
     Image.fromarray(datasets.open("shapes", split="val").examples[0].image()).save(picture)
     without = run_app("detect", picture, f"--model={out / 'release'}", f"--output_dir={tmp_path / 'd'}")
-    assert without.returncode == 2 and "--proposals" in without.stderr and not (tmp_path / "d").exists()
+    assert without.returncode == 2 and "--proposals_file" in without.stderr and not (tmp_path / "d").exists()
     file.write_text(json.dumps({"images": [{"file": "one.png", "proposals": [[0, 0, 50, 50, 1.0]]}]}))
     flags = [
         f"--model={out / 'release'}",
-        f"--proposals={file}",
+        f"--proposals_file={file}",
         "--score_threshold=0",
         f"--output_dir={tmp_path / 'd'}",
     ]

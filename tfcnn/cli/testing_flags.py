@@ -35,16 +35,16 @@ SCALES = flags.DEFINE_list(
     "scales", [], "Look at each picture at several sizes, in pixels, e.g. --scales=224,320,416"
 )
 PROPOSALS = flags.DEFINE_string(
-    "proposals",
+    "proposals_file",
     None,
     "Of a Fast R-CNN: results.json of the app propose over the same pictures, e.g. "
-    "--proposals=out/propose/results.json",
+    "--proposals_file=out/propose/results.json",
 )
 FLIP = flags.DEFINE_bool("flip", False, "Look at each picture mirrored, too")
 
 
 def open_detector(run, sources: Sequence[str]) -> tuple[Predictor, Proposals | None]:
-    """The detector that the flags describe, and the proposals of --proposals.
+    """The detector that the flags describe, and the proposals of --proposals_file.
 
     Args:
         run: the app's run; its TensorFlow is started.
@@ -82,7 +82,9 @@ def open_detector(run, sources: Sequence[str]) -> tuple[Predictor, Proposals | N
         allow_custom_objects=values.allow_custom_objects,
     )
     if (precomputed is not None) != predictor.method.needs_proposals:
-        need = "makes its own proposals" if precomputed else "needs those of a file: name it by --proposals"
+        need = (
+            "makes its own proposals" if precomputed else "needs those of a file: name it by --proposals_file"
+        )
         raise InputError(f"--model={','.join(sources)} {need}")
     run.net = ",".join(sources)
     return predictor, precomputed

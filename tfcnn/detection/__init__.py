@@ -11,15 +11,33 @@ TensorFlow is imported by the first name that is asked for.
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tfcnn.detection.detector import FasterRCNN
     from tfcnn.detection.faster_rcnn_training import FasterRCNNConfig, TrainedDetector, train_faster_rcnn
+    from tfcnn.detection.stages import LiteStages, Stages
 
-__all__ = ["FasterRCNNConfig", "TrainedDetector", "train_faster_rcnn"]
+__all__ = [
+    "FasterRCNN",
+    "FasterRCNNConfig",
+    "LiteStages",
+    "Stages",
+    "TrainedDetector",
+    "train_faster_rcnn",
+]
+
+_HOME = {
+    "FasterRCNN": "detector",
+    "FasterRCNNConfig": "faster_rcnn_training",
+    "LiteStages": "stages",
+    "Stages": "stages",
+    "TrainedDetector": "faster_rcnn_training",
+    "train_faster_rcnn": "faster_rcnn_training",
+}
 
 
-def __getattr__(name: str):
-    if name in __all__:
-        return getattr(importlib.import_module(f"{__name__}.faster_rcnn_training"), name)
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
