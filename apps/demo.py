@@ -57,6 +57,9 @@ EXAMPLES = {
     "style_transfer --image_size=288 --limit=1 --steps=40,30": (
         "A photograph's content in a painting's colours and strokes, coarse first and then finer."
     ),
+    "adversarial --limit=2 --eps=6 --target=goldfish --steps=40 --confidence=4": (
+        "Two photographs changed by a few grey levels, too little to see, so that the net is sure of a goldfish."
+    ),
     "music --seconds=3 --steps=30": "The same with sounds: the spectrogram of one melody in the timbre of another.",
 }
 SHOWN = 4  # pictures of an example on the page
