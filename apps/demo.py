@@ -60,6 +60,9 @@ EXAMPLES = {
     "adversarial --limit=2 --eps=6 --target=goldfish --steps=40 --confidence=4": (
         "Two photographs changed by a few grey levels, too little to see, so that the net is sure of a goldfish."
     ),
+    "fool_linear --class=3,8": (
+        "A linear classifier of digits: a digit moved along the weights of another until it is taken for that one."
+    ),
     "music --seconds=3 --steps=30": "The same with sounds: the spectrogram of one melody in the timbre of another.",
 }
 SHOWN = 4  # pictures of an example on the page
