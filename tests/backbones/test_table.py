@@ -87,7 +87,9 @@ def test_counts_of_variants(unallocated):
     for name, hidden in heads.items():
         features = backbone(name, None)
         image = keras.Input((448, 448, 3))
-        output = yolo.dense_head(features(image)[endpoint_names(name)[-1]], 7 * 7 * 30, hidden)
+        output = yolo.dense_head(
+            keras.layers.Flatten()(features(image)[endpoint_names(name)[-1]]), 7 * 7 * 30, hidden
+        )
         assert keras.Model(image, output).count_params() == detectors[name]
 
 

@@ -38,19 +38,18 @@ def fast_yolo(x: KerasTensor, classes: int | None = None) -> KerasTensor | dict[
 
 
 def dense_head(
-    x: KerasTensor, outputs: int, hidden: Sequence[tuple[int, str]] = ((4096, "leaky"),)
+    x: KerasTensor, outputs: int, hidden: Sequence[tuple[int, str]] = ((4096, "leaky"),), dropout: float = 0.5
 ) -> KerasTensor:
-    """Puts the detector's dense layers on a map [N, 7, 7, 1024], given as (width, "leaky" or "linear").
+    """Puts the detector's dense layers on a flattened map [N, 7 * 7 * 1024], given as (width, "leaky" or "linear").
 
     YOLO has ((4096, "leaky"),), Fast YOLO ((256, "linear"), (4096, "leaky")); the outputs are
     7 * 7 * (5 B + K) numbers.
     """
-    x = layers.Flatten(name="flatten")(x)
     for number, (width, activation) in enumerate(hidden, start=1):
         x = layers.Dense(width, name=f"fc{number}")(x)
         if activation == "leaky":
             x = layers.LeakyReLU(negative_slope=0.1, name=f"fc{number}_leaky")(x)
-    x = layers.Dropout(0.5, name="dropout")(x)
+    x = layers.Dropout(dropout, name="dropout")(x)
     return layers.Dense(outputs, name="output", dtype="float32")(x)
 
 

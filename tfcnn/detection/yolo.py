@@ -1,0 +1,248 @@
+"""YOLO: detection as one regression from the whole picture to a grid of boxes and classes.
+
+The picture is divided into S x S cells. Each cell gives K class probabilities, and B boxes with a confidence each; a
+cell answers for the object whose centre lies in it. One network gives all of it at once, S S (5 B + K) numbers.
+
+Letters: N images, S cells on a side, B boxes a cell, K classes, M padded ground-truth boxes.
+
+Source: Redmon, Divvala, Girshick, Farhadi, "You Only Look Once", 2016 (arXiv 1506.02640), section 2; where the paper is
+silent, darknet's region_layer.c and detection_layer.c.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from tfcnn.backbones.nets.yolo import dense_head
+from tfcnn.errors import InputError
+from tfcnn.ops import boxes as box_ops
+from tfcnn.ops import coders, nms
+
+YOLO_HIDDEN = ((4096, "leaky"),)  # the paper's fully connected layers before the output
+FAST_YOLO_HIDDEN = ((256, "linear"), (4096, "leaky"))
+# How the names of layers begin that are the detector's and not the backbone's.
+OWN_LAYERS = ("neck_", "fc", "output")
+
+
+def yolo(
+    backbone: keras.Model,
+    classes: int,
+    *,
+    size: int = 448,
+    grid: int = 7,
+    boxes: int = 2,
+    convolutions: Sequence[int] = (),
+    channels: int | None = None,
+    hidden: Sequence[tuple[int, str]] = YOLO_HIDDEN,
+    dropout: float = 0.5,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
+) -> keras.Model:
+    """One functional inference model: picture in, detections out.
+
+    The defaults on the backbone "yolo" are the paper's network of 24 convolutions, 271.7 M weights; on "fast_yolo"
+    with `FAST_YOLO_HIDDEN` its Fast YOLO.
+
+    Args:
+        backbone: keras.Model from image to a dict of endpoints (tfcnn.backbones.backbone); its last one is taken.
+        classes: K.
+        size: side of the square picture in pixels; the dense layers fix it.
+        grid: S. boxes: B.
+        convolutions: channels of separable 3x3 convolutions with leaky rectifiers between a small backbone and the
+            dense layers, as the paper puts four convolutions on its pretrained twenty.
+        channels: of a 1x1 convolution before the dense layers, which keeps them small; None: no such layer.
+        hidden: (width, "leaky" or "linear") of the fully connected layers before the output.
+        dropout: rate before the output.
+        score_threshold, nms_threshold, max_detections: of the detections. A box's score of a class is the class'
+            probability times the box's confidence.
+
+    Returns:
+        keras.Model from image [N, size, size, 3], float32 0..255, to a dict: boxes [N, D, 4] in pixels of that image,
+        scores [N, D], labels int32 [N, D] (-1 is padding), count int32 [N].
+
+    Raises:
+        InputError: the picture is too small for the backbone, or for so many cells.
+
+    Source: section 2.2, figure 3.
+    """
+    if grid > size:
+        raise InputError(f"A picture of {size} pixels cannot be divided into {grid} x {grid} cells.")
+    image = backbone.inputs[0]
+    name = list(backbone.output)[-1]
+    x = backbone.output[name]
+    _, height, width, depth = backbone.compute_output_shape((1, size, size, 3))[name]
+    if not height or not width:
+        raise InputError(f"A picture of {size} pixels is too small for the backbone {backbone.name}.")
+    for number, count in enumerate(convolutions):
+        x = layers.SeparableConv2D(
+            count,
+            3,
+            padding="same",
+            depthwise_initializer="he_normal",
+            pointwise_initializer="he_normal",
+            name=f"neck_conv{number}",
+        )(x)
+        x = layers.LeakyReLU(negative_slope=0.1, name=f"neck_leaky{number}")(x)
+        depth = count
+    if channels is not None:
+        x = layers.Conv2D(channels, 1, kernel_initializer="he_normal", name="neck_narrow")(x)
+        x = layers.LeakyReLU(negative_slope=0.1, name="neck_narrow_leaky")(x)
+        depth = channels
+    x = layers.Reshape((height * width * depth,), name="flatten")(x)
+    output = dense_head(x, grid * grid * (5 * boxes + classes), hidden, dropout)
+    detections = GridDetections(
+        grid, boxes, classes, score_threshold, nms_threshold, max_detections, name="detections"
+    )
+    return keras.Model(image, detections([output, image]), name="yolo")
+
+
+def split(output: tf.Tensor, grid: int, boxes: int, classes: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The parts of the network's output, in darknet's order: all classes, all confidences, all boxes.
+
+    Args:
+        output: float32 [N, S S (5 B + K)].
+        grid: S. boxes: B. classes: K.
+
+    Returns:
+        class probabilities [N, S, S, K], confidences [N, S, S, B], and boxes [N, S, S, B, 4]: the centre within its
+        cell (0..1), and the square roots of width and height as shares of the picture.
+    """
+    cells = grid * grid
+    parts = tf.split(output, [cells * classes, cells * boxes, cells * boxes * 4], axis=-1)
+    return (
+        tf.reshape(parts[0], [-1, grid, grid, classes]),
+        tf.reshape(parts[1], [-1, grid, grid, boxes]),
+        tf.reshape(parts[2], [-1, grid, grid, boxes, 4]),
+    )
+
+
+def decode(
+    output: tf.Tensor, height: tf.Tensor, width: tf.Tensor, grid: int, boxes: int, classes: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Every cell's boxes with their scores of the classes.
+
+    Args:
+        output: float32 [N, S S (5 B + K)].
+        height, width: of the picture, pixels.
+        grid: S. boxes: B. classes: K.
+
+    Returns:
+        boxes float32 [N, S S B, 4], pixels, cut to the picture; scores float32 [N, S S B, K].
+
+    Source: section 2, equation 1.
+    """
+    probability, confidence, place = split(output, grid, boxes, classes)
+    unit_boxes = tf.reshape(coders.decode_yolo(place), [-1, grid * grid * boxes, 4])
+    found = box_ops.clip(box_ops.from_unit(unit_boxes, height, width), height, width)
+    scores = confidence[..., None] * probability[..., None, :]  # [N, S, S, B, K]
+    return found, tf.reshape(scores, [-1, grid * grid * boxes, classes])
+
+
+def yolo_losses(
+    output: tf.Tensor,
+    unit_boxes: tf.Tensor,
+    labels: tf.Tensor,
+    *,
+    grid: int,
+    boxes: int,
+    classes: int,
+    lambda_coord: float = 5.0,
+    lambda_noobj: float = 0.5,
+) -> dict[str, tf.Tensor]:
+    """The five terms of the loss, all of them squared errors.
+
+    In each cell with an object one box is responsible: that of the highest IoU with the object; where none overlaps,
+    the one of the least squared distance. Its confidence is to be that IoU, taken as a constant; the confidence of
+    every other box is to be 0. A cell that holds several objects answers for the first.
+
+    Args:
+        output: float32 [N, S S (5 B + K)].
+        unit_boxes: float32 [N, M, 4], shares of the picture. labels: int32 [N, M], -1 for padding.
+        grid: S. boxes: B. classes: K.
+        lambda_coord, lambda_noobj: the paper's weights.
+
+    Returns:
+        {"xy", "wh", "object", "no_object", "class"}: [N] each, weighted; exactly 0 but for no_object without objects.
+
+    Source: section 2.2, equation 3; darknet's region_layer.c (responsible box, rescore).
+    """
+    probability, confidence, place = split(output, grid, boxes, classes)
+    unit_boxes = tf.pad(unit_boxes, [[0, 0], [0, 1], [0, 0]])  # so that a row can be gathered where M = 0
+    labels = tf.pad(labels, [[0, 0], [0, 1]], constant_values=-1)
+    owner, target = coders.encode_yolo(unit_boxes, labels >= 0, grid)  # [N, S, S], [N, S, S, 4]
+    occupied = owner >= 0
+    target = target[..., None, :]  # [N, S, S, 1, 4]
+
+    found, truth = coders.decode_yolo(place), coders.decode_yolo(target)
+    iou = tf.stop_gradient(box_ops.aligned_iou(found, truth))  # [N, S, S, B]
+    distance = tf.reduce_sum(tf.square(box_ops.to_center(found) - box_ops.to_center(truth)), axis=-1)
+    nearest = tf.where(tf.reduce_any(iou > 0, axis=-1), tf.argmax(iou, axis=-1), tf.argmin(distance, axis=-1))
+    responsible = tf.one_hot(nearest, boxes) * tf.cast(occupied, tf.float32)[..., None]  # [N, S, S, B]
+
+    error = tf.square(place - target) * responsible[..., None]  # [N, S, S, B, 4]
+    label = tf.gather(labels, tf.maximum(owner, 0), batch_dims=1)  # [N, S, S]
+    wrong = tf.square(probability - tf.one_hot(label, classes)) * tf.cast(occupied, tf.float32)[..., None]
+
+    def total(values):
+        return tf.reduce_sum(values, axis=list(range(1, values.shape.rank)))
+
+    return {
+        "xy": lambda_coord * total(error[..., :2]),
+        "wh": lambda_coord * total(error[..., 2:]),
+        "object": total(responsible * tf.square(confidence - iou)),
+        "no_object": lambda_noobj * total((1 - responsible) * tf.square(confidence)),
+        "class": total(wrong),
+    }
+
+
+@keras.saving.register_keras_serializable(package="tfcnn")
+class GridDetections(layers.Layer):
+    """From the grid's numbers to detections: boxes, scores, a threshold, suppression a class, the best of all.
+
+    Call it on [output [N, S S (5 B + K)], image [N, H, W, 3]]; it gives boxes [N, D, 4] in pixels of the image, scores
+    [N, D], labels int32 [N, D] with -1 for padding, count int32 [N].
+    """
+
+    def __init__(
+        self, grid, boxes, classes, score_threshold=0.05, nms_threshold=0.5, max_detections=100, **kwargs
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.grid, self.boxes, self.classes = grid, boxes, classes
+        self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
+        self.max_detections = max_detections
+        self.supports_jit = False  # suppression is a kernel of its own
+
+    def call(self, inputs):
+        output, image = inputs
+        boxes, scores = decode(
+            tf.cast(output, tf.float32),
+            tf.shape(image)[1],
+            tf.shape(image)[2],
+            self.grid,
+            self.boxes,
+            self.classes,
+        )
+        kept = nms.class_nms(boxes, scores, self.nms_threshold, self.max_detections, self.score_threshold)
+        return dict(zip(("boxes", "scores", "labels", "count"), kept, strict=True))
+
+    def compute_output_spec(self, inputs):
+        batch, most = inputs[0].shape[0], self.max_detections
+        return {
+            "boxes": keras.KerasTensor((batch, most, 4), "float32"),
+            "scores": keras.KerasTensor((batch, most), "float32"),
+            "labels": keras.KerasTensor((batch, most), "int32"),
+            "count": keras.KerasTensor((batch,), "int32"),
+        }
+
+    def get_config(self):
+        return super().get_config() | {
+            "grid": self.grid,
+            "boxes": self.boxes,
+            "classes": self.classes,
+            "score_threshold": self.score_threshold,
+            "nms_threshold": self.nms_threshold,
+            "max_detections": self.max_detections,
+        }
