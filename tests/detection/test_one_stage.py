@@ -1,0 +1,146 @@
+"""The one-stage detector: cells, assignment by hand, losses without objects, learning, its file."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfcnn import backbones
+from tfcnn.detection import one_stage
+from tfcnn.detection.one_stage import OneStageLoss
+
+CENTER = OneStageLoss(assignment="center")
+
+
+def grid(side=64):
+    shapes = [(side // stride, side // stride) for stride in one_stage.STRIDES]
+    return one_stage.cells(shapes, one_stage.STRIDES)
+
+
+def raw_of(batch=1, side=64, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    sides = [side // stride for stride in one_stage.STRIDES]
+    return [
+        tf.constant(rng.normal(0, 0.3, (batch, s, s, c)), tf.float32) for s in sides for c in (classes, 1, 4)
+    ]
+
+
+def test_cells_know_their_middles_and_strides():
+    middles, strides = grid()
+    assert middles.shape == (64 + 16 + 4, 2)
+    np.testing.assert_allclose(middles[:2], [[4, 4], [12, 4]])
+    np.testing.assert_allclose(middles[-1], [48, 48])
+    assert strides[0] == 8 and strides[64] == 16 and strides[-1] == 32
+
+
+def test_distances_of_zero_are_one_stride_to_each_side():
+    raw = [tf.zeros_like(x) for x in raw_of()]
+    _, _, boxes, _, _ = one_stage.flatten(raw)
+    np.testing.assert_allclose(boxes[0, 0], [-4, -4, 12, 12])
+    np.testing.assert_allclose(boxes[0, -1], [16, 16, 80, 80])
+
+
+def owners(truth, labels, how, raw=None):
+    logits, objectness, boxes, middles, strides = one_stage.flatten(raw or raw_of())
+    truth = tf.constant(np.reshape(truth, (-1, 4)), tf.float32)
+    labels = tf.constant(np.reshape(labels, -1), tf.int32)
+    return one_stage.assign(
+        logits[0], objectness[0], boxes[0], truth, labels, middles, strides, how
+    ).numpy(), middles.numpy()
+
+
+def test_center_assignment_by_hand():
+    # 40 px long: the map of stride 8 answers (up to 64). Its cells within 12 px of (28, 28) on both axes.
+    owner, middles = owners([[8, 8, 48, 48]], [0], CENTER)
+    wanted = (np.abs(middles - 28).max(axis=1) < 12) & (np.arange(len(owner)) < 64)
+    assert wanted.sum() == 9
+    np.testing.assert_array_equal(owner == 0, wanted)
+
+
+def test_of_two_objects_in_a_cell_the_smaller_is_answered_for():
+    owner, middles = owners([[8, 8, 48, 48], [20, 20, 36, 36]], [0, 1], CENTER)
+    assert set(owner[np.abs(middles[:64] - 28).max(axis=1).argsort()[:9]]) == {1}
+
+
+@pytest.mark.parametrize("assignment", ["center", "dynamic"])
+def test_padding_and_pictures_without_objects_have_no_owner(assignment):
+    how = OneStageLoss(assignment=assignment)
+    assert np.all(owners([[8, 8, 48, 48]], [-1], how)[0] == -1)
+    assert np.all(owners(np.zeros((0, 4)), [], how)[0] == -1)
+
+
+def test_dynamic_assignment_gives_every_object_its_best_cells():
+    truth = [[8, 8, 48, 48], [40, 40, 62, 62]]
+    owner, middles = owners(truth, [0, 1], OneStageLoss())
+    assert set(owner) == {-1, 0, 1}
+    for index, box in enumerate(truth):
+        reach = np.abs(middles[owner == index] - (np.array(box[:2]) + box[2:]) / 2).max(axis=1)
+        inside = (middles[owner == index] > box[:2]).all(axis=1) & (middles[owner == index] < box[2:]).all(
+            axis=1
+        )
+        assert np.all(inside | (reach < 2.5 * 32))
+        assert 1 <= (owner == index).sum() <= 10
+
+
+@pytest.mark.parametrize("assignment", ["center", "dynamic"])
+@pytest.mark.parametrize(("box", "focal"), [("giou", 0.0), ("ciou", 2.0)])
+def test_without_objects_only_objectness_counts(assignment, box, focal):
+    how = OneStageLoss(assignment=assignment, box=box, focal=focal)
+    for count in (0, 3):
+        terms = one_stage.one_stage_losses(
+            raw_of(2), tf.zeros([2, count, 4]), -tf.ones([2, count], tf.int32), how
+        )
+        assert np.all(terms["class"] == 0) and np.all(terms["box"] == 0) and np.all(terms["object"] > 0)
+
+
+def test_focal_objectness_by_hand():
+    logit = tf.constant([[2.0, -1.0]])
+    found = one_stage._objectness(logit, tf.constant([[1.0, 0.0]]), 2.0).numpy()[0]
+    p = 1 / (1 + np.exp(-np.array([2.0, -1.0])))
+    np.testing.assert_allclose(
+        found, [-0.25 * (1 - p[0]) ** 2 * np.log(p[0]), -0.75 * p[1] ** 2 * np.log(1 - p[1])], rtol=1e-5
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    return one_stage.one_stage(backbones.backbone("tiny", None), 3, channels=16, tower=1, score_threshold=0.0)
+
+
+def test_it_overfits_two_pictures(model):
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0, 60, (2, 96, 96, 3)).astype(np.float32)
+    truth = np.array([[[10, 20, 50, 70], [60, 5, 90, 35]], [[30, 30, 80, 80], [0, 0, 0, 0]]], np.float32)
+    labels = np.array([[0, 2], [1, -1]], np.int32)
+    for picture, box, label in [(0, 0, 0), (0, 1, 2), (1, 0, 1)]:
+        x1, y1, x2, y2 = truth[picture, box].astype(int)
+        image[picture, y1:y2, x1:x2, label] += 180
+    raw = keras.Model(model.inputs, model.get_layer("detections").input[:-1])
+    optimizer = keras.optimizers.Adam(2e-3)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            terms = one_stage.one_stage_losses(raw([image], training=False), truth, labels, OneStageLoss())
+            loss = sum(tf.reduce_sum(term) for term in terms.values())
+        optimizer.apply_gradients(
+            zip(tape.gradient(loss, raw.trainable_weights), raw.trainable_weights, strict=True)
+        )
+        return loss
+
+    first = float(step())
+    for _ in range(250):
+        last = float(step())
+    assert last < first / 5
+    found = {name: value.numpy() for name, value in model(image).items()}
+    assert found["labels"][1, 0] == 1
+    np.testing.assert_allclose(found["boxes"][1, 0], truth[1, 0], atol=8)
+
+
+def test_the_model_takes_any_size_and_comes_back_from_its_file(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    for shape in ((1, 70, 110, 3), (2, 64, 64, 3)):
+        image = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+        for name, value in model(image).items():
+            np.testing.assert_array_equal(value, again(image)[name])
