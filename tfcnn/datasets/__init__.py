@@ -23,6 +23,7 @@ READERS = {
     "mnist": ("mnist", "read"),
     "digits": ("digits", "read"),
     "shapes": ("shapes", "read"),
+    "yolo": ("yolo", "read"),
 }
 PACKAGED = ("digits", "shapes")  # need no files
 
