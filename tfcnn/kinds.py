@@ -19,6 +19,8 @@ from tfcnn.runtime import cores
 DETECTORS = {
     "faster_rcnn": ("tfcnn.detection.detector", "FasterRCNN"),
     "fast_rcnn": ("tfcnn.detection.detector", "FasterRCNN"),
+    "yolo": ("tfcnn.detection.single_shot", "SingleShot"),
+    "one_stage": ("tfcnn.detection.single_shot", "SingleShot"),
 }
 SIZE = 320  # pixels, where no card says what a model was trained for
 

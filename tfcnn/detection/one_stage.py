@@ -77,7 +77,8 @@ def one_stage(
     image = backbone.inputs[0]
     maps = top_down([backbone.output[name] for name in endpoints_at(backbone, STRIDES)], channels)
     raw = [x for level in head(maps, classes, channels, tower) for x in level]
-    found = CellDetections(score_threshold, nms_threshold, max_detections, name="detections")([*raw, image])
+    detections = CellDetections(classes, score_threshold, nms_threshold, max_detections, name="detections")
+    found = detections([*raw, image])
     return keras.Model(image, found, name="one_stage")
 
 
@@ -282,17 +283,28 @@ class CellDetections(layers.Layer):
     gives.
     """
 
-    def __init__(self, score_threshold=0.05, nms_threshold=0.5, max_detections=100, **kwargs):
+    def __init__(
+        self,
+        classes: int,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+        **kwargs,
+    ):
         super().__init__(autocast=False, **kwargs)
+        self.classes = classes
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         self.max_detections = max_detections
         self.supports_jit = False  # suppression is a kernel of its own
 
+    def decode(self, raw, height, width):
+        """Boxes float32 [N, P, 4] and scores [N, P, K] before suppression, of `head` and the picture's sides."""
+        logits, objectness, boxes, _, _ = flatten([tf.cast(x, tf.float32) for x in raw])
+        return box_ops.clip(boxes, height, width), tf.sigmoid(logits) * tf.sigmoid(objectness)[..., None]
+
     def call(self, inputs):
         *raw, image = inputs
-        logits, objectness, boxes, _, _ = flatten([tf.cast(x, tf.float32) for x in raw])
-        boxes = box_ops.clip(boxes, tf.shape(image)[1], tf.shape(image)[2])
-        scores = tf.sigmoid(logits) * tf.sigmoid(objectness)[..., None]
+        boxes, scores = self.decode(raw, tf.shape(image)[1], tf.shape(image)[2])
         kept = nms.class_nms(boxes, scores, self.nms_threshold, self.max_detections, self.score_threshold)
         return dict(zip(("boxes", "scores", "labels", "count"), kept, strict=True))
 
@@ -307,6 +319,7 @@ class CellDetections(layers.Layer):
 
     def get_config(self):
         return super().get_config() | {
+            "classes": self.classes,
             "score_threshold": self.score_threshold,
             "nms_threshold": self.nms_threshold,
             "max_detections": self.max_detections,

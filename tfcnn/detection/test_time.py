@@ -130,7 +130,7 @@ def _proposed(seen, base, count):
     for look in seen:
         height, width = tf.unstack(look.size, axis=1)
         own, own_scores = look.view.stages.propose(look.first, height, width, count, scale=look.scale)
-        boxes.append(_between(own, look.size, base, look.view.flip))
+        boxes.append(between(own, look.size, base, look.view.flip))
         scores.append(own_scores)
     if len(seen) == 1:
         return boxes[0]
@@ -144,13 +144,13 @@ def _classified(seen, regions, base):
     """
     all_scores, all_boxes = [], []
     for look in seen:
-        own = _between(regions, base, look.size, look.view.flip)
+        own = between(regions, base, look.size, look.view.flip)
         stages, (height, width) = look.view.stages, tf.unstack(look.size, axis=1)
         logits, deltas = stages.regions(own, look.first["pool_maps"])
         targets = stages.output.means, stages.output.stds
         scores, boxes = fast_rcnn.decode_regions(logits, deltas, own, height, width, *targets)
         all_scores.append(scores)
-        all_boxes.append(_between(boxes, look.size, base, look.view.flip))
+        all_boxes.append(between(boxes, look.size, base, look.view.flip))
     if len(seen) == 1:
         return all_scores[0], all_boxes[0]
     real = [tf.cast(box_ops.area(boxes) > 0, tf.float32)[..., None] for boxes in all_boxes]
@@ -158,7 +158,7 @@ def _classified(seen, regions, base):
     return sum(all_scores) / len(seen), tf.math.divide_no_nan(total, sum(real))
 
 
-def _between(boxes, of, to, flip):
+def between(boxes: tf.Tensor, of: tf.Tensor, to: tf.Tensor, flip: bool) -> tf.Tensor:
     """Boxes [N, R, (K,) 4] of pictures of sizes [N, 2] in pixels of others, mirrored where the view is.
 
     Empty ones become zeros, but where there is nothing to do.

@@ -94,7 +94,7 @@ def yolo(
     x = layers.Reshape((height * width * depth,), name="flatten")(x)
     output = dense_head(x, grid * grid * (5 * boxes + classes), hidden, dropout)
     detections = GridDetections(
-        grid, boxes, classes, score_threshold, nms_threshold, max_detections, name="detections"
+        grid, boxes, classes, size, score_threshold, nms_threshold, max_detections, name="detections"
     )
     return keras.Model(image, detections([output, image]), name="yolo")
 
@@ -207,24 +207,30 @@ class GridDetections(layers.Layer):
     """
 
     def __init__(
-        self, grid, boxes, classes, score_threshold=0.05, nms_threshold=0.5, max_detections=100, **kwargs
+        self,
+        grid: int,
+        boxes: int,
+        classes: int,
+        size: int,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+        **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)
-        self.grid, self.boxes, self.classes = grid, boxes, classes
+        self.grid, self.boxes, self.classes, self.size = grid, boxes, classes, size
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         self.max_detections = max_detections
         self.supports_jit = False  # suppression is a kernel of its own
 
+    def decode(self, raw, height, width):
+        """Boxes float32 [N, P, 4] and scores [N, P, K] before suppression, of [output] and the picture's sides."""
+        output = tf.cast(raw[0], tf.float32)
+        return decode(output, height, width, self.grid, self.boxes, self.classes)
+
     def call(self, inputs):
-        output, image = inputs
-        boxes, scores = decode(
-            tf.cast(output, tf.float32),
-            tf.shape(image)[1],
-            tf.shape(image)[2],
-            self.grid,
-            self.boxes,
-            self.classes,
-        )
+        *raw, image = inputs
+        boxes, scores = self.decode(raw, tf.shape(image)[1], tf.shape(image)[2])
         kept = nms.class_nms(boxes, scores, self.nms_threshold, self.max_detections, self.score_threshold)
         return dict(zip(("boxes", "scores", "labels", "count"), kept, strict=True))
 
@@ -242,6 +248,7 @@ class GridDetections(layers.Layer):
             "grid": self.grid,
             "boxes": self.boxes,
             "classes": self.classes,
+            "size": self.size,
             "score_threshold": self.score_threshold,
             "nms_threshold": self.nms_threshold,
             "max_detections": self.max_detections,
