@@ -1,4 +1,4 @@
-"""Train a Faster R-CNN or Fast R-CNN: from a backbone that knows ImageNet, or from a released detector."""
+"""Train a detector: from a backbone that knows ImageNet, or from a released detector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from tfcnn.errors import InputError
 GROUP, SUMMARY = "detection", "train a detector on VOC, COCO or your own boxes"
 
 DETECTOR = flags.DEFINE_enum(
-    "detector", "faster_rcnn", ["faster_rcnn", "fast_rcnn"], "With proposals of its own, or those of a file"
+    "detector",
+    "faster_rcnn",
+    ["faster_rcnn", "fast_rcnn", "yolo", "fast_yolo", "one_stage"],
+    "Regions with proposals of its own, or those of a file; YOLO's grid, with the dense layers of its slow or its fast "
+    "net; or anchor-free cells on three maps",
 )
 PROPOSALS_FILE = flags.DEFINE_string(
     "proposals_file",
@@ -118,6 +122,39 @@ TEST_SIZE = flags.DEFINE_integer(
     "--image_size of the released net; none: that of training, e.g. --test_image_size=384",
     lower_bound=32,
 )
+GRID = flags.DEFINE_integer("grid", 7, "Of YOLO: S, cells on a side of the picture", lower_bound=1)
+CELL_BOXES = flags.DEFINE_integer("cell_boxes", 2, "Of YOLO: B, boxes a cell", lower_bound=1)
+CONVOLUTIONS = flags.DEFINE_list(
+    "convolutions",
+    [],
+    "Of YOLO: channels of 3x3 convolutions between a small backbone and the dense layers, e.g. --convolutions=256,256",
+)
+DENSE_CHANNELS = flags.DEFINE_integer(
+    "dense_channels",
+    None,
+    "Of YOLO: channels that enter the dense layers; none: all, e.g. --dense_channels=48",
+    lower_bound=1,
+)
+DENSE_UNITS = flags.DEFINE_integer(
+    "dense_units", 4096, "Of YOLO: units of the last dense layer", lower_bound=1
+)
+DROPOUT = flags.DEFINE_float(
+    "dropout", 0.5, "Of YOLO: dropout before the output", lower_bound=0.0, upper_bound=0.95
+)
+CHANNELS = flags.DEFINE_integer("channels", 128, "Of one_stage: channels of neck and head", lower_bound=1)
+TOWER = flags.DEFINE_integer("tower", 2, "Of one_stage: convolutions before each output", lower_bound=1)
+ASSIGNMENT = flags.DEFINE_enum(
+    "assignment",
+    "dynamic",
+    ["center", "dynamic"],
+    "Of one_stage: the cells nearest an object's centre answer for it, or those that find it best (SimOTA)",
+)
+BOX_LOSS = flags.DEFINE_enum(
+    "box_loss", "giou", ["giou", "ciou"], "Of one_stage: the overlap that is learned"
+)
+FOCAL = flags.DEFINE_float(
+    "focal", 0.0, "Of one_stage: gamma of focal objectness, e.g. --focal=2; 0: cross-entropy", lower_bound=0.0
+)
 LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
 
 
@@ -131,9 +168,10 @@ def main(run: cli.Run) -> None:
     strategy = run.runtime.strategy  # starts TensorFlow, silently
     from tfcnn import detection
 
-    config = training_flags.config(detection.FasterRCNNConfig, resume=run.resume)
+    kind = detection.FasterRCNNConfig if of_regions() else detection.SingleShotConfig
+    config = training_flags.config(kind, resume=run.resume, **({} if of_regions() else {"loss": loss()}))
     with strategy.scope():
-        model, architecture = make_model(run, training, proposals)
+        model, architecture = make_model(run, training, proposals, config)
     run.say(
         f"{len(training)} pictures, {len(training.classes)} classes; {len(validation)} to validate, at "
         f"{config.train_size} px; {model.count_params():,} weights"
@@ -147,12 +185,26 @@ def main(run: cli.Run) -> None:
     }
     with training_flags.told(run) as told:
         told["card"] |= card
-        trained = detection.train_faster_rcnn(
-            model, training, validation, config, run.output_dir, proposals=proposals, **told
-        )
+        parts = (model, training, validation, config, run.output_dir)
+        if of_regions():
+            trained = detection.train_faster_rcnn(*parts, proposals=proposals, **told)
+            run.results |= trained.reach
+        else:
+            trained = detection.train_single_shot(*parts, **told)
     training_flags.record(run, trained)
-    run.results |= trained.reach
     run.table(*table(trained.metrics, trained.card))
+
+
+def of_regions() -> bool:
+    """Whether the detector classifies regions: Faster R-CNN and Fast R-CNN."""
+    return DETECTOR.value in ("faster_rcnn", "fast_rcnn")
+
+
+def loss():
+    """What the one-stage detector's loss is made of."""
+    from tfcnn.detection.one_stage import OneStageLoss
+
+    return OneStageLoss(assignment=ASSIGNMENT.value, box=BOX_LOSS.value, focal=FOCAL.value)
 
 
 def read_proposals():
@@ -170,16 +222,20 @@ def read_proposals():
     return Proposals(PROPOSALS_FILE.value)
 
 
-def make_model(run, training, proposals):
+def make_model(run, training, proposals, config):
     """The network, and what rebuilds it: (model, architecture for the card)."""
     from tfcnn import backbones, loading
     from tfcnn.detection.fast_rcnn import copy_dense
-    from tfcnn.detection.faster_rcnn import copy_weights, faster_rcnn
+    from tfcnn.detection.faster_rcnn import copy_weights
 
     init = training_flags.init_file()
     if init is None:
         weights = models.weights_of(run)
-        architecture = {"net": run.flags.net, **architecture_of_flags(), **box_targets(training, proposals)}
+        architecture = {"net": run.flags.net}
+        if of_regions():
+            architecture |= {**architecture_of_flags(), **box_targets(training, proposals)}
+        else:
+            architecture |= grid_of_flags(config)
     else:
         weights, architecture = None, card_of(training_flags.INIT.value).get("architecture")
         if architecture is None:
@@ -188,15 +244,46 @@ def make_model(run, training, proposals):
             )
     run.net = architecture["net"]
     options = {name: value for name, value in architecture.items() if name != "net"}
-    model = faster_rcnn(backbones.backbone(run.net, weights), len(training.classes), **options)
-    architecture |= sizes_of(model)
+    model = builder()(backbones.backbone(run.net, weights), len(training.classes), **options)
+    architecture |= sizes_of(model) if of_regions() else {}
     if init is not None:
         fresh = copy_weights(loading.load_model(init), model)
         run.say(f"starts from {training_flags.INIT.value}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
-    elif HEAD.value == "dense" and weights:
+    elif of_regions() and HEAD.value == "dense" and weights:
         copied = copy_dense(backbones.classifier(run.net, weights), model)
         run.say(f"{' and '.join(copied) or 'no dense layer'} from {run.net}'s classifier")
     return model, architecture
+
+
+def builder():
+    """The function that builds the detector on a backbone."""
+    if of_regions():
+        from tfcnn.detection.faster_rcnn import faster_rcnn
+
+        return faster_rcnn
+    from tfcnn.detection.one_stage import one_stage
+    from tfcnn.detection.yolo import yolo
+
+    return one_stage if DETECTOR.value == "one_stage" else yolo
+
+
+def grid_of_flags(config) -> dict:
+    """The keyword arguments of `yolo` or `one_stage` that the flags give."""
+    if DETECTOR.value == "one_stage":
+        return {"channels": CHANNELS.value, "tower": TOWER.value, "nms_threshold": NMS_THRESHOLD.value}
+    if not all(text.strip().isdigit() and int(text) for text in CONVOLUTIONS.value):
+        raise InputError(f"--convolutions={','.join(CONVOLUTIONS.value)}: channels are whole numbers from 1")
+    hidden = [[DENSE_UNITS.value, "leaky"]]
+    return {
+        "size": config.train_size,
+        "grid": GRID.value,
+        "boxes": CELL_BOXES.value,
+        "convolutions": [int(text) for text in CONVOLUTIONS.value],
+        "channels": DENSE_CHANNELS.value,
+        "hidden": [[256, "linear"], *hidden] if DETECTOR.value == "fast_yolo" else hidden,
+        "dropout": DROPOUT.value,
+        "nms_threshold": NMS_THRESHOLD.value,
+    }
 
 
 def sizes_of(model) -> dict:

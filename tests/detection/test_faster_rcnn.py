@@ -10,8 +10,11 @@ import tensorflow as tf
 import tfcnn.layers  # noqa: F401  (registers the layers for keras.models.load_model)
 from tfcnn import backbones, datasets
 from tfcnn.datasets import pipeline
+from tfcnn.detection.detector import FasterRCNN
+from tfcnn.detection.detector_training import Validation
+from tfcnn.detection.endpoints import strides
 from tfcnn.detection.faster_rcnn import copy_weights, faster_rcnn, strides
-from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrainee, Validation
+from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrainee
 from tfcnn.detection.faster_rcnn_training import alternation
 from tfcnn.detection.stages import Stages
 from tfcnn.errors import InputError
@@ -161,7 +164,7 @@ def test_the_stages_are_the_model(tmp_path):
 def test_validation_goes_on_without_a_picture_that_cannot_be_read():
     data = datasets.open("shapes", None, "val")
     data.examples = [dataclasses.replace(data.examples[0], source=lambda: b"no picture"), data.examples[1]]
-    validation = Validation(build(), data, dataclasses.replace(CONFIG, image_size=96))
+    validation = Validation(FasterRCNN([build()]), data, dataclasses.replace(CONFIG, image_size=96))
     assert 0 <= validation()["map_11"] <= 1
     assert list(validation.refused) == [data.examples[0].file] and validation.refused[data.examples[0].file]
 
@@ -173,7 +176,7 @@ def test_eight_pictures_are_learnt_to_the_end(tmp_path):
     model = build(channels=32, units=64, proposals=50, nms_threshold=0.3)
     batches = pipeline.batches(data, size=128, batch_size=8, shuffle=False)
     config = dataclasses.replace(CONFIG, regions=32, image_size=128)
-    learner = FasterRCNNTrainee(model, config, validation=Validation(model, data, config))
+    learner = FasterRCNNTrainee(model, config, validation=Validation(FasterRCNN([model]), data, config))
     lines = []
     result = loop.train(
         learner,

@@ -12,9 +12,11 @@ import tfcnn
 from tfcnn import backbones, datasets, detection, images
 from tfcnn.datasets import pipeline
 from tfcnn.datasets.proposals import Proposals
-from tfcnn.detection import faster_rcnn_training, rpn
-from tfcnn.detection.faster_rcnn import endpoint_strides, faster_rcnn
-from tfcnn.detection.faster_rcnn_trainee import FasterRCNNTrainee, Validation
+from tfcnn.detection import detector_training, rpn
+from tfcnn.detection.detector_training import Validation
+from tfcnn.detection.endpoints import endpoint_strides
+from tfcnn.detection.faster_rcnn import OWN_LAYERS, faster_rcnn
+from tfcnn.detection.faster_rcnn_trainee import FasterRCNNTrainee
 from tfcnn.errors import InputError
 from tfcnn.evaluation import proposals as coverage
 from tfcnn.training import freezing
@@ -67,9 +69,9 @@ def as_trained(body):
 def test_a_random_backbone_is_trained_whole_and_at_the_full_rate():
     model = build()
     trained = freezing.trained_layers(model)
-    assert faster_rcnn_training.freeze(model, config(), trained) == []
+    assert detector_training.freeze(model, config(), trained) == []
     assert all(layer.trainable for layer in model.layers if layer.weights)
-    rate = faster_rcnn_training.rates(model, config(backbone_rate=0.3), trained)
+    rate = detector_training.rates(model, config(backbone_rate=0.3), trained, OWN_LAYERS)
     assert {rate(weight) for weight in model.trainable_weights} == {1.0}
 
 
@@ -79,8 +81,8 @@ def test_of_a_trained_backbone_early_layers_and_batch_norm_stay_and_the_rest_is_
     model = faster_rcnn(body, 5, channels=16, units=32, proposals=20)
     settings = config(backbone_rate=0.3, bias_rate=2.0)
     trained = freezing.trained_layers(model)
-    rate = faster_rcnn_training.rates(model, settings, trained)
-    frozen = faster_rcnn_training.freeze(model, settings, trained)
+    rate = detector_training.rates(model, settings, trained, OWN_LAYERS)
+    frozen = detector_training.freeze(model, settings, trained)
     norms = {layer.name for layer in body.layers if isinstance(layer, keras.layers.BatchNormalization)}
     early = {layer.name for layer in keras.Model(body.inputs, body.output["conv2"]).layers if layer.weights}
     assert set(frozen) == norms | early
@@ -246,6 +248,6 @@ def test_a_wrong_setting_is_named(options, words):
 
 
 def test_validation_looks_at_so_many_pictures(shapes):
-    found = Validation(build(), shapes[1], config(validate_images=2))
+    found = Validation(FasterRCNN([build()]), shapes[1], config(validate_images=2))
     assert [r.file for r in found.dataset.examples] == [r.file for r in shapes[1].examples[::2]]
-    assert len(Validation(build(), shapes[1], config(validate_images=0)).dataset) == len(SIZES)
+    assert len(Validation(FasterRCNN([build()]), shapes[1], config(validate_images=0)).dataset) == len(SIZES)

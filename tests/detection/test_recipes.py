@@ -26,8 +26,8 @@ import numpy as np
 import tensorflow as tf
 from tfcnn import backbones, datasets
 from tfcnn.datasets import augment, pipeline
-from tfcnn.detection import faster_rcnn_training as training
-from tfcnn.detection.faster_rcnn import faster_rcnn
+from tfcnn.detection import detector_training as training
+from tfcnn.detection.faster_rcnn import OWN_LAYERS, faster_rcnn
 from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrainee
 from tfcnn.detection.stages import Stages
 from tfcnn.training import freezing, optimizers, run
@@ -40,7 +40,7 @@ for layer in body.layers:  # the looks of trained weights: what is frozen is wha
 model = faster_rcnn(body, 20, **app.architecture_of_flags())
 stages = Stages(model)
 trained = freezing.trained_layers(model)
-rate = training.rates(model, config, trained)
+rate = training.rates(model, config, trained, OWN_LAYERS)
 frozen = training.freeze(model, config, trained)
 found = {"config": {k: v for k, v in dataclasses.asdict(config).items()}}
 found["frozen"] = frozen

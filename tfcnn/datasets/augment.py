@@ -30,10 +30,13 @@ class Augmentation:
         window: least and largest side of the window, in sides of the picture: below 1 the picture is cropped
             (zoom in), above 1 it lies on a canvas of `fill` (zoom out).
         aspect: the window's ratio is changed by a factor from 1 / (1 + aspect) to 1 + aspect.
+        sides: instead of `window` and `aspect`, each side of the window is moved by up to this share of the picture's
+            width or height, outwards or inwards.
         flip: share of pictures mirrored left to right.
         rotation: degrees, either way.
         brightness, contrast, saturation: shares, either way.
         hue: share of a full turn of the colour circle, either way.
+        exposure: value and saturation of HSV are each multiplied by a factor of up to 1 + exposure, or divided by it.
         mosaic: share of pictures put together of four.
         min_visible: an object is kept when at least this share of its box lies in the window.
         min_objects: a crop is taken when it keeps at least this share of the picture's objects; after ten
@@ -43,12 +46,14 @@ class Augmentation:
 
     window: tuple[float, float] = (1.0, 1.0)
     aspect: float = 0.0
+    sides: float = 0.0
     flip: float = 0.0
     rotation: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    exposure: float = 0.0
     mosaic: float = 0.0
     min_visible: float = 0.3
     min_objects: float = 0.3
@@ -77,6 +82,8 @@ POSE = Augmentation(
     min_visible=0.9,
     min_objects=1.0,
 )
+# Redmon et al. 2016 (YOLO), section 2.2; darknet's data.c moves each side, and keeps every object that shows at all.
+YOLO = Augmentation(sides=0.2, flip=0.5, exposure=0.5, min_visible=0.0, min_objects=0.0)
 PRESETS = {
     "none": None,
     "flip": Augmentation(flip=0.5),  # all that Fast and Faster R-CNN do
@@ -84,6 +91,7 @@ PRESETS = {
     "detection_mosaic": dataclasses.replace(DETECTION, mosaic=0.5),
     "classification": CLASSIFICATION,
     "pose": POSE,
+    "yolo": YOLO,
 }
 
 
@@ -118,6 +126,8 @@ def augment(
         import cv2
 
         sample = dataclasses.replace(sample, image=cv2.transform(sample.image, matrix))
+    if how.exposure:
+        sample = dataclasses.replace(sample, image=exposed(sample.image, how.exposure, rng))
     sample = through_window(sample, window, size, how.fill, how.min_visible, angle)
     return flip(sample, swap) if mirrored else sample
 
@@ -148,6 +158,15 @@ def draw_window(
     if letterbox:
         unit = max(width / size[1], height / size[0])
         full_width, full_height = unit * size[1], unit * size[0]
+    if how.sides:
+        left, top, right, bottom = rng.uniform(-how.sides, how.sides, 4)
+        x, y = (width - full_width) / 2, (height - full_height) / 2
+        return (
+            x + left * full_width,
+            y + top * full_height,
+            x + (1 + right) * full_width,
+            y + (1 + bottom) * full_height,
+        )
     for _ in range(10):
         side = rng.uniform(*how.window)
         stretch = np.exp(rng.uniform(-0.5, 0.5) * np.log1p(how.aspect))
@@ -180,6 +199,25 @@ def colour_matrix(how: Augmentation, rng: np.random.Generator) -> np.ndarray | N
     matrix[:, :3] = (1 + contrast) * ((1 + saturation) * EYE - saturation * LUMA) @ turn
     matrix[:, 3] = 255 * brightness - 127.5 * contrast
     return matrix
+
+
+def exposed(image: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
+    """Multiplies saturation and value of HSV by random factors from 1 / (1 + most) to 1 + most.
+
+    Args:
+        image: uint8 [H, W, 3].
+        most: above 0.
+        rng: the source of randomness.
+
+    Returns:
+        uint8 [H, W, 3].
+
+    Source: darknet's image.c, random_distort_image and rand_scale.
+    """
+    saturation, value = (rng.uniform(1, 1 + most) ** sign for sign in rng.choice([-1, 1], 2))
+    brightest = image.max(axis=-1, keepdims=True).astype(np.float32)
+    dark = np.minimum((brightest - image) * saturation, brightest)  # saturation is at most 1
+    return np.clip(np.rint((brightest - dark) * value), 0, 255).astype(np.uint8)
 
 
 def mosaic(

@@ -1,4 +1,4 @@
-"""Detection: Faster R-CNN and Fast R-CNN, and their training as a function.
+"""Detection: Faster R-CNN and Fast R-CNN, YOLO and a one-stage detector, and their training as functions.
 
     from tfcnn import backbones, datasets, detection
     from tfcnn.detection.faster_rcnn import faster_rcnn
@@ -16,24 +16,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tfcnn.detection.detector import FasterRCNN
     from tfcnn.detection.faster_rcnn_training import FasterRCNNConfig, TrainedDetector, train_faster_rcnn
+    from tfcnn.detection.single_shot import SingleShot
+    from tfcnn.detection.single_shot_training import SingleShotConfig, train_single_shot
     from tfcnn.detection.stages import LiteStages, Stages
 
 __all__ = [
     "FasterRCNN",
     "FasterRCNNConfig",
     "LiteStages",
+    "SingleShot",
+    "SingleShotConfig",
     "Stages",
     "TrainedDetector",
     "train_faster_rcnn",
+    "train_single_shot",
 ]
 
 _HOME = {
     "FasterRCNN": "detector",
     "FasterRCNNConfig": "faster_rcnn_training",
     "LiteStages": "stages",
+    "SingleShot": "single_shot",
+    "SingleShotConfig": "single_shot_training",
     "Stages": "stages",
     "TrainedDetector": "faster_rcnn_training",
     "train_faster_rcnn": "faster_rcnn_training",
+    "train_single_shot": "single_shot_training",
 }
 
 

@@ -10,7 +10,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from tfcnn.detection import fast_rcnn, rpn
+from tfcnn.detection import endpoints, fast_rcnn, rpn
+from tfcnn.detection.endpoints import endpoints_at
 from tfcnn.errors import InputError, unknown
 
 SIZES = (18.0, 32.0, 56.0, 96.0, 165.0, 280.0)  # anchors of one map, for pictures of 320 px
@@ -18,45 +19,6 @@ PYRAMID_SIZES = ((24.0, 38.0), (60.0, 95.0), (151.0, 240.0))  # two sizes a map 
 RATIOS = (0.5, 1.0, 2.0)
 # How the names of layers begin that are the detector's and not the backbone's.
 OWN_LAYERS = ("neck_", "rpn_", "position_", "region_", "class_logits", "box_deltas")
-
-
-def strides(backbone: keras.Model) -> dict[str, int]:
-    """Pixels from one location of each endpoint's map to the next: {endpoint: stride}."""
-    side = 2048
-    shapes = backbone.compute_output_shape((1, side, side, 3))
-    return {name: round(side / shape[1]) for name, shape in shapes.items()}
-
-
-def endpoint_strides(model: keras.Model) -> dict[str, tuple[str, int]]:
-    """The backbone's endpoints inside a detector.
-
-    Args:
-        model: as `faster_rcnn` gave it; what was read from a file has forgotten its endpoints.
-
-    Returns:
-        {endpoint: (name of its last layer, stride)}, from the picture on.
-    """
-    known = {layer.name: layer for layer in model.layers}
-    ends = {name: layer for name, layer in getattr(model, "endpoints", {}).items() if layer in known}
-    if not ends:
-        return {}
-    tapped = keras.Model(model.inputs[0], {name: known[layer].output for name, layer in ends.items()})
-    return {name: (ends[name], stride) for name, stride in strides(tapped).items()}
-
-
-def endpoints_at(backbone, wanted):
-    """The deepest endpoint of each of these strides.
-
-    Raises:
-        InputError: the backbone has no endpoint of a stride.
-    """
-    by_stride = {stride: name for name, stride in strides(backbone).items()}
-    missing = [s for s in wanted if s not in by_stride]
-    if missing:
-        raise InputError(
-            f"The backbone {backbone.name} has no endpoint of stride {missing[0]}; it has strides {sorted(by_stride)}."
-        )
-    return [by_stride[s] for s in wanted]
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")
@@ -243,11 +205,7 @@ def faster_rcnn(
         model = keras.Model(image, outputs, name="faster_rcnn")
     else:
         model = keras.Model([image, regions], outputs, name="fast_rcnn")
-    model.endpoints = {
-        name: next(layer.name for layer in backbone.layers if layer.output is x)
-        for name, x in backbone.output.items()
-    }
-    return model
+    return endpoints.remember(model, backbone)
 
 
 def copy_weights(source, target):

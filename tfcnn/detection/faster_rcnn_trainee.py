@@ -8,30 +8,21 @@ Letters: N images, A anchors, R proposals, S sampled regions, M padded ground-tr
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfcnn import backbones
-from tfcnn.datasets.example import Dataset
-from tfcnn.datasets.proposals import Proposals
 from tfcnn.detection import fast_rcnn_training, rpn
-from tfcnn.detection.detector import FasterRCNN
+from tfcnn.detection.detector_training import DetectorConfig, Validation
 from tfcnn.detection.stages import Stages
 from tfcnn.errors import InputError
-from tfcnn.evaluation import voc
-from tfcnn.predictor import Predictor
-from tfcnn.training.config import TrainingConfig
-
-SIZE = 320  # pixels of the net's pictures where the config names none
 
 
 @dataclasses.dataclass(frozen=True)
-class FasterRCNNConfig(TrainingConfig):
+class FasterRCNNConfig(DetectorConfig):
     """Settings of `train_faster_rcnn`; the defaults are the releases', the papers' stand in recipes/.
 
     Attributes:
@@ -47,13 +38,8 @@ class FasterRCNNConfig(TrainingConfig):
         hardest: learn from so many regions of the greatest loss; 0: from all.
         box_weight: factor of the two box losses (the paper's lambda, normalised as py-faster-rcnn does).
         ignore_overlap: share of a region inside a crowd or a difficult object above which it is no background.
-        freeze_stride: endpoints of the backbone up to this stride stay as they are; 0 trains all.
-        bias_rate: factor of the biases' learning rate (the authors' 2).
-        validate_images: pictures of each validation, evenly spread; 0 takes all.
-        test_image_size: side of the pictures that the released net sees; None: image_size.
     """
 
-    epochs: float = 40.0
     training: str = "joint"
     rpn_batch: int = 256
     positive_anchors: float = 0.7
@@ -67,29 +53,13 @@ class FasterRCNNConfig(TrainingConfig):
     hardest: int = 0
     box_weight: float = 1.0
     ignore_overlap: float = 0.7
-    freeze_stride: int = 4
-    bias_rate: float = 1.0
-    validate_images: int = 0
-    test_image_size: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.training not in ("joint", "alternating"):
             raise InputError(f"training is {self.training!r}, and must be joint or alternating")
-        if self.resize == "crop":
-            raise InputError("resize='crop' would cut objects off; take stretch, letterbox or fit")
         if self.hardest > self.regions:
             raise InputError(f"hardest is {self.hardest}, more than the {self.regions} regions of a picture")
-
-    @property
-    def train_size(self) -> int:
-        """Side of the pictures in training, pixels."""
-        return self.image_size or SIZE
-
-    @property
-    def test_size(self) -> int:
-        """Side of the pictures in validation and of the release, pixels."""
-        return self.test_image_size or self.train_size
 
 
 class FasterRCNNTrainee:
@@ -192,58 +162,3 @@ class FasterRCNNTrainee:
             scale=tf.reduce_min(batch["scale"], axis=1),
         )
         return boxes
-
-
-class Validation:
-    """Mean AP on a data set.
-
-    Args:
-        model: of `faster_rcnn`.
-        dataset: the pictures.
-        config: the settings.
-        proposals: of Fast R-CNN.
-
-    Attributes:
-        predictor: the model at work.
-        dataset: the pictures that are looked at.
-        refused: {file: why} of pictures that could not be read.
-    """
-
-    def __init__(
-        self,
-        model: keras.Model,
-        dataset: Dataset,
-        config: FasterRCNNConfig,
-        proposals: Proposals | None = None,
-    ):
-        self.predictor = Predictor(
-            FasterRCNN([model]),
-            names=dataset.classes,
-            image_size=config.test_size,
-            longest=config.longest,
-            resize=config.resize,
-            threads=config.threads,
-        )
-        self.dataset, self.proposals = dataset, proposals
-        if config.validate_images:
-            step = max(1, len(dataset) // config.validate_images)
-            kept = dataset.examples[::step][: config.validate_images]
-            self.dataset = dataclasses.replace(dataset, examples=kept)
-        self.refused: dict[str, str] = {}
-
-    def __call__(self) -> dict[str, float]:
-        """Mean AP at IoU 0.5 by both rules of VOC: {"map_11", "map_area"}."""
-        found, unreadable = self.predictor.over_records(self.dataset.examples, self.proposals)
-        self.refused |= unreadable
-        figures = voc.evaluate(self.dataset.examples, found, self.dataset.classes)
-        return {name: figures[name] for name in ("map_11", "map_area")}
-
-    def drawn(self, count: int = 8) -> list[np.ndarray]:
-        """Some pictures with what is found in them, evenly spread: uint8 [H, W, 3] each."""
-        pictures, given = [], []
-        for record in self.dataset.examples[:: max(1, len(self.dataset) // count)][:count]:
-            with contextlib.suppress(InputError):  # named by the validation
-                pictures.append(record.image())
-                given.append(self.proposals.of(record.file) if self.proposals else None)
-        found = self.predictor(pictures, given if self.proposals else None)
-        return [own.top(10).draw(picture) for own, picture in zip(found, pictures, strict=True)]

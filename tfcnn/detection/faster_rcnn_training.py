@@ -8,19 +8,20 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcnn import draw, images
+from tfcnn import images
 from tfcnn.datasets import pipeline
 from tfcnn.datasets.example import Dataset
 from tfcnn.datasets.proposals import Proposals
-from tfcnn.detection.detector import proposals_of
-from tfcnn.detection.faster_rcnn import OWN_LAYERS, endpoint_strides
-from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrainee, Validation
+from tfcnn.detection.detector import FasterRCNN, proposals_of
+from tfcnn.detection.detector_training import Validation, first_batch, freeze, rates, scope
+from tfcnn.detection.faster_rcnn import OWN_LAYERS
+from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrainee
 from tfcnn.detection.stages import Stages
 from tfcnn.errors import InputError
 from tfcnn.evaluation import proposals as coverage
@@ -102,19 +103,19 @@ def train_faster_rcnn(
         proposals=proposals,
         threads=config.threads,
     )
-    measure = Validation(model, validation, config, proposals)
+    measure = Validation(FasterRCNN([model]), validation, config, proposals)
     readers = [batches, measure]
     reach = {"proposals" if proposals else "anchors": _reach(model, training, config, proposals)}
     for what, shares in reach.items():
         say(f"ground-truth boxes with one of the {what} at IoU 0.5 (0.7): {coverage.in_words(shares)}")
-    show(_first_batch(batches, training.classes), "first_batch", "The first batch as it enters the net")
+    show(first_batch(batches, training.classes), "first_batch", "The first batch as it enters the net")
 
     told = {"strategy": strategy, "stop": stop, "progress": progress, "say": say}
     told |= {"data": data, "readers": readers}
     if config.training == "joint":
-        with _scope(strategy):
+        with scope(strategy):
             trainee = FasterRCNNTrainee(model, config, validation=measure)
-        multiplier = rates(model, config, trained)
+        multiplier = rates(model, config, trained, OWN_LAYERS)
         result = run.fit(trainee, batches, config, folder, best="map_11", multiplier=multiplier, **told)
     else:
         result = _alternate(model, config, batches, measure, folder, trained, told)
@@ -189,43 +190,6 @@ def with_proposals(
             yield sample.image.shape[:2], sample.proposals, boxes, labels
 
 
-def freeze(model: keras.Model, config: FasterRCNNConfig, trained: Collection[str]) -> list[str]:
-    """Freezes batch norm, layers of the backbone up to `freeze_stride`, and what `freeze` names, where it is trained.
-
-    Args:
-        model: of `faster_rcnn`.
-        config: the settings.
-        trained: names of the layers that have been trained before.
-
-    Returns:
-        Names of the layers that were frozen and have weights.
-    """
-    known = endpoint_strides(model)
-    early = [name for name, (_, stride) in known.items() if stride <= config.freeze_stride]
-    endpoints = {name: layer for name, (layer, _) in known.items()}
-    names = [*early[-1:], *config.freeze]
-    return freezing.freeze_trained(model, names, endpoints=endpoints, trained=trained)
-
-
-def rates(
-    model: keras.Model, config: FasterRCNNConfig, trained: Collection[str]
-) -> Callable[[keras.Variable], float]:
-    """Gives the factor of each variable's learning rate: `backbone_rate` where the backbone has been trained before,
-    `bias_rate` for biases; arguments as of `freeze`."""
-    slow = {
-        id(variable)
-        for layer in model.layers
-        if layer.name in trained and not layer.name.startswith(OWN_LAYERS)
-        for variable in layer.variables
-    }
-
-    def rate(variable: keras.Variable) -> float:
-        own = config.backbone_rate if id(variable) in slow else 1.0
-        return own * config.bias_rate if variable.path.endswith("/bias") else own
-
-    return rate
-
-
 def alternation(
     proposer: keras.Model, model: keras.Model, config: FasterRCNNConfig, validation: Validation | None = None
 ) -> Iterator[tuple[str, FasterRCNNTrainee]]:
@@ -269,7 +233,7 @@ def alternation(
 def _alternate(model, config, batches, measure, folder, trained, told):
     """The four steps, each with a folder of its own in which it resumes; the result of the last."""
     total = config.total_steps(batches.steps_per_epoch)
-    with _scope(told["strategy"]):
+    with scope(told["strategy"]):
         proposer = keras.models.clone_model(model)
         proposer.set_weights(model.get_weights())
     live = {layer.name: layer.trainable for layer in model.layers}
@@ -285,16 +249,12 @@ def _alternate(model, config, batches, measure, folder, trained, told):
             steps=max(1, round(total * share)),
             best="map_11" if number == 4 else None,
             what=f"step {number} of 4",
-            multiplier=rates(trainee.networks["detector"], config, trained),
+            multiplier=rates(trainee.networks["detector"], config, trained, OWN_LAYERS),
             **told,
         )
     for layer in model.layers:
         layer.trainable = live[layer.name]
     return result
-
-
-def _scope(strategy):
-    return strategy.scope() if strategy else contextlib.nullcontext()
 
 
 def _reach(model, training, config, proposals):
@@ -321,15 +281,3 @@ def _proposed(measure):
     for record, prepared, boxes in proposals_of(measure.predictor, measure.dataset.examples):
         in_file = record.placement(prepared.shape).from_file(coverage.ground_truth(record))
         yield boxes, prepared.placement.from_file(in_file)
-
-
-def _first_batch(batches, classes):
-    """A sheet of the first batch, with its boxes."""
-    batch = batches.batch(0)
-    pictures = []
-    for image, (height, width), boxes, labels in zip(
-        *(batch[name][:16] for name in ("image", "size", "boxes", "labels")), strict=True
-    ):
-        picture = np.clip(image[:height, :width], 0, 255).astype(np.uint8)
-        pictures.append(draw.boxes(picture, boxes[labels >= 0], labels[labels >= 0], names=classes))
-    return draw.grid(pictures, columns=4)

@@ -18,7 +18,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from tfcnn.detection.faster_rcnn import endpoints_at, top_down
+from tfcnn.detection import endpoints
+from tfcnn.detection.faster_rcnn import top_down
 from tfcnn.ops import box_losses, nms
 from tfcnn.ops import boxes as box_ops
 
@@ -75,11 +76,11 @@ def one_stage(
         InputError: the backbone has no endpoint of stride 8, 16 or 32.
     """
     image = backbone.inputs[0]
-    maps = top_down([backbone.output[name] for name in endpoints_at(backbone, STRIDES)], channels)
+    maps = top_down([backbone.output[name] for name in endpoints.endpoints_at(backbone, STRIDES)], channels)
     raw = [x for level in head(maps, classes, channels, tower) for x in level]
     detections = CellDetections(classes, score_threshold, nms_threshold, max_detections, name="detections")
     found = detections([*raw, image])
-    return keras.Model(image, found, name="one_stage")
+    return endpoints.remember(keras.Model(image, found, name="one_stage"), backbone)
 
 
 def head(maps: Sequence[keras.KerasTensor], classes: int, channels: int, tower: int) -> list[tuple]:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import layers
 
 from tfcnn.backbones.nets.yolo import dense_head
+from tfcnn.detection import endpoints
 from tfcnn.errors import InputError
 from tfcnn.ops import boxes as box_ops
 from tfcnn.ops import coders, nms
@@ -96,7 +97,8 @@ def yolo(
     detections = GridDetections(
         grid, boxes, classes, size, score_threshold, nms_threshold, max_detections, name="detections"
     )
-    return keras.Model(image, detections([output, image]), name="yolo")
+    model = keras.Model(image, detections([output, image]), name="yolo")
+    return endpoints.remember(model, backbone)
 
 
 def split(output: tf.Tensor, grid: int, boxes: int, classes: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
