@@ -13,7 +13,7 @@ from tfcnn.datasets import pipeline
 from tfcnn.detection.detector import FasterRCNN
 from tfcnn.detection.detector_training import Validation
 from tfcnn.detection.endpoints import strides
-from tfcnn.detection.faster_rcnn import copy_weights, faster_rcnn, strides
+from tfcnn.detection.faster_rcnn import copy_weights, faster_rcnn
 from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrainee
 from tfcnn.detection.faster_rcnn_training import alternation
 from tfcnn.detection.stages import Stages

@@ -13,6 +13,7 @@ from tfcnn import backbones, datasets, detection, images
 from tfcnn.datasets import pipeline
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.detection import detector_training, rpn
+from tfcnn.detection.detector import FasterRCNN
 from tfcnn.detection.detector_training import Validation
 from tfcnn.detection.endpoints import endpoint_strides
 from tfcnn.detection.faster_rcnn import OWN_LAYERS, faster_rcnn
