@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Twice quiet: only errors. Without, setuptools warns of every editable installation.
 INSTALL := -m pip install -qq
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: setup demo test test-all test-oldest lint bench clean
 

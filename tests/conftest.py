@@ -7,7 +7,7 @@ import signal
 
 # A shell's background job cannot hear Ctrl-C, nor can the programs that it starts; the tests need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as the apps set it for a person
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 import pytest  # noqa: E402

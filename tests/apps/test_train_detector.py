@@ -211,12 +211,40 @@ def test_fast_rcnn_learns_from_proposals_of_a_file(run_app, trained, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("detector", "own"),
+    [
+        ("yolo", ["--grid=5", "--dense_channels=8", "--dense_units=32"]),
+        ("fast_yolo", ["--grid=4", "--dense_channels=8", "--convolutions=16"]),
+        ("one_stage", ["--channels=16", "--tower=1", "--focal=2", "--box_loss=ciou"]),
+    ],
+)
+def test_detectors_of_one_network_are_trained_and_used(run_app, pictures, tmp_path, detector, own):
+    flags = [*SMALL, f"--detector={detector}", *own, f"--output_dir={tmp_path / 'out'}"]
+    done = run_app("train_detector", *flags)
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "out/release/card.json").read_text())
+    assert card["kind"] == ("one_stage" if detector == "one_stage" else "yolo")
+    found = run_app(
+        "detect",
+        pictures / "shapes.png",
+        f"--model={tmp_path / 'out/release'}",
+        "--score_threshold=0",
+        f"--output_dir={tmp_path / 'd'}",
+    )
+    assert found.returncode == 0, found.stderr
+    assert results(tmp_path / "d")["images"][0]["detections"]
+
+
+@pytest.mark.parametrize(
     ("app", "flags", "words"),
     [
         ("train_detector", ["--dataset=digits"], "train_classifier"),
         ("train_detector", ["--dataset=shapes", "--detector=fast_rcnn"], "needs --proposals_file"),
         ("train_detector", ["--dataset=shapes", "--net=tiny", "--head=backbone"], "neck='none'"),
         ("train_detector", ["--dataset=shapes", "--hardest=99"], "64 regions"),
+        ("train_detector", ["--dataset=shapes", "--detector=yolo", "--grid=999"], "999 x 999 cells"),
+        ("train_detector", ["--dataset=shapes", "--detector=yolo", "--convolutions=a"], "whole numbers"),
+        ("train_detector", ["--dataset=shapes", "--detector=yolo", "--test_image_size=64"], "320 x 320"),
         ("detect", ["--video=nowhere.mp4"], "nowhere.mp4"),
         ("detect", ["--model=faster_rcnn_vco"], "faster_rcnn_vco"),
         ("detect", ["--scales=12"], "--scales=12"),
