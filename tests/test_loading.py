@@ -253,3 +253,17 @@ def test_a_model_of_whole_numbers_is_one_of_floats(tmp_path):
     picture = np.rint(PICTURE[:, :8, :8])
     assert loaded.inputs[0].dtype == "float32"
     np.testing.assert_allclose(loaded(picture), model(picture.astype(np.uint8)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_one_line(tmp_path, bad):
+    """A rectifier turns NaN into 0 on some machines, so that the scores look like any others."""
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="first")(image)
+    model = keras.Model(image, keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(x)))
+    kernel, bias = model.get_layer("first").get_weights()
+    kernel[0, 0, 0, 0] = bad
+    model.get_layer("first").set_weights([kernel, bias])
+    model.save(tmp_path / "bad.keras")
+    with pytest.raises(InputError, match="not finite in first/kernel"):
+        load_model(tmp_path / "bad.keras")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import h5py
 import keras
+import numpy as np
 
 from tfcnn import layers  # noqa: F401  (registers tfcnn's own)
 from tfcnn.backbones.convert import flat, float_input, is_transparent
@@ -61,7 +62,9 @@ def load_model(
         if not path.is_file():
             known = ", ".join(releases()) or "none yet"
             raise InputError(f"There is no model {source}: give a file, a folder, or a release ({known})")
-        model = _see_through(_keras_model(path, allow_custom_objects), preprocessing, path)
+        model = _keras_model(path, allow_custom_objects)
+        _check_finite(model, path)
+        model = _see_through(model, preprocessing, path)
     model.zero_rgb = zero_rgb(model)
     return model
 
@@ -89,6 +92,14 @@ def _keras_model(path: pathlib.Path, allow_custom_objects: bool) -> keras.Model:
         raise InputError(
             f"{path} cannot be opened by Keras {keras.__version__}{needs}: {_reason(error)}"
         ) from error
+
+
+def _check_finite(model: keras.Model, path: pathlib.Path) -> None:
+    """Refuses a net whose weights are not all finite: a rectifier after them could hide it from every later look."""
+    for weight in model.weights:
+        values = np.asarray(weight)
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise InputError(f"{path} holds weights that are not finite in {weight.path}: the training that made it failed")
 
 
 def _opened(path: pathlib.Path, suffix: str, config: dict, safe_mode: bool) -> keras.Model:

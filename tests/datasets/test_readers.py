@@ -281,6 +281,15 @@ def test_a_single_class_is_said(tmp_path):
     assert [finding["why"] for finding in data.broken] == ["only one class, only: every answer is right"]
 
 
+def test_a_folder_whose_pictures_all_lie_deeper_is_named(tmp_path):
+    picture = layouts.encoded(layouts.picture(8, 8))
+    names = ["dog/a.jpg", "bird/b.jpg", "cat/persian/c.jpg", "cat/siamese/d.jpg"]
+    data = datasets.open("folder", layouts.write(tmp_path, {name: picture for name in names}))
+    assert data.classes == ["bird", "dog"]
+    (finding,) = data.broken
+    assert finding["why"] == "2 pictures in folders inside cat, and none right in it"
+
+
 def test_a_class_folder_that_only_one_split_has(tmp_path):
     folder = layouts.classes(tmp_path / "set")
     layouts.write(folder, {"val/ants/0.png": b"", "train/wasps/0.png": b"", "notes/pages/0.png": b""})

@@ -65,6 +65,10 @@ def _dataset(name: str, root: Root, part: str | None, splits: list[Root]) -> Dat
     broken: list[dict] = []
     files_of = {label: pictures for label in root.folders() if (pictures := _pictures(root.files(label)))}
     classes = sorted({*files_of, *(label for split in splits for label in _classes(split))})
+    for label in root.folders():
+        if label not in classes and (inside := len(_pictures(root.walk(label)))):
+            why = f"{inside} pictures in folders inside {label}, and none right in it"
+            report(broken, f"{root}/{label}", why, "no class: move them up, or name the folder above them")
     for label in classes:
         if label not in files_of:
             report(broken, str(root), f"no picture of {label} here, but in other splits", "class kept")

@@ -1,10 +1,12 @@
 """Faster R-CNN: the region proposal network and Fast R-CNN on one backbone, in one network with four losses.
 
-Letters: N images, A anchors, R regions of an image, S sampled regions, M padded true boxes, K classes.
+Letters: N images, A anchors, R regions of an image, S sampled regions, M padded ground-truth boxes, K classes.
 
 Source: Ren, He, Girshick, Sun, "Faster R-CNN", 2015; He et al., "Deep residual learning", 2015, appendix B (context);
 Lin et al., "Feature pyramid networks", 2017 (pyramid and the sum of maps from the top down).
 """
+
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
@@ -37,7 +39,7 @@ class UpsampleLike(keras.layers.Layer):
         return keras.KerasTensor((*like.shape[:3], small.shape[-1]), small.dtype)
 
 
-def top_down(maps, channels=128):
+def top_down(maps: Sequence[keras.KerasTensor], channels: int = 128) -> list[keras.KerasTensor]:
     """Maps of falling resolution brought to the same channels, each with the sum of those above it.
 
     The coarsest map also gets the mean of the whole picture (ThunderNet's context enhancement). A 5x5 separable
@@ -73,29 +75,29 @@ def top_down(maps, channels=128):
 
 
 def faster_rcnn(
-    backbone,
-    classes,
+    backbone: keras.Model,
+    classes: int,
     *,
-    neck="top_down",
-    head="position",
-    pooling="align",
-    context=False,
-    class_agnostic=True,
-    sizes=None,
-    ratios=RATIOS,
-    rounded_anchors=False,
-    channels=128,
-    rpn_channels=None,
-    bin_channels=8,
-    units=1024,
-    proposals=300,
-    before_nms=2000,
-    min_file_size=0.0,
-    box_means=fast_rcnn.BOX_MEANS,
-    box_stds=fast_rcnn.BOX_STDS,
-    score_threshold=0.05,
-    nms_threshold=0.5,
-    max_detections=100,
+    neck: str = "top_down",
+    head: str = "position",
+    pooling: str = "align",
+    context: bool = False,
+    class_agnostic: bool = True,
+    sizes: Sequence | None = None,
+    ratios: Sequence[float] = RATIOS,
+    rounded_anchors: bool = False,
+    channels: int = 128,
+    rpn_channels: int | None = None,
+    bin_channels: int = 8,
+    units: int = 1024,
+    proposals: int = 300,
+    before_nms: int = 2000,
+    min_file_size: float = 0.0,
+    box_means: Sequence = fast_rcnn.BOX_MEANS,
+    box_stds: Sequence = fast_rcnn.BOX_STDS,
+    score_threshold: float = 0.05,
+    nms_threshold: float = 0.5,
+    max_detections: int = 100,
 ) -> keras.Model:
     """One functional inference model: picture in, detections out.
 
@@ -208,7 +210,7 @@ def faster_rcnn(
     return endpoints.remember(model, backbone)
 
 
-def copy_weights(source, target):
+def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:
     """Copies the weights of all layers that two detectors share by name and shape.
 
     Returns:
@@ -225,7 +227,7 @@ def copy_weights(source, target):
     return fresh
 
 
-def later_layers(backbone, endpoint, pooled):
+def later_layers(backbone: keras.Model, endpoint: str, pooled: keras.KerasTensor) -> keras.KerasTensor:
     """The backbone's own layers after an endpoint, on pooled regions, and their mean over places: [., C].
 
     Raises:
