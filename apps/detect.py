@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tfcnn import cli
-from tfcnn.cli import lists, testing_flags
+from tfcnn.cli import box_files, lists, testing_flags
 from tfcnn.detections import Detections
 from tfcnn.errors import InputError
 
@@ -50,7 +50,7 @@ def main(run: cli.Run) -> None:
         rows = of_video(run, predictor, film, found)
     else:
         rows = of_pictures(run, predictor, proposals, found)
-    testing_flags.save(run, found, predictor.names, predictor.category_ids)
+    box_files.save(run, found, predictor.names, predictor.category_ids)
     run.table(["input", "objects", "best"], rows)
 
 
@@ -70,7 +70,7 @@ def of_pictures(
         answers = predictor.predict([picture.prepared[0] for picture in batch], precomputed)
         for picture, detections in zip(batch, answers, strict=True):
             with picture:
-                picture.entry["detections"] = testing_flags.entries(detections)
+                picture.entry["detections"] = box_files.entries(detections)
                 found += detections.to_coco(picture.stem, predictor.category_ids)
                 if run.flags.save_images:
                     picture.save(shown(detections).draw(picture.prepared[1]), "detected", main=True)
@@ -94,7 +94,7 @@ def of_video(run: cli.Run, predictor: Predictor, source: video.Video, found: lis
             for frame in itertools.islice(source, run.flags.limit):
                 (detections,) = predictor([frame])
                 found += detections.to_coco(f"{stem}_{frames:06d}", predictor.category_ids)
-                entry["detections"].append(testing_flags.entries(detections))
+                entry["detections"].append(box_files.entries(detections))
                 if film:
                     film.add(shown(detections).draw(frame))
                 frames += 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tfcnn import cli
-from tfcnn.cli import data_flags, lists, models, testing_flags
+from tfcnn.cli import box_files, data_flags, lists, models, testing_flags
 from tfcnn.cli.data_flags import DATA, DATASET
 from tfcnn.datasets.classes import distinct, match
 from tfcnn.errors import InputError
@@ -131,7 +131,15 @@ def of_models(sources: list[str]) -> Callable:
 
 def of_detectors(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | str, Detections]:
     """What detectors find: {image_id: Detections} in the data set's classes."""
-    predictor, given = testing_flags.open_detector(run, sources)
+    return _of_predictor(run, data, *testing_flags.open_detector(run, sources), "detections")
+
+
+def of_localizers(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | str, Detections]:
+    """The five guesses of localizers, likewise."""
+    return _of_predictor(run, data, *box_files.open_localizer(run, sources), "guesses")
+
+
+def _of_predictor(run, data, predictor, given, field):
     names, ids = predictor.names, predictor.category_ids
     index = match(names, ids, data.classes, data.category_ids, _present(data))
     if max(index) < 0:
@@ -144,7 +152,7 @@ def of_detectors(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | 
     for note in data.notes():
         run.say(note)
     records = data.examples[: run.flags.limit]
-    with run.progress(len(records), "detect") as progress:
+    with run.progress(len(records), "localize" if field == "guesses" else "detect") as progress:
         found, refused = predictor.over_records(records, given, progress.advance)
         run.results["images_per_second"] = round(progress.rate, 2)
     for file, why in refused.items():
@@ -155,9 +163,9 @@ def of_detectors(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | 
         if record.image_id in found:
             detections = found[record.image_id]
             entry = {"file": record.file, "width": record.width, "height": record.height}
-            run.add(entry | {"detections": testing_flags.entries(detections)})
+            run.add(entry | {field: box_files.entries(detections)})
             rows += detections.to_coco(record.image_id, data.category_ids)
-    testing_flags.save(run, rows, data.classes, data.category_ids)
+    box_files.save(run, rows, data.classes, data.category_ids)
     return found
 
 
@@ -249,7 +257,11 @@ RULES: dict[str, tuple[Callable, Callable]] = {
 
 # The kind on a model's card -> what gives its results, and the data sets whose rules measure them.
 DETECTOR = (of_detectors, ("voc", "coco", "imagenet_det"))
-MODELS: dict[str, tuple[Callable, tuple[str, ...]]] = {"faster_rcnn": DETECTOR, "fast_rcnn": DETECTOR}
+MODELS: dict[str, tuple[Callable, tuple[str, ...]]] = {
+    "faster_rcnn": DETECTOR,
+    "fast_rcnn": DETECTOR,
+    "localizer": (of_localizers, ("imagenet_loc", "tiny_imagenet")),
+}
 
 
 def _errors(run: cli.Run, data: Dataset, truth: TruthTable, results: Boxes, suffix: str) -> None:

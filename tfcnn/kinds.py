@@ -1,4 +1,4 @@
-"""Opens what was trained, each kind of model by the method that its card names: `tfcnn.detector`."""
+"""Opens what was trained, each kind of model by the method that its card names: `tfcnn.detector`, `tfcnn.localizer`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ DETECTORS = {
     "yolo": ("tfcnn.detection.single_shot", "SingleShot"),
     "one_stage": ("tfcnn.detection.single_shot", "SingleShot"),
 }
+LOCALIZERS = {"localizer": ("tfcnn.localization.localizer", "Localizer")}
 SIZE = 320  # pixels, where no card says what a model was trained for
 
 
@@ -75,22 +76,10 @@ def detector(
         InputError: there is no such model, it is no detector, the models of an ensemble have other classes, or an
             argument is none of those above.
     """
-    if isinstance(labels, str | os.PathLike):
-        labels = files.read_labels(labels)
-    sources = [model] if isinstance(model, str | os.PathLike | keras.Model) else list(model)
-    if not sources:
-        raise InputError("There is no model to detect with.")
-    cards = [{} if isinstance(source, keras.Model) else card_of(source) for source in sources]
-    method = _method(sources, cards)
-    models = [
-        source
-        if isinstance(source, keras.Model)
-        else load_model(source, allow_custom_objects=allow_custom_objects)
-        for source in sources
-    ]
+    method, sources, cards, models = _opened(model, DETECTORS, "detector", allow_custom_objects)
     card = cards[0]
     found = method(
-        [backbones.folded(net) for net in models],
+        models,
         max(1, len(scales)),
         flip=flip,
         refine=refine,
@@ -101,16 +90,12 @@ def detector(
         runtime=runtime,
         threads=threads or cores(),
     )
-    names = [_names(each, labels, found.classes) for each in cards]
-    for source, other in zip(sources[1:], names[1:], strict=True):
-        if other != names[0]:
-            raise InputError(f"{source} has other classes than {sources[0]}: {', '.join(other[:3])} ...")
     size = image_size
     if size is None:
         size = scales[0] if scales else card.get("image_size") or SIZE
     return Predictor(
         found,
-        names=names[0],
+        names=_names_of_all(sources, cards, labels, found.classes),
         image_size=size,
         longest=longest or card.get("longest") or round(size * 5 / 3),
         resize=resize or card.get("resize", "stretch"),
@@ -122,22 +107,93 @@ def detector(
     )
 
 
-def _method(sources, cards):
+def localizer(
+    model: str | os.PathLike | keras.Model | Sequence[str | os.PathLike | keras.Model],
+    *,
+    top: int = 5,
+    resize: str | None = None,
+    batch_size: int = 32,
+    threads: int | None = None,
+    labels: Sequence[str] | str | os.PathLike | None = None,
+    allow_custom_objects: bool = False,
+) -> Predictor:
+    """Opens a localizer: called on a list of pictures, it gives guesses, Detections in the pixels of each.
+
+    Args:
+        model: a release's name, a folder, a .keras file or a keras.Model; a list of them is an ensemble, whose scores
+            and boxes are averaged.
+        top: guesses of a picture, one a class, best first; a model of K objects gives K, of the best class.
+        resize: "stretch" or "letterbox", as `tfcnn.images.resize`; None takes the card's.
+        batch_size: pictures computed at once.
+        threads: for reading; None takes the machine's cores.
+        labels: names of the classes, or the path of a text file with a name a line; None takes the card's, else
+            "0", "1" and so on.
+        allow_custom_objects: of `tfcnn.load_model`.
+
+    Returns:
+        The predictor; its class names are `.names`.
+
+    Raises:
+        InputError: there is no such model, it is no localizer, the models of an ensemble do not fit, or an argument
+            is none of those above.
+    """
+    method, sources, cards, models = _opened(model, LOCALIZERS, "localizer", allow_custom_objects)
+    resize = resize or cards[0].get("resize", "stretch")
+    if resize not in ("stretch", "letterbox"):
+        raise InputError(f"resize={resize!r} is none of stretch, letterbox: a localizer sees one size.")
+    if top < 1:
+        raise InputError(f"top={top}: there is at least one guess.")
+    found = method(models, top)
+    return Predictor(
+        found,
+        names=_names_of_all(sources, cards, labels, found.classes),
+        image_size=found.size,
+        resize=resize,
+        batch_size=batch_size,
+        threads=threads,
+        category_ids=cards[0].get("category_ids"),
+        card=cards[0],
+    )
+
+
+def _opened(model, known, what, allow_custom_objects):
+    """The class that reads models, the sources, their cards, and the models with batch norm fused."""
+    sources = [model] if isinstance(model, str | os.PathLike | keras.Model) else list(model)
+    if not sources:
+        raise InputError(f"There is no model: a {what} is needed.")
+    cards = [{} if isinstance(source, keras.Model) else card_of(source) for source in sources]
+    method = _method(sources, cards, known, what)
+    models = [
+        source
+        if isinstance(source, keras.Model)
+        else load_model(source, allow_custom_objects=allow_custom_objects)
+        for source in sources
+    ]
+    return method, sources, cards, [backbones.folded(net) for net in models]
+
+
+def _method(sources, cards, known, what):
     """The class that reads models of the kind that all cards name."""
-    kinds = [card.get("kind") or next(iter(DETECTORS)) for card in cards]
+    kinds = [card.get("kind") or next(iter(known)) for card in cards]
     for source, kind in zip(sources, kinds, strict=True):
-        if kind not in DETECTORS:
-            raise InputError(f"{source} is a {kind}, no detector ({', '.join(DETECTORS)}).")
-    homes = {DETECTORS[kind] for kind in kinds}
+        if kind not in known:
+            raise InputError(f"{source} is a {kind}, no {what} ({', '.join(known)}).")
+    homes = {known[kind] for kind in kinds}
     if len(homes) > 1:
         raise InputError(f"An ensemble has models of one kind, not of {', '.join(dict.fromkeys(kinds))}.")
     module, name = homes.pop()
     return getattr(importlib.import_module(module), name)
 
 
-def _names(card, labels, count):
-    """Names of a model's classes: those given, else the card's, else numbers."""
+def _names_of_all(sources, cards, labels, count):
+    """Names of the classes of all models: those given, else the cards', else numbers."""
+    if isinstance(labels, str | os.PathLike):
+        labels = files.read_labels(labels)
     if labels is not None:
         return list(labels)
-    names = card.get("classes", [])
-    return names if len(names) == count else [str(index) for index in range(count)]
+    numbers = [str(index) for index in range(count)]
+    names = [card["classes"] if len(card.get("classes", [])) == count else numbers for card in cards]
+    for source, other in zip(sources[1:], names[1:], strict=True):
+        if other != names[0]:
+            raise InputError(f"{source} has other classes than {sources[0]}: {', '.join(other[:3])} ...")
+    return names[0]

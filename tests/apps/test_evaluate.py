@@ -274,7 +274,7 @@ def test_a_wrong_command_is_one_line_and_leaves_nothing(evaluate, tmp_path, voc,
 @pytest.mark.parametrize(
     "dataset, model, message",
     [
-        ("voc", "digits", "is a classifier; evaluate measures faster_rcnn, fast_rcnn"),
+        ("voc", "digits", "is a classifier; evaluate measures faster_rcnn, fast_rcnn, localizer"),
         ("lsp", "faster_rcnn_voc", "is a faster_rcnn, measured on voc, coco, imagenet_det, not on lsp"),
     ],
 )

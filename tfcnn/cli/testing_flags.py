@@ -9,7 +9,6 @@ from absl import flags
 
 from tfcnn.cli import classes
 from tfcnn.datasets.proposals import Proposals
-from tfcnn.detections import Detections
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,20 +87,6 @@ def open_detector(run, sources: Sequence[str]) -> tuple[Predictor, Proposals | N
         raise InputError(f"--model={','.join(sources)} {need}")
     run.net = ",".join(sources)
     return predictor, precomputed
-
-
-def entries(found: Detections) -> list[dict]:
-    """A picture's detections for results.json."""
-    return [
-        {"label": found.names[label], "index": int(label), "score": float(score), "box": box.tolist()}
-        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
-    ]
-
-
-def save(run, found: list[dict], names: Sequence[str], ids: Sequence[int]) -> None:
-    """Writes detections.json, a COCO results list, and categories.json."""
-    run.save_json(found, "detections.json")
-    run.save_json([{"id": i, "name": name} for i, name in zip(ids, names, strict=True)], "categories.json")
 
 
 def _size(text: str) -> int:

@@ -228,10 +228,19 @@ class Batches:
         columns: further arrays [N, ...] such as `label`, which a mirror image leaves as they are.
         batch_size: pictures a batch.
         seed: of order and choice.
+        views: further arrays [N, V, ...] that a mirror image changes, such as boxes.
     """
 
-    def __init__(self, cache: Cache, columns: dict[str, np.ndarray], batch_size: int, seed: int):
+    def __init__(
+        self,
+        cache: Cache,
+        columns: dict[str, np.ndarray],
+        batch_size: int,
+        seed: int,
+        views: dict[str, np.ndarray] | None = None,
+    ):
         self.cache, self.columns, self.batch_size, self.seed = cache, columns, batch_size, seed
+        self.views = views or {}
         self._ids = np.array(cache.image_ids, object)
         self._rows = np.flatnonzero(self._ids != "")
         if not len(self._rows):
@@ -257,6 +266,7 @@ class Batches:
             views[here] = rng.integers(views_kept, size=count)[order]
         features = {name: array[picks, views].astype(np.float32) for name, array in arrays.items()}
         columns = {name: column[picks] for name, column in self.columns.items()}
+        columns |= {name: array[picks, views] for name, array in self.views.items()}
         return features | columns | {"image_id": self._ids[picks]}
 
     def __call__(self, start: int = 0, shard: int = 0, of: int = 1) -> tf.data.Dataset:

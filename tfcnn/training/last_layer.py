@@ -1,4 +1,4 @@
-"""Training a net's last layer alone, on features that are computed once."""
+"""Training a net's last layers alone, on features that are computed once."""
 
 import pathlib
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
 from tfcnn.runtime import Interrupted, Stop
 from tfcnn.training import features, freezing
-from tfcnn.training.config import ClassifierConfig
+from tfcnn.training.config import ClassifierConfig, TrainingConfig
 
 WRITING = ("digits", "mnist")  # data sets without mirror images
 
@@ -57,7 +57,7 @@ def on_features(
     cached, lacking = [], []
     for part, name in ((training, "train"), (validation, "val")):
         folder = pathlib.Path(config.cache_features) / name
-        cached.append(_cache(body, part, folder, config, size, mirror and part is training, **told))
+        cached.append(cache(body, part, folder, config, size, mirror and part is training, **told))
         lacking.append(Lacking(part, cached[-1], folder))
     labels = [
         np.array([record.label for record in part.examples], np.int32) for part in (training, validation)
@@ -87,11 +87,11 @@ class Lacking:
         self.refused = dict.fromkeys(missing, f"it could not be read when {folder} was made")
 
 
-def _cache(
+def cache(
     body: keras.Model,
     part: Dataset,
     folder: pathlib.Path,
-    config: ClassifierConfig,
+    config: TrainingConfig,
     size: int,
     mirror: bool,
     *,
@@ -99,7 +99,20 @@ def _cache(
     progress: Callable[[int, dict], None] | None,
     say: Callable[[str], None],
 ) -> features.Cache:
-    """Opens a split's cache, written first where it is not there."""
+    """Opens a split's cache, written first where it is not there.
+
+    Args:
+        body: from pictures to {"features": [N, ...]}.
+        part: the split.
+        folder: of the cache.
+        config: batch_size, resize and threads count.
+        size: side of the net's pictures, in pixels.
+        mirror: keep the features of mirror images, too.
+        stop, progress, say: as `training.run.fit`.
+
+    Raises:
+        InputError: the cache is stale or damaged, or as `features.write`.
+    """
     ids = [str(record.image_id) for record in part.examples]
     wanted = features.fingerprint(body, ids, (size, size), config.resize)
     if not folder.exists():

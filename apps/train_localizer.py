@@ -1,0 +1,152 @@
+"""Train a localizer: a classifier gets a box head, and that head alone is trained."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from tfcnn import cli
+from tfcnn.cards import card_of
+from tfcnn.cli import models, training_flags
+from tfcnn.errors import InputError
+
+GROUP, SUMMARY = "localization", "train a box head on a classifier"
+
+ATTACH = flags.DEFINE_enum(
+    "attach",
+    "conv",
+    ["conv", "fc"],
+    "Where the box head begins: after the last convolution (OverFeat, VGG), or after the last hidden dense layer "
+    "(DeepPose, R-CNN); a net without one is given one",
+)
+PER_CLASS = flags.DEFINE_bool("per_class", False, "A box for each class (C x 4 numbers); false: one box")
+OBJECTS = flags.DEFINE_integer(
+    "objects",
+    1,
+    "Boxes of a picture (K x 4 numbers), for its K largest objects, e.g. --objects=2",
+    lower_bound=1,
+)
+ORDER = flags.DEFINE_enum(
+    "order",
+    "fixed",
+    ["fixed", "matched"],
+    "Which of several boxes answers for which object: the first for the largest, or by the best assignment",
+)
+LOSS = flags.DEFINE_enum(
+    "loss", "l2", ["l2", "smooth_l1", "iou", "giou"], "Of the boxes, as fractions of the picture's sides"
+)
+HIDDEN = flags.DEFINE_list(
+    "hidden",
+    ["128"],
+    "Units of the box head's hidden layers, e.g. --hidden=4096,1024 (OverFeat); --hidden= has none",
+)
+FC_UNITS = flags.DEFINE_integer(
+    "fc_units", 512, "Units of the hidden dense layer that --attach=fc gives a net without one", lower_bound=1
+)
+FINE_TUNE = flags.DEFINE_bool("fine_tune", False, "Train the backbone too, on boxes and classes together")
+CLASSIFIER_EPOCHS = flags.DEFINE_float(
+    "classifier_epochs",
+    10.0,
+    "Epochs in which layers of the classifier that are random learn the classes first",
+    lower_bound=0.0,
+)
+CLASSIFIER_RATE = flags.DEFINE_float(
+    "classifier_rate", 1e-3, "Highest learning rate (of AdamW) in these epochs", lower_bound=0.0
+)
+BACKBONE_RATE = flags.DEFINE_float(
+    "backbone_rate", 0.3, "With --fine_tune: share of the learning rate for the backbone", lower_bound=0.0
+)
+VALIDATE_IMAGES = flags.DEFINE_integer(
+    "validate_images", 0, "Pictures of each validation, evenly spread; 0 takes all", lower_bound=0
+)
+CACHE = flags.DEFINE_string(
+    "cache_features",
+    None,
+    "Folder that keeps the frozen net's features for other runs, e.g. --cache_features=out/features; none: inside "
+    "output_dir until the run's end",
+)
+LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
+
+
+def main(run: cli.Run) -> None:
+    training, validation = training_flags.read_data()
+    hidden = hidden_units()
+    strategy = run.runtime.strategy  # starts TensorFlow, silently
+    from tfcnn import localization
+
+    config = training_flags.config(localization.LocalizerConfig, resume=run.resume)
+    with strategy.scope():
+        model, start = make_model(run, len(training.classes), hidden)
+    run.say(
+        f"{len(training)} pictures, {len(training.classes)} classes; {len(validation)} to validate, at "
+        f"{model.input_shape[1]} px; {model.count_params():,} weights"
+    )
+    training_flags.say_broken(run, training, validation)
+    with training_flags.told(run) as told:
+        told["card"] |= {
+            "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
+            f"{training_flags.VAL_SPLIT.value}: {VALIDATE_IMAGES.value or len(validation)} pictures",
+            "licence": LICENCE.value,
+            "start": start,
+        }
+        trained = localization.train_localizer(model, training, validation, config, run.output_dir, **told)
+    training_flags.record(run, trained)
+    run.table(*table(trained.metrics, trained.card))
+
+
+def hidden_units() -> tuple[int, ...]:
+    """The numbers of --hidden."""
+    try:
+        units = tuple(int(number) for number in HIDDEN.value if number)
+    except ValueError:
+        units = (0,)
+    if min(units, default=1) < 1:
+        raise InputError(f"--hidden={','.join(HIDDEN.value)}: whole numbers from 1 on")
+    return units
+
+
+def make_model(run, classes, hidden):
+    """The net with its box head, and what it starts from in words."""
+    from tfcnn import backbones, load_model, localization
+
+    init = training_flags.init_file()
+    if init is None:
+        run.net, weights = run.flags.net, models.weights_of(run)
+        classifier = backbones.classifier(run.net, weights, classes=classes, size=run.flags.image_size)
+        start = weights or "random"
+    else:
+        classifier, start = load_model(init), str(training_flags.INIT.value)
+        run.net = card_of(training_flags.INIT.value).get("net", start)
+        if "boxes" in (classifier.output if isinstance(classifier.output, dict) else {}):
+            return classifier, start  # a localizer that is trained on; its head is its own
+    model = localization.with_box_head(
+        classifier,
+        attach=ATTACH.value,
+        per_class=PER_CLASS.value,
+        objects=OBJECTS.value,
+        hidden=hidden,
+        fc_units=FC_UNITS.value,
+    )
+    return model, start
+
+
+def table(metrics: dict, card: dict) -> tuple[list[str], list[list]]:
+    """Columns and rows for the end."""
+    rows = []
+    for name in ("best", "last"):
+        if figures := metrics[name]:
+            errors = [training_flags.percent(figures[rule]) for rule in ("top1_loc", "top5_loc", "top5_cls")]
+            rows.append([name, figures["step"], *errors, f"{figures['mean_iou']:.3f}"])
+    rows.append(["release", f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights", "", "", ""])
+    return ["validation", "step", "top-1 error", "top-5 error", "of classes", "mean IoU"], rows
+
+
+if __name__ == "__main__":
+    cli.start(
+        main,
+        pictures=False,
+        trainer=True,
+        batch_size=64,
+        optimizer="sgd",
+        learning_rate=0.01,
+        weight_decay=1e-5,
+    )

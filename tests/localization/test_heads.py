@@ -1,0 +1,121 @@
+"""The box head: where it begins, what it gives, and what it reads."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfcnn import backbones
+from tfcnn.errors import InputError
+from tfcnn.localization import heads
+from tfcnn.localization.heads import with_box_head
+
+PICTURES = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+
+
+def small():
+    """A net with two hidden dense layers, as AlexNet and VGG have: map 8 x 8 x 6, then 10 and 7 units."""
+    image = keras.Input((64, 64, 3))
+    x = keras.layers.Rescaling(1 / 255)(image)
+    x = keras.layers.Conv2D(6, 8, strides=8, activation="relu", name="conv")(x)
+    x = keras.layers.Dense(10, activation="relu", name="fc6")(keras.layers.Flatten()(x))
+    x = keras.layers.Dense(7, name="fc7")(keras.layers.Dropout(0.5)(x))
+    x = keras.layers.Dropout(0.5)(keras.layers.ReLU(name="relu7")(x))
+    logits = keras.layers.Dense(3, name="classes")(x)
+    return keras.Model(image, {"logits": logits, "scores": keras.layers.Softmax()(logits)}, name="small")
+
+
+def tiny():
+    return backbones.classifier("tiny", None, classes=5, size=64)
+
+
+@pytest.mark.parametrize(
+    "options, kind, shape",
+    [
+        ({}, "agnostic", (2, 4)),
+        ({"per_class": True}, "per_class", (2, 5, 4)),
+        ({"objects": 3}, "objects", (2, 3, 4)),
+    ],
+)
+def test_the_forms(options, kind, shape):
+    model = with_box_head(tiny(), **options)
+    found = model(PICTURES)
+    assert {name: value.shape for name, value in found.items()} == {
+        "logits": (2, 5),
+        "scores": (2, 5),
+        "boxes": shape,
+    }
+    assert heads.form(model) == heads.Form(kind, 5, options.get("objects", 1))
+    assert not any(isinstance(layer, keras.Model) for layer in model.layers)
+
+
+@pytest.mark.parametrize(
+    "attach, hidden, weights",
+    [
+        ("conv", (), 8 * 8 * 6 * 4 + 4),  # the map after the last convolution
+        ("fc", (), 7 * 4 + 4),  # the last hidden dense layer
+        ("fc", (9, 5), 7 * 9 + 9 + 9 * 5 + 5 + 5 * 4 + 4),
+    ],
+)
+def test_where_the_head_begins(attach, hidden, weights):
+    classifier = small()
+    model = with_box_head(classifier, attach=attach, hidden=hidden)
+    own = heads.box_layers(model)
+    assert sum(layer.count_params() for layer in model.layers if layer.name in own) == weights
+    assert model.count_params() == classifier.count_params() + weights
+    assert np.allclose(model(PICTURES)["logits"], classifier(PICTURES)["logits"], atol=1e-6)
+
+
+def test_the_papers_heads_have_the_papers_numbers_of_weights():
+    """AlexNet: 16,388 numbers for one box after fc7, 16,388,000 for one of each of 1000 classes."""
+    alexnet = backbones.classifier("alexnet", None)
+    for per_class, count in ((False, 16_388), (True, 16_388_000)):
+        model = with_box_head(alexnet, attach="fc", per_class=per_class, hidden=())
+        assert model.get_layer("box_numbers").count_params() == count
+
+
+def test_a_net_without_a_hidden_dense_layer_is_given_one():
+    classifier = tiny()
+    model = with_box_head(classifier, attach="fc", fc_units=11)
+    assert model.get_layer("head_fc").output.shape == (None, 11)
+    assert model.get_layer("box_fc1").input is model.get_layer("head_fc").output
+    assert model(PICTURES)["scores"].numpy().sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "classifier, attach, untrained, shape",
+    [
+        (small, "conv", (), (8, 8, 6)),
+        (small, "fc", (), (7,)),
+        (tiny, "fc", (), (512,)),
+        (tiny, "fc", ("head_fc", "head_classes"), (128,)),  # the new layer is trained, too
+        (tiny, "conv", (), (2, 2, 128)),
+    ],
+)
+def test_body_and_head_together_are_the_model(classifier, attach, untrained, shape):
+    model = with_box_head(classifier(), attach=attach)
+    body, head = heads.split(model, set(untrained))
+    assert body.output["features"].shape[1:] == shape
+    assert set(untrained) <= {layer.name for layer in head.layers}
+    found, whole = head(body(PICTURES)["features"]), model(PICTURES)
+    for name in ("logits", "scores", "boxes"):
+        assert np.allclose(found[name], whole[name], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"attach": "pool"}, "attach"),
+        ({"objects": 0}, "objects=0"),
+        ({"objects": 2, "per_class": True}, "objects=2"),
+    ],
+)
+def test_what_cannot_be_is_said(options, message):
+    with pytest.raises(InputError, match=message):
+        with_box_head(tiny(), **options)
+
+
+def test_a_net_of_open_size_and_a_model_without_box_head_are_refused():
+    with pytest.raises(InputError, match="one square size"):
+        with_box_head(backbones.classifier("tiny", None, classes=5, size=(None, None)))
+    with pytest.raises(InputError, match="is no localizer"):
+        heads.form(tiny())
