@@ -41,6 +41,11 @@ EXAMPLES = {
     "train_detector --dataset=shapes --net=tiny --image_size=128 --steps=30 --validate_epochs=0 --validate_images=16": (
         "A Faster R-CNN's first thirty steps on drawn shapes; a useful one takes some thousand."
     ),
+    "train_localizer --dataset=shapes --net=tiny --image_size=64 --limit=128 --classifier_epochs=4 --epochs=20 "
+    "--validate_epochs=0": "A classifier of drawn shapes gets a box head: a few seconds of its training.",
+    "localize --model={train_localizer}/release --limit=2": (
+        "What that net says of photographs: the best of its five shapes, and a box; it has seen drawings alone."
+    ),
     "detect": "A box around each object that a Faster R-CNN trained on Pascal VOC finds, its class and score.",
     f"evaluate --dataset=voc --annotations={shlex.quote(str(TRUTH))} --results={{detect}}/detections.json": (
         "The boxes just found, measured against the photographs' ground truth by Pascal VOC's rules."

@@ -147,6 +147,6 @@ if __name__ == "__main__":
         trainer=True,
         batch_size=64,
         optimizer="sgd",
-        learning_rate=0.01,
+        learning_rate=0.003,
         weight_decay=1e-5,
     )

@@ -101,7 +101,13 @@ def with_box_head(
         x = keras.layers.Dense(units, activation="relu", name=f"{OWN_LAYERS}fc{number}")(x)
     kind = "per_class" if per_class else "objects" if objects > 1 else "agnostic"
     boxes = count if per_class else objects
-    x = keras.layers.Dense(4 * boxes, name=f"{OWN_LAYERS}numbers", dtype="float32")(x)
+    near_zero = keras.initializers.RandomNormal(
+        stddev=0.01
+    )  # VGG's: larger first errors would silence the ReLUs
+    numbers = keras.layers.Dense(
+        4 * boxes, kernel_initializer=near_zero, name=f"{OWN_LAYERS}numbers", dtype="float32"
+    )
+    x = numbers(x)
     shape = (4,) if kind == "agnostic" else (boxes, 4)
     outputs["boxes"] = keras.layers.Reshape(shape, name=FORMS[kind], dtype="float32")(x)
     model = keras.Model(classifier.inputs[0], outputs, name="localizer")

@@ -61,7 +61,7 @@ class LocalizerConfig(TrainingConfig):
 
     batch_size: int = 64
     optimizer: str = "sgd"
-    learning_rate: float = 0.01
+    learning_rate: float = 0.003
     weight_decay: float = 1e-5
     loss: str = "l2"
     order: str = "fixed"
