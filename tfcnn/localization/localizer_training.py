@@ -168,7 +168,9 @@ def train_localizer(
     )
     for sheet in measure.drawn():
         show(
-            sheet, "answers", "Pictures of the validation split, the best guess in colour, the truth in white"
+            sheet,
+            "answers",
+            "Pictures of the validation split: the best guess with its name, the truth without",
         )
     path, card = run.release(
         model,
@@ -305,7 +307,7 @@ class Validation:
                 (guesses,) = self.predictor([picture])
                 best = guesses.top(self._objects)
                 truth = record.placement(picture.shape).from_file(record.boxes)
-                picture = draw.boxes(draw.boxes(picture, truth), best.boxes, best.labels)
+                picture = draw.boxes(draw.boxes(picture, truth), best.boxes, best.labels, names=best.names)
                 shown.append(picture)
                 wrong = (
                     "" if best.labels[0] == record.label else f", not {self.dataset.classes[record.label]}"
