@@ -76,6 +76,7 @@ def detector(
         InputError: there is no such model, it is no detector, the models of an ensemble have other classes, or an
             argument is none of those above.
     """
+    labels = _read(labels)  # before any model is opened
     method, sources, cards, models = _opened(model, DETECTORS, "detector", allow_custom_objects)
     card = cards[0]
     found = method(
@@ -137,6 +138,7 @@ def localizer(
         InputError: there is no such model, it is no localizer, the models of an ensemble do not fit, or an argument
             is none of those above.
     """
+    labels = _read(labels)  # before any model is opened
     method, sources, cards, models = _opened(model, LOCALIZERS, "localizer", allow_custom_objects)
     resize = resize or cards[0].get("resize", "stretch")
     if resize not in ("stretch", "letterbox"):
@@ -154,6 +156,10 @@ def localizer(
         category_ids=cards[0].get("category_ids"),
         card=cards[0],
     )
+
+
+def _read(labels):
+    return files.read_labels(labels) if isinstance(labels, str | os.PathLike) else labels
 
 
 def _opened(model, known, what, allow_custom_objects):
@@ -187,8 +193,6 @@ def _method(sources, cards, known, what):
 
 def _names_of_all(sources, cards, labels, count):
     """Names of the classes of all models: those given, else the cards', else numbers."""
-    if isinstance(labels, str | os.PathLike):
-        labels = files.read_labels(labels)
     if labels is not None:
         return list(labels)
     numbers = [str(index) for index in range(count)]
