@@ -266,4 +266,4 @@ def test_weights_that_are_not_finite_are_one_line(tmp_path, bad):
     model.get_layer("first").set_weights([kernel, bias])
     model.save(tmp_path / "bad.keras")
     with pytest.raises(InputError, match="not finite in first/kernel"):
-        load_model(tmp_path / "bad.keras")
+        tfcnn.load_model(tmp_path / "bad.keras")

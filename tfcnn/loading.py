@@ -99,7 +99,9 @@ def _check_finite(model: keras.Model, path: pathlib.Path) -> None:
     for weight in model.weights:
         values = np.asarray(weight)
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-            raise InputError(f"{path} holds weights that are not finite in {weight.path}: the training that made it failed")
+            raise InputError(
+                f"{path} holds weights that are not finite in {weight.path}: the training that made it failed"
+            )
 
 
 def _opened(path: pathlib.Path, suffix: str, config: dict, safe_mode: bool) -> keras.Model:
