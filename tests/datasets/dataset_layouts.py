@@ -182,3 +182,15 @@ def cifar10(folder):
         folder,
         {"data_batch_1.bin": rows[0] + rows[1], "data_batch_2.bin": rows[2], "test_batch.bin": rows[3]},
     )
+
+
+def yolo(folder):
+    """Two pictures: two objects of two classes, and none."""
+    picture_file = encoded(picture(40, 30))
+    files = {
+        "data.yaml": "path: ../datasets/ours\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n",
+        "images/train/a.jpg": picture_file,
+        "images/train/b.jpg": picture_file,
+        "labels/train/a.txt": "1 0.5 0.5 0.25 0.4\n0 .1 .1 .1 .1\n",
+    }
+    return write(folder, files)

@@ -21,6 +21,7 @@ MADE = {
     "imagenet_det": (functools.partial(layouts.imagenet, task="DET"), "val"),
     "tiny_imagenet": (layouts.tiny_imagenet, "train"),
     "lsp": (layouts.lsp, "train"),
+    "yolo": (layouts.yolo, "train"),
     "folder": (layouts.classes, "train"),
     "cifar10": (layouts.cifar10, "train"),
     "mnist": (layouts.mnist, "train"),
@@ -47,7 +48,7 @@ def check(data):
         assert all(column.dtype == bool for column in (record.difficult, record.crowd, record.truncated))
         columns = (record.labels, record.area, record.difficult, record.crowd, record.truncated)
         assert all(column.shape == (count,) for column in columns)
-        assert count or record.label >= 0 or record.file.startswith(("val2017", "train-"))
+        assert count or record.label >= 0 or record.file.startswith(("val2017", "train-", "images/train"))
         assert (record.labels >= 0).all() and (record.labels < len(data.classes)).all()
         assert -1 <= record.label < len(data.classes)
         assert (record.boxes[:, 2:] > record.boxes[:, :2]).all()
