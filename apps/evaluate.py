@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 GROUP, SUMMARY = "start", "measure a results file or a model by the rules of VOC, COCO, ImageNet or LSP"
 
 SPLITS = {"voc": "val", "coco": None, "imagenet_loc": "val", "imagenet_det": "val", "tiny_imagenet": "val"}
-SPLITS["lsp"] = "val"  # where none is named
+SPLITS |= {"yolo": "val", "lsp": "val"}  # where none is named
 
 SPLIT = flags.DEFINE_string("split", None, "Part of the data set; none takes val, e.g. --split=test")
 ANNOTATIONS = flags.DEFINE_string(
@@ -222,6 +222,14 @@ def coco(run: cli.Run, data: Dataset, results: Boxes, suffix: str) -> dict:
     return {"coco": rule.summarize(evaluation, data.classes)}
 
 
+def voc_and_coco(run: cli.Run, data: Dataset, results: Boxes, suffix: str) -> dict:
+    """Both rules, for a layout that has none of its own; the curves are VOC's."""
+    from tfcnn.evaluation import coco as rule
+
+    evaluation = rule.accumulate(_truth(run, data), results, len(data.classes))
+    return voc(run, data, results, suffix) | {"coco": rule.summarize(evaluation, data.classes)}
+
+
 def imagenet_det(run: cli.Run, data: Dataset, results: Boxes, suffix: str) -> dict:
     from tfcnn.evaluation import imagenet
 
@@ -249,6 +257,7 @@ def lsp(run: cli.Run, data: Dataset, results: np.ndarray, suffix: str) -> dict:
 RULES: dict[str, tuple[Callable, Callable]] = {
     "voc": (read_boxes, voc),
     "coco": (read_boxes, coco),
+    "yolo": (read_boxes, voc_and_coco),
     "imagenet_det": (read_boxes, imagenet_det),
     "imagenet_loc": (read_boxes, localization),
     "tiny_imagenet": (read_boxes, localization),
@@ -256,10 +265,9 @@ RULES: dict[str, tuple[Callable, Callable]] = {
 }
 
 # The kind on a model's card -> what gives its results, and the data sets whose rules measure them.
-DETECTOR = (of_detectors, ("voc", "coco", "imagenet_det"))
+DETECTOR = (of_detectors, ("voc", "coco", "yolo", "imagenet_det"))
 MODELS: dict[str, tuple[Callable, tuple[str, ...]]] = {
-    "faster_rcnn": DETECTOR,
-    "fast_rcnn": DETECTOR,
+    **dict.fromkeys(("faster_rcnn", "fast_rcnn", "yolo", "one_stage"), DETECTOR),
     "localizer": (of_localizers, ("imagenet_loc", "tiny_imagenet")),
 }
 
@@ -290,7 +298,9 @@ def _some(names: list[str]) -> str:
 def _table(run: cli.Run, answers: list[dict], names: list[str]) -> tuple[list[str], list[list[str]]]:
     """The means, the errors, and the classes that do worst, in percent: a column a results file."""
     rows = []
-    sides = [next(iter(answer.values())) for answer in answers]
+    sides = [
+        {k: v for figures in reversed(answer.values()) for k, v in figures.items()} for answer in answers
+    ]  # of two rules the first one's classes
     shown = [name for name, value in sides[0].items() if isinstance(value, float) and name != "iou_threshold"]
     rows += [[name, *(_percent(side[name]) for side in sides)] for name in shown]
     if "errors" in run.results:

@@ -141,6 +141,12 @@ DENSE_UNITS = flags.DEFINE_integer(
 DROPOUT = flags.DEFINE_float(
     "dropout", 0.5, "Of YOLO: dropout before the output", lower_bound=0.0, upper_bound=0.95
 )
+LAMBDA_COORD = flags.DEFINE_float(
+    "lambda_coord", 5.0, "Of YOLO: weight of the box terms of the loss", lower_bound=0.0
+)
+LAMBDA_NOOBJ = flags.DEFINE_float(
+    "lambda_noobj", 0.5, "Of YOLO: weight of the confidence of cells without an object", lower_bound=0.0
+)
 CHANNELS = flags.DEFINE_integer("channels", 128, "Of one_stage: channels of neck and head", lower_bound=1)
 TOWER = flags.DEFINE_integer("tower", 2, "Of one_stage: convolutions before each output", lower_bound=1)
 ASSIGNMENT = flags.DEFINE_enum(

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from PIL import Image
 
 
 @pytest.fixture
@@ -281,3 +282,30 @@ def test_a_wrong_command_is_one_line_and_leaves_nothing(evaluate, tmp_path, voc,
 def test_a_model_of_a_kind_that_is_not_measured_on_the_data_set_is_refused(evaluate, dataset, model, message):
     results, _, err = evaluate(f"--dataset={dataset}", "--data=nowhere", f"--model={model}", status=2)
     assert results is None and err == f"evaluate: --model={model} {message}\n"
+
+
+def test_yolos_layout_is_measured_by_the_rules_of_voc_and_of_coco(evaluate, tmp_path):
+    root = tmp_path / "ours"
+    for part in ("images/val", "labels/val"):
+        (root / part).mkdir(parents=True)
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    for name in "ab":
+        Image.new("RGB", (100, 50)).save(root / "images/val" / f"{name}.png")
+    (root / "labels/val/a.txt").write_text("0 .2 .4 .2 .4\n")  # (10, 10, 30, 30)
+    (root / "labels/val/b.txt").write_text("0 .2 .4 .2 .4\n")
+    found = [
+        {"image_id": "a", "category_id": 0, "bbox": [10, 10, 20, 20], "score": 0.9},
+        {"image_id": "a", "category_id": 0, "bbox": [60, 10, 20, 20], "score": 0.8},
+        {"image_id": "b", "category_id": 0, "bbox": [10, 10, 20, 13], "score": 0.7},  # IoU 0.65
+    ]
+    (tmp_path / "r.json").write_text(json.dumps(found))
+    results, out, _ = evaluate("--dataset=yolo", f"--data={root}", f"--results={tmp_path}/r.json")
+    metrics = results["metrics"]
+    # Precision 1 at recall 1/2, 2/3 at recall 1.
+    assert metrics["voc"]["map_11"] == pytest.approx((6 + 5 * 2 / 3) / 11, abs=1e-12)
+    assert metrics["voc"]["per_class"]["dog"]["ap_11"] is None
+    half, whole = 51 / 101, (51 + 50 * 2 / 3) / 101
+    assert metrics["coco"]["AP50"] == pytest.approx(whole, abs=1e-12)
+    assert metrics["coco"]["AP75"] == pytest.approx(half, abs=1e-12)
+    assert results["errors"]["correct"] == 0.5 and results["errors"]["background"] == 0.5
+    assert "map_11" in out and "AP50" in out and len(out.splitlines()) <= 22

@@ -93,6 +93,15 @@ def test_counts_of_variants(unallocated):
         assert keras.Model(image, output).count_params() == detectors[name]
 
 
+@pytest.mark.parametrize("name", [name for name, row in NETS.items() if row.beyond])
+def test_layers_beyond_the_classifier_are_those_that_it_lacks(name, unallocated):
+    own = {layer.name for layer in classifier(name, weights=None).layers}
+    more = [
+        layer.name for layer in backbone(name, weights=None).layers if layer.weights and layer.name not in own
+    ]
+    assert more == list(NETS[name].beyond)
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_strides_and_channels_are_the_declared_ones(name, unallocated):
     row = NETS[name]

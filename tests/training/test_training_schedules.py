@@ -9,6 +9,13 @@ def test_warm_up_climbs_linearly_and_ends_at_the_rate():
     assert [rate(s) for s in range(6)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
 
 
+def test_a_warm_up_may_start_above_nothing():
+    for name in ("constant", "cosine", "steps"):
+        rate = schedules.named(name, 1.0, 1000, warmup=9, start=0.1)
+        assert rate(0) == pytest.approx(0.2) and rate(4) == pytest.approx(0.6)
+        assert rate(8) == pytest.approx(1.0)
+
+
 def test_cosine_by_hand():
     rate = schedules.cosine(2.0, steps=8, warmup=4, final=1.0)
     # Without the climb: 2 until step 4, then half a cosine over the four steps that are left.

@@ -41,7 +41,7 @@ def backbone(
     whole = keras.Model(image, _construct(row, image), name=name)
     model = tap(whole, row.endpoints if endpoints is None else endpoints)
     if file:
-        load_weights(model, file, whole=whole)
+        load_weights(model, file, skip=row.beyond, whole=whole)
     return model
 
 

@@ -45,7 +45,8 @@ class Net:
 
     `constructor` is "module:function" in tfcnn.backbones.nets; `size` is the side in pixels of the pictures
     that the classifier reads, and `parameters` counts its weights with `classes` outputs, batch norm's
-    statistics included.
+    statistics included. The backbone's layers named `beyond` come after those that the classifier has: a classifier's
+    file leaves them as they are.
     """
 
     constructor: str
@@ -56,6 +57,7 @@ class Net:
     weights: Mapping[str, Weights]
     source: str
     classes: int = 1000
+    beyond: tuple[str, ...] = ()
 
 
 # What people did to pictures before their nets saw them.

@@ -339,6 +339,7 @@ NETS: dict[str, Net] = {
         },
         weights={},
         source="Redmon et al., 1506.02640",
+        beyond=("conv21", "conv22", "conv23", "conv24"),
     ),
     "fast_yolo": Net(
         constructor="yolo:fast_yolo",

@@ -47,6 +47,13 @@ RATE_DROPS = flags.DEFINE_list(
     "Steps at which --schedule=steps divides the rate by 10 instead, e.g. --rate_drops=50000",
 )
 WARMUP = flags.DEFINE_integer("warmup", 100, "First steps, in which the rate climbs; at most a tenth of all")
+WARMUP_START = flags.DEFINE_float(
+    "warmup_start",
+    0.0,
+    "Share of --learning_rate from which it climbs, e.g. --warmup_start=0.1",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
 WEIGHT_DECAY = flags.DEFINE_float(
     "weight_decay", 0.02, "Decay of kernels; biases and batch norm have none", lower_bound=0.0
 )

@@ -40,6 +40,7 @@ class TrainingConfig:
             of the step: our own or one of keras.optimizers.schedules.
         rate_drops: steps from which "steps" divides the rate by 10, in the place of its own.
         warmup: first steps, in which a named schedule climbs; at most a tenth of all.
+        warmup_start: share of the rate from which it climbs, 0 to 1.
         weight_decay: decay of kernels under "adamw" and "sgd"; biases and normalisation have none.
         clip_norm: greatest norm of all gradients together; 0 does not clip.
         average: decay of the weights' moving average, which is validated and released; 0 keeps none.
@@ -67,6 +68,7 @@ class TrainingConfig:
     schedule: str | Callable[[int], float] = "cosine"
     rate_drops: Sequence[int] = ()
     warmup: int = 100
+    warmup_start: float = 0.0
     weight_decay: float = 0.02
     clip_norm: float = 10.0
     average: float = 0.998
@@ -84,6 +86,7 @@ class TrainingConfig:
         check_seed(self.seed)
         at_least = {"batch_size": 1, "accumulate": 1, "epochs": 0, "learning_rate": 0, "warmup": 0}
         at_least |= {
+            "warmup_start": 0,
             "weight_decay": 0,
             "clip_norm": 0,
             "average": 0,
@@ -95,6 +98,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= least):
                 raise InputError(f"{name} is {value!r}, and must be a number from {least} up")
+        if self.warmup_start > 1:
+            raise InputError(f"warmup_start is {self.warmup_start!r}, and must be at most 1: it is a share")
         if self.average >= 1:
             raise InputError(f"average is {self.average!r}, and must be below 1: it is a decay")
 

@@ -153,8 +153,8 @@ def schedule(config: TrainingConfig, steps: int) -> schedules.Schedule | None:
         return None
     if not isinstance(config.schedule, str):
         return config.schedule
-    warmup = min(config.warmup, steps // 10)
-    return schedules.named(config.schedule, config.learning_rate, steps, warmup, tuple(config.rate_drops))
+    warmup, drops = min(config.warmup, steps // 10), tuple(config.rate_drops)
+    return schedules.named(config.schedule, config.learning_rate, steps, warmup, drops, config.warmup_start)
 
 
 def summary(training: Dataset, validation: Dataset) -> dict:
