@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tfcnn.cli.items import Picture
     from tfcnn.fooling import Attack, Attacked
 
-GROUP, SUMMARY = "fooling", "change a picture too little to see, so that the net is wrong"
+GROUP, SUMMARY = "fooling", "change pictures too little to see, so that the net is wrong"
 
 METHOD = flags.DEFINE_enum(
     "method",

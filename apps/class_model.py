@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tfcnn.imageopt import Moment, Objective
     from tfcnn.visualization.class_model import Ascent
 
-GROUP, SUMMARY = "looking inside", "make a picture of what a class is to the net"
+GROUP, SUMMARY = "looking inside", "optimise a picture for a class or a channel"
 LISTED = "--list_layers shows all"
 SHOWN = "flamingo,goldfish,pelican,school bus,daisy,n03947888"  # ImageNet's classes when none is given
 

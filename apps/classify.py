@@ -15,7 +15,7 @@ from tfcnn.errors import InputError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-GROUP, SUMMARY = "start", "name what is in pictures"
+GROUP, SUMMARY = "start", "classify pictures"
 
 TOP = flags.DEFINE_integer("top", 5, "Classes to name for a picture, best first, e.g. --top=3", lower_bound=1)
 DENSE = flags.DEFINE_bool(

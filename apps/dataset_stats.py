@@ -8,7 +8,7 @@ from tfcnn import cli
 from tfcnn.cli import data_flags
 from tfcnn.cli.data_flags import DATA
 
-GROUP, SUMMARY = "start", "say what a data set holds, and what is broken in it"
+GROUP, SUMMARY = "start", "count classes and objects of a data set, and list its broken annotations"
 
 SPLIT = flags.DEFINE_string(
     "split", None, "Part of the data set; none takes the layout's first, e.g. --split=train"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tfcnn.art.deepdream import Dream
 
-GROUP, SUMMARY = "art", "a picture full of what a net sees in it"
+GROUP, SUMMARY = "art", "DeepDream pictures and zoom videos"
 
 text = "Layers that see more of what they see, by commas; none takes the net's best, e.g. --layer=block7_expand_conv"
 LAYER = flags.DEFINE_string("layer", None, text)

@@ -68,7 +68,12 @@ def main(run: cli.Run) -> None:
     for finding in data.broken:
         if finding["rule"] == "picture skipped":
             run.refuse(finding["file"], finding["why"])
-    data = dataclasses.replace(data, classes=distinct(data.classes, data.category_ids))
+    data_flags.say_broken(run, data, pictures=find is not None)
+    names_apart = distinct(data.classes, data.category_ids)
+    shared = [name for name, plain in zip(names_apart, data.classes, strict=True) if name != plain]
+    if shared:
+        run.say(f"several categories share a name and are told apart by id: {_some(shared)}")
+    data = dataclasses.replace(data, classes=names_apart)
     answers = [measure(run, data, results, f"_{n + 1}" if n else "") for n, results in enumerate(measured)]
     run.metrics |= answers[0]
     if len(answers) > 1:
@@ -149,8 +154,6 @@ def _of_predictor(run, data, predictor, given, field):
     absent = [name for name in data.classes if name not in names]
     if absent:
         run.say(f"the model does not know {_some(absent)}")
-    for note in data.notes():
-        run.say(note)
     records = data.examples[: run.flags.limit]
     with run.progress(len(records), "localize" if field == "guesses" else "detect") as progress:
         found, refused = predictor.over_records(records, given, progress.advance)

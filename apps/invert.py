@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tfcnn.imageopt import Moment, Result
     from tfcnn.visualization.inversion import Inversion
 
-GROUP, SUMMARY = "looking inside", "make a picture again from a layer's code of it"
+GROUP, SUMMARY = "looking inside", "reconstruct a picture from a layer's activations"
 
 LAYER = flags.DEFINE_list(
     "layer",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tfcnn.imageopt import Result
 
-GROUP, SUMMARY = "art", "a sound in the style of another, or one that dreams"
+GROUP, SUMMARY = "art", "style transfer and dreams on sound"
 
 text = "Sounds (.wav, .flac, .ogg, .mp3), by commas; none takes a plucked melody made by code, e.g. --content=song.wav"
 CONTENT = flags.DEFINE_string("content", None, text)

@@ -10,7 +10,7 @@ from absl import flags
 from tfcnn import cli, draw, images
 from tfcnn.errors import InputError
 
-GROUP, SUMMARY = "looking inside", "which pixels of a picture a class depends on"
+GROUP, SUMMARY = "looking inside", "show which pixels a class depends on"
 
 METHOD = flags.DEFINE_enum(
     "method", "gradient", ["gradient"], "gradient: max over channels of |dS/dI|, S before softmax"

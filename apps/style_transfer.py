@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tfcnn.art.style import StyleProblem
     from tfcnn.cli.progress import Progress
 
-GROUP, SUMMARY = "art", "a picture painted in the style of another"
+GROUP, SUMMARY = "art", "repaint a picture in the style of another"
 
 text = (
     "Pictures whose style is taken, by commas; none takes one painted by tfcnn, e.g. --style=starry_night.jpg"

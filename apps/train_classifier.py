@@ -13,7 +13,7 @@ from tfcnn.cli import models, training_flags
 from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
 
-GROUP, SUMMARY = "start", "train a net that classifies pictures"
+GROUP, SUMMARY = "start", "train a classifier, from scratch or fine-tuned"
 
 CLASSES = flags.DEFINE_string(
     "classes",
@@ -42,7 +42,7 @@ LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released
 
 
 def main(run: cli.Run) -> None:
-    training, validation = training_flags.read_data()
+    training, validation = training_flags.read_data(run)
     training, validation = chosen_classes(training, run.say), chosen_classes(validation)
     row = net_row(run)
     strategy = run.runtime.strategy  # starts TensorFlow, silently
@@ -54,11 +54,7 @@ def main(run: cli.Run) -> None:
     weights = training_flags.init_file() or models.weights_of(run)
     with strategy.scope():
         model = backbones.classifier(run.flags.net, weights, classes=len(training.classes), size=size)
-    run.say(
-        f"{len(training)} pictures of {len(training.classes)} classes to train on, {len(validation)} to validate, "
-        f"at {size} px"
-    )
-    training_flags.say_broken(run, training, validation)
+    training_flags.say_data(run, training, validation, f"at {size} px")
     endpoints = {name: place.layer or name for name, place in row.endpoints.items()}
     card = {
         "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "

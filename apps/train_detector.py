@@ -165,7 +165,7 @@ LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released
 
 
 def main(run: cli.Run) -> None:
-    training, validation = training_flags.read_data()
+    training, validation = training_flags.read_data(run)
     if not any(len(record.boxes) for record in training.examples):
         raise InputError(
             f"--dataset={training_flags.DATASET.value} has no boxes; train_classifier reads classes"
@@ -178,11 +178,8 @@ def main(run: cli.Run) -> None:
     config = training_flags.config(kind, resume=run.resume, **({} if of_regions() else {"loss": loss()}))
     with strategy.scope():
         model, architecture = make_model(run, training, proposals, config)
-    run.say(
-        f"{len(training)} pictures, {len(training.classes)} classes; {len(validation)} to validate, at "
-        f"{config.train_size} px; {model.count_params():,} weights"
-    )
-    training_flags.say_broken(run, training, validation)
+    size = f"at {config.train_size} px; {model.count_params():,} weights"
+    training_flags.say_data(run, training, validation, size)
     card = {
         "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
         f"{training_flags.VAL_SPLIT.value}: {VALIDATE_IMAGES.value or len(validation)} pictures",

@@ -68,7 +68,7 @@ LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released
 
 
 def main(run: cli.Run) -> None:
-    training, validation = training_flags.read_data()
+    training, validation = training_flags.read_data(run)
     hidden = hidden_units()
     strategy = run.runtime.strategy  # starts TensorFlow, silently
     from tfcnn import localization
@@ -76,11 +76,8 @@ def main(run: cli.Run) -> None:
     config = training_flags.config(localization.LocalizerConfig, resume=run.resume)
     with strategy.scope():
         model, start = make_model(run, len(training.classes), hidden)
-    run.say(
-        f"{len(training)} pictures, {len(training.classes)} classes; {len(validation)} to validate, at "
-        f"{model.input_shape[1]} px; {model.count_params():,} weights"
-    )
-    training_flags.say_broken(run, training, validation)
+    size = f"at {model.input_shape[1]} px; {model.count_params():,} weights"
+    training_flags.say_data(run, training, validation, size)
     with training_flags.told(run) as told:
         told["card"] |= {
             "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "

@@ -89,3 +89,11 @@ def test_an_empty_file_and_a_folder_are_no_labels(tmp_path):
     for path in (tmp_path / "names.txt", tmp_path):
         with pytest.raises(InputError):
             files.read_labels(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("[" * 100_000, "nested too deep"), ("{", "Expecting"), (b"\xff", "utf-8")]
+)
+def test_what_is_no_json_is_one_line(text, why):
+    with pytest.raises(InputError, match=f"^a.json is not JSON.*{why}"):
+        files.from_json(text, "a.json")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
+
+from tfcnn import files
 
 
 def releases() -> dict[str, pathlib.Path]:
@@ -27,7 +28,7 @@ def card_of(source: str | os.PathLike) -> dict:
     folder = pathlib.Path(releases().get(str(source), source))
     path = (folder if folder.is_dir() else folder.parent) / "card.json"
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = files.from_json(path.read_bytes(), str(path))
     except (OSError, ValueError):
         return {}
     return card if isinstance(card, dict) else {}

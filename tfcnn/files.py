@@ -10,10 +10,21 @@ import os
 import pathlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from tfcnn.errors import InputError
 
-__all__ = ["beside", "plain", "read_labels", "read_lines", "to_json", "write_bytes", "write_text", "written"]
+__all__ = [
+    "beside",
+    "from_json",
+    "plain",
+    "read_labels",
+    "read_lines",
+    "to_json",
+    "write_bytes",
+    "write_text",
+    "written",
+]
 
 
 @contextlib.contextmanager
@@ -84,6 +95,24 @@ def _finite(obj):
     if isinstance(obj, list):
         return [_finite(value) for value in obj]
     return None if isinstance(obj, float) and not math.isfinite(obj) else obj
+
+
+def from_json(data: bytes | str, name: str) -> Any:
+    """What a JSON text holds.
+
+    Args:
+        data: the text, bytes in UTF-8.
+        name: what to call it in the message.
+
+    Raises:
+        InputError: it is no JSON, or nested deeper than any file of use.
+    """
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise InputError(f"{name} is not JSON of use: its brackets are nested too deep") from None
+    except ValueError as error:
+        raise InputError(f"{name} is not JSON: {error}") from None
 
 
 def read_lines(path: str | os.PathLike) -> list[str]:

@@ -44,6 +44,18 @@ def test_labels_that_are_not_there_are_one_line_before_a_model_is_opened(run_app
     assert "--labels=missing.txt" in done.stderr and not (tmp_path / "out").exists()
 
 
+def test_labels_of_another_number_are_said_with_their_file_before_a_model_is_opened(run_app, tmp_path):
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    flags = [
+        "--model=faster_rcnn_voc",
+        f"--labels={tmp_path / 'names.txt'}",
+        f"--output_dir={tmp_path / 'out'}",
+    ]
+    done = run_app("detect", *flags)
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert done.stderr == f"detect: --labels={tmp_path / 'names.txt'} has 2 names, and there are 20 classes\n"
+
+
 def test_fit_finds_the_cat_at_its_own_shape(run_app, cat, tmp_path):
     flags = ["--resize=fit", "--image_size=300", "--longest=400", "--max_detections=1"]
     done = run_app("detect", cat, "--model=faster_rcnn_voc", *flags, f"--output_dir={tmp_path}")

@@ -181,9 +181,10 @@ def test_classes_of_one_name_are_told_apart_by_their_ids(evaluate, tmp_path):
     (tmp_path / "categories.json").write_text(json.dumps([{"id": 7, "name": "car"}]))
     found = [{"image_id": 1, "category_id": 7, "bbox": [0, 0, 40, 40], "score": 0.9}]
     (tmp_path / "r.json").write_text(json.dumps(found))
-    results, out, _ = evaluate(
+    results, out, err = evaluate(
         "--dataset=coco", f"--annotations={tmp_path}/t.json", f"--results={tmp_path}/r.json"
     )
+    assert "share a name and are told apart by id: car (id 0), car (id 1)" in err
     assert results["metrics"]["coco"]["AP"] == pytest.approx(1)
     per_class = results["metrics"]["coco"]["per_class"]
     assert {name: row["truths"] for name, row in per_class.items()} == {"car (id 0)": 0, "car (id 1)": 1}

@@ -164,8 +164,12 @@ def test_a_run_whose_data_changed_is_not_gone_on_with(run_app, two_classes, tmp_
     flags = ["--dataset=folder", "--data=data", "--steps=2", "--image_size=32", "--batch_size=4"]
     shutil.copytree(two_classes, tmp_path / "data")
     assert run_app("train_classifier", *flags, "--output_dir=out", cwd=tmp_path).returncode == 1
-    (tmp_path / "out/results.json").unlink()  # as if it had been killed
+    before = (tmp_path / "out/results.json").read_text()
     (tmp_path / "data/upright").rename(tmp_path / "data/standing")
+    done = run_app("train_classifier", *flags, "--output_dir=out", cwd=tmp_path)
+    assert done.returncode == 2 and "holds a finished run on other data (training " in done.stderr
+    assert (tmp_path / "out/results.json").read_text() == before
+    (tmp_path / "out/results.json").unlink()  # as if it had been killed
     done = run_app("train_classifier", *flags, "--output_dir=out", cwd=tmp_path)
     assert done.returncode == 2
     assert "class upright is gone, class standing is new" in done.stderr

@@ -129,7 +129,7 @@ def test_broken(folder):
 @pytest.mark.parametrize("text", ["{", "[]", '{"images": [], "annotations": []}'])
 def test_what_is_not_cocos(folder, text):
     layouts.write(folder, {"annotations/instances_val2017.json": text})
-    with pytest.raises(InputError, match="is no JSON|is not COCO's JSON"):
+    with pytest.raises(InputError, match="is not JSON|is not COCO's JSON"):
         coco.read(folder)
 
 

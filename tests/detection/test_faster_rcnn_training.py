@@ -76,6 +76,14 @@ def test_a_random_backbone_is_trained_whole_and_at_the_full_rate():
     assert {rate(weight) for weight in model.trainable_weights} == {1.0}
 
 
+def test_a_layer_that_is_named_stays_as_it_is_though_it_is_random():
+    model = build()
+    assert detector_training.freeze(model, config(freeze=("rpn_conv",)), freezing.trained_layers(model)) == [
+        "rpn_conv"
+    ]
+    assert not model.get_layer("rpn_conv").trainable
+
+
 def test_of_a_trained_backbone_early_layers_and_batch_norm_stay_and_the_rest_is_slow():
     body = backbones.backbone("tiny", None)
     as_trained(body)

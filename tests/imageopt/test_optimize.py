@@ -1,5 +1,7 @@
 """The loop on small nets: it goes up and down, a batch equals its members, one trace a signature, L-BFGS."""
 
+import logging.handlers
+
 import keras
 import numpy as np
 import pytest
@@ -42,6 +44,17 @@ def test_up_and_down(net):
     np.testing.assert_allclose(up.value[0], down.value[0], rtol=1e-6)
     np.testing.assert_allclose(up.final["logits"], tap(net, ["logits"])(up.image)["logits"].numpy()[
         [0, 1, 2], [0, 1, 2]], rtol=1e-5)  # fmt: skip
+
+
+def test_traces_of_many_problems_are_not_counted_as_those_of_one(net):
+    heard = logging.handlers.BufferingHandler(1000)
+    tf.get_logger().addHandler(heard)
+    try:
+        for _ in range(7):  # TensorFlow warns of five traces of one function
+            minimize(Problem(net, objectives.logit([0, 1, 2])), START, 1)
+    finally:
+        tf.get_logger().removeHandler(heard)
+    assert heard.buffer == []
 
 
 RULES = {

@@ -150,3 +150,9 @@ def test_the_newest_header_is_read_alone(tmp_path):
         checkpoints.write(checkpoints.path_of(tmp_path, step), ARRAYS, {"step": step})
     checkpoints.path_of(tmp_path, 2).write_bytes(b"cut")
     assert checkpoints.newest_header(tmp_path) == {"step": 1}
+
+
+def test_a_run_of_an_older_version_is_refused_in_a_sentence():
+    older = {"classes": ["a"], "train": 3}
+    with pytest.raises(InputError, match="out/run holds a run of another version of tfcnn"):
+        checkpoints.compare_data(older, {"classes": ["a"], "training": {}, "validation": {}}, "out/run")

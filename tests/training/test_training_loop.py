@@ -66,12 +66,23 @@ def test_the_lowest_figure_can_be_the_best(tmp_path):
 
 
 def test_a_validation_with_a_figure_that_is_not_finite_is_never_the_best(tmp_path):
-    trainee, said = small.SmallTrainee(), []
+    trainee = small.SmallTrainee()
+    figures = iter([{"accuracy": 1.0, "loss": np.nan}, {"accuracy": 0.9, "loss": 0.1}])
+    trainee.validate = lambda: next(figures)
+    result = run(trainee, tmp_path, steps=2, validate_steps=1, best="accuracy")
+    assert result.best["accuracy"] == 0.9
+
+
+def test_a_run_whose_last_figures_are_not_finite_and_none_before_ends_as_diverged(tmp_path):
+    trainee = small.SmallTrainee()
     figures = iter([{"accuracy": 1.0, "loss": np.nan}, {"accuracy": 0.9, "loss": np.inf}])
     trainee.validate = lambda: next(figures)
-    result = run(trainee, tmp_path, steps=2, validate_steps=1, best="accuracy", say=said.append)
-    assert result.metrics["best"] is None and result.metrics["last"]["accuracy"] == 0.9
-    assert "none is the best" in said[-1]
+    with pytest.raises(
+        InputError, match=r"diverged: loss of the last validation \(step 2\) is not finite.*learning rate"
+    ):
+        run(trainee, tmp_path, steps=2, validate_steps=1, best="accuracy")
+    with pytest.raises(InputError, match="diverged"):  # and so does the same call again
+        run(trainee, tmp_path, steps=2, validate_steps=1, best="accuracy")
 
 
 def test_a_figure_that_no_truth_stands_behind_is_none_and_the_run_ends_well(tmp_path):

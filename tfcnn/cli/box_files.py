@@ -27,7 +27,7 @@ def open_localizer(run, sources: Sequence[str], top: int = 5) -> tuple[Predictor
     values = run.flags
     if values.resize in ("crop", "fit"):
         raise InputError(f"--resize={values.resize}: a localizer takes stretch or letterbox")
-    labels = [label for _, label in classes.read_labels(values.labels)] if values.labels else None
+    labels = classes.labels_for(values.labels, sources[0])
     run.runtime  # noqa: B018  (starts TensorFlow, silently)
     from tfcnn import localizer
 

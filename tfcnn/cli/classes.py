@@ -7,7 +7,7 @@ import csv
 import os
 from collections.abc import Callable, Sequence
 
-from tfcnn import files
+from tfcnn import cards, files
 from tfcnn.cli import lists
 from tfcnn.errors import InputError, unknown
 from tfcnn.sources import Source
@@ -82,6 +82,18 @@ def read_labels(path: str, count: int | None = None) -> list[Class]:
         return [("", name) for name in files.read_labels(path, count)]
     except InputError as error:
         raise InputError(f"--labels={error}") from error
+
+
+def labels_for(path: str | None, model: str) -> list[str] | None:
+    """The names of --labels for a model, compared with its card before it is opened; None without --labels.
+
+    Raises:
+        InputError: the file cannot be used, or has another number of names than the card has classes.
+    """
+    if not path:
+        return None
+    known = cards.card_of(model).get("classes")
+    return [name for _, name in read_labels(path, len(known) if isinstance(known, list) else None)]
 
 
 def read_truth(path: str, sources: Sequence[Source], classes: Sequence[Class]) -> dict[Source, int]:

@@ -11,6 +11,7 @@ from absl import flags
 from tfcnn.errors import InputError, unknown
 
 if TYPE_CHECKING:
+    from tfcnn.cli.run import Run
     from tfcnn.datasets import Dataset
 
 DATASET = flags.DEFINE_string(
@@ -72,3 +73,23 @@ def open_split(
     ):
         raise InputError(f"--dataset={name} needs its folder or .zip: name it by --data")
     return datasets.open(name, DATA.value, split, annotations, pictures)
+
+
+def say_broken(run: Run, *datasets: Dataset, pictures: bool = True) -> None:
+    """Says what of data sets their readers left out or clipped, and where pictures do not fit their annotations.
+
+    Args:
+        run: speaks.
+        *datasets: parts of one set.
+        pictures: False where no picture is opened.
+    """
+    said = {}  # two splits of one folder find the same things
+    for dataset in datasets:
+        said |= dict.fromkeys(f"{dataset.name}: {note}" for note in (dataset.notes() if pictures else ()))
+        if dataset.broken:
+            first = dataset.broken[0]
+            count = f"{len(dataset.broken)} findings" if len(dataset.broken) > 1 else "a finding"
+            what = f"{first['file']}: {first['why']}; {first['rule']}"
+            said[f"{dataset.name}: {count} in the annotations, which dataset_stats lists; {what}"] = None
+    for line in said:
+        run.say(line)

@@ -23,6 +23,10 @@ from tfcnn.cli.progress import Progress
 from tfcnn.version import __version__
 
 
+class NothingToDo(Exception):
+    """A trainer's output_dir holds the finished run of the same command on the same data: status 0."""
+
+
 class Run(Output):
     """What `cli.start` hands to an app's main: all of `Output`, and below.
 
@@ -33,6 +37,7 @@ class Run(Output):
         metrics: figures of the whole run for results.json.
         results: more fields of results.json beside `metrics`.
         net: the net's name for results.json.
+        finished: of a trainer: results.json of the same command's finished run in output_dir, else None.
         stop: of a trainer: true once a signal asks it to stop; see `runtime.Interrupted`.
         rate: of the last iteration over pictures, in images a second.
     """
@@ -45,6 +50,7 @@ class Run(Output):
         self.metrics: dict[str, Any] = {}
         self.results: dict[str, Any] = {}
         self.net: str | None = None
+        self.finished: dict[str, Any] | None = None
         self.stop = runtime.Stop()
         self.rate: float | None = None
         self._began_at = time.monotonic()

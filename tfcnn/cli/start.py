@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import signal
@@ -14,12 +13,12 @@ from collections.abc import Callable
 
 from absl import flags
 
-from tfcnn import runtime
+from tfcnn import files, runtime
 from tfcnn.cli import usage
 from tfcnn.cli.classes import read_labels
 from tfcnn.cli.flags import GROUPS, PICTURES, TRAINERS
 from tfcnn.cli.output import FLAGS_FILE, RESULTS, OutputError
-from tfcnn.cli.run import Run
+from tfcnn.cli.run import NothingToDo, Run
 from tfcnn.errors import InputError
 from tfcnn.version import __version__
 
@@ -103,12 +102,14 @@ def _guard(run, main, pictures, trainer):
         if pictures:
             run.sources()
         if trainer:
-            if _is_finished(run):
-                return 0
+            _look_for_a_run(run)
             run.stop.listen()
         run.check_output_dir()
         main(run)
         run.begin()
+    except NothingToDo as done:
+        print(done)
+        return 0
     except InputError as error:
         status = _say(run.app, error, 1 if run.begun else 2)
     except OutputError as error:
@@ -162,11 +163,11 @@ def _list(run):
             print(f"{index}  {synset}  {label}".replace("    ", "  "))
 
 
-def _is_finished(run):
-    """Whether output_dir holds this trainer's finished run; an unfinished one sets `run.resume`."""
+def _look_for_a_run(run):
+    """Find out whether output_dir holds a run of this command, which sets `run.resume`, and a finished one."""
     there, results = run.output_dir / FLAGS_FILE, run.output_dir / RESULTS
     if not FLAGS.resume or not (there.exists() or results.exists()):
-        return False
+        return
     lines = there.read_text(errors="surrogateescape").splitlines() if there.exists() else []
     other = lines[0].split()[2] if lines and lines[0].startswith("# tfcnn ") else "another program"
     differing = usage.differences(lines, usage.as_lines(FLAGS, run.flag_names))
@@ -176,7 +177,5 @@ def _is_finished(run):
     run.resume = True
     if results.exists():
         with contextlib.suppress(ValueError):
-            if json.loads(results.read_text()).get("finished"):
-                print(f"nothing to do: the run in {run.output_dir} is finished; see {results}")
-                return True
-    return False
+            found = files.from_json(results.read_bytes(), RESULTS)
+            run.finished = found if found.get("finished") else None

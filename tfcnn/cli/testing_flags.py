@@ -55,7 +55,7 @@ def open_detector(run, sources: Sequence[str]) -> tuple[Predictor, Proposals | N
     """
     values = run.flags
     scales = [_size(text) for text in SCALES.value]
-    labels = [label for _, label in classes.read_labels(values.labels)] if values.labels else None
+    labels = classes.labels_for(values.labels, sources[0])
     precomputed = Proposals(PROPOSALS.value) if PROPOSALS.value else None
     if values.resize == "crop":
         raise InputError("--resize=crop would cut objects off; take stretch, letterbox or fit")

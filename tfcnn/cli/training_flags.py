@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import pathlib
 import shlex
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,8 @@ from absl import flags
 from tfcnn import runtime
 from tfcnn.cli import data_flags, usage
 from tfcnn.cli.data_flags import DATASET
-from tfcnn.cli.run import Run
+from tfcnn.cli.output import RESULTS
+from tfcnn.cli.run import NothingToDo, Run
 from tfcnn.datasets.classes import united
 from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
@@ -99,14 +99,19 @@ flags.register_validator(
 )
 
 
-def read_data() -> list[Dataset]:
-    """Opens the two splits, with --limit so many pictures of each, evenly spread.
+def read_data(run: Run) -> list[Dataset]:
+    """Opens the two splits, with --limit so many pictures of each, evenly spread; results.json says which they are.
+
+    Args:
+        run: the app's run; where it is finished already, this is as far as it goes.
 
     Returns:
         (training, validation): tfcnn.datasets.Dataset each.
 
     Raises:
-        InputError: no such data, an id that is another class in each of them, or a flag of a trained model.
+        InputError: no such data, an id that is another class in each of them, a flag of a trained model, or a
+            finished run on other data in output_dir.
+        NothingToDo: output_dir holds the finished run of this command on these data.
     """
     for name in ("labels", "preprocessing", "allow_custom_objects"):
         if flags.FLAGS[name].value:
@@ -117,7 +122,24 @@ def read_data() -> list[Dataset]:
     for part, split in zip(parts, (TRAIN_SPLIT.value, VAL_SPLIT.value), strict=True):
         if not part.examples:
             raise InputError(f"the split {split} of {DATASET.value} has no pictures")
-    return [limited(part, flags.FLAGS.limit) for part in united(parts)]
+    parts = [limited(part, flags.FLAGS.limit) for part in united(parts)]
+    _compare(run, dict(zip(("training", "validation"), parts, strict=True)))
+    return parts
+
+
+def _compare(run: Run, parts: Mapping[str, Dataset]) -> None:
+    now = run.results["data"] = {name: part.fingerprint() for name, part in parts.items()}
+    if run.finished is None:
+        return
+    then = run.finished.get("data", now)
+    if then != now:
+        what = "; ".join(f"{n} {then.get(n)} then, {now[n]} now" for n in now if then.get(n) != now[n])
+        raise InputError(
+            f"{run.output_dir} holds a finished run on other data ({what}); --resume=false starts anew"
+        )
+    raise NothingToDo(
+        f"nothing to do: the run in {run.output_dir} is finished; see {run.output_dir / RESULTS}"
+    )
 
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:
@@ -165,26 +187,25 @@ def init_file() -> pathlib.Path | None:
     return path
 
 
+def say_data(run: Run, training: Dataset, validation: Dataset, more: str) -> None:
+    """Says how much is trained on and validated, `more` of it, and what of the data was left out or clipped."""
+    pictures, classes = counted(len(training), "picture"), counted(len(training.classes), "class")
+    run.say(f"{pictures} of {classes} to train on, {len(validation)} to validate, {more}")
+    data_flags.say_broken(run, training, validation)
+
+
+def counted(count: int, what: str) -> str:
+    """A number with its noun: "1 picture", "2,500 pictures", "20 classes"."""
+    plural = "" if count == 1 else "es" if what.endswith("s") else "s"
+    return f"{count:,} {what}{plural}"
+
+
 def refuse(run: Run, unreadable: Mapping[str, str]) -> None:
     """Lists pictures that could not be read ({file: why}) among the run's refused ones, each once."""
     known = {entry["file"] for entry in run.refused.values()}
     for file, why in unreadable.items():
         if file not in known:
             run.refuse(file, why)
-
-
-def say_broken(run: Run, *datasets: Dataset) -> None:
-    """Says what of data sets their readers left out or clipped, and where pictures do not fit their annotations."""
-    said = {}  # two splits of one folder find the same things
-    for dataset in datasets:
-        said |= dict.fromkeys(f"{dataset.name}: {note}" for note in dataset.notes())
-        if dataset.broken:
-            first = dataset.broken[0]
-            count = f"{len(dataset.broken)} findings" if len(dataset.broken) > 1 else "a finding"
-            what = f"{first['file']}: {first['why']}; {first['rule']}"
-            said[f"{dataset.name}: {count} in the annotations, which dataset_stats lists; {what}"] = None
-    for line in said:
-        run.say(line)
 
 
 @contextlib.contextmanager
@@ -258,6 +279,6 @@ def record(run: Run, trained: Trained) -> None:
     }
 
 
-def percent(share: float) -> str:
+def percent(share: float | None) -> str:
     """A share for a person's table; "none" where it could not be measured."""
-    return f"{share:.1%}" if math.isfinite(share) else "none"
+    return "none" if share is None else f"{share:.1%}"

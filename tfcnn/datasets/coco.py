@@ -7,7 +7,6 @@ Source: cocodataset.org, "Data format"; cocodataset/cocoapi.
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 import posixpath
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tfcnn import files
 from tfcnn.datasets import masks
 from tfcnn.datasets.example import Dataset, Record, annotated, read_size, report
 from tfcnn.datasets.root import Root, decoded, find
@@ -131,11 +131,11 @@ def _locate(
 
 def _splits(root: Root) -> dict[str, str]:
     """The annotation file of each split."""
-    files = [
+    found = [
         file for file in root.files("annotations") if file.startswith("instances_") and file.endswith(".json")
     ]
     own = {folder: f"{folder}/_annotations.coco.json" for folder in root.folders()}
-    return {file[len("instances_") : -len(".json")]: f"annotations/{file}" for file in files} | {
+    return {file[len("instances_") : -len(".json")]: f"annotations/{file}" for file in found} | {
         folder: file for folder, file in own.items() if root.exists(file)
     }
 
@@ -212,10 +212,7 @@ def _no_pictures(name: str) -> Callable[[], bytes]:
 
 
 def _content(text: str, name: str) -> dict[str, list]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{name} is no JSON: {error}") from None
+    content = files.from_json(text, name)
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
     ):

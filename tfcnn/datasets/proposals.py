@@ -3,11 +3,11 @@
 R proposals of a picture.
 """
 
-import json
 import pathlib
 
 import numpy as np
 
+from tfcnn import files
 from tfcnn.errors import InputError
 
 
@@ -29,11 +29,11 @@ class Proposals:
         self.path, self.count = path, count
         self._by_stem: dict[str, dict[tuple[str, ...], np.ndarray]] = {}
         try:
-            for entry in json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["images"]:
+            for entry in files.from_json(pathlib.Path(path).read_bytes(), "the file")["images"]:
                 name = pathlib.PurePath(entry["file"])
                 boxes = _best(entry["proposals"], count)
                 self._by_stem.setdefault(name.stem, {})[name.with_suffix("").parts] = boxes
-        except (OSError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
             raise InputError(f"{path} is no results.json of the app propose ({error})") from error
 
     def of(self, file: str) -> np.ndarray:

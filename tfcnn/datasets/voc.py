@@ -5,7 +5,6 @@ Source: the development kit of the PASCAL Visual Object Classes Challenge (Everi
 2010).
 """
 
-import json
 import pathlib
 import posixpath
 import re
@@ -119,7 +118,7 @@ def categories(root: Root) -> list[dict[str, Any]] | None:
     if not root.exists("categories.json"):
         return None
     try:
-        entries = json.loads(root.text("categories.json"))
+        entries = files.from_json(root.text("categories.json"), "the file")
         if type(entries) is not list or not all(
             type(entry["name"]) is str and type(entry["id"]) is int for entry in entries
         ):
@@ -130,7 +129,7 @@ def categories(root: Root) -> list[dict[str, Any]] | None:
         ):
             if len(set(keys)) < len(keys):
                 raise ValueError("each has an id and a name of its own")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f'{root}/categories.json is no list of {{"id", "name"}} ({error})') from None
     return entries
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Collection
 
 import keras
@@ -58,7 +59,7 @@ class DetectorConfig(TrainingConfig):
 
 
 def freeze(model: keras.Model, config: DetectorConfig, trained: Collection[str]) -> list[str]:
-    """Freezes batch norm, layers of the backbone up to `freeze_stride`, and what `freeze` names, where it is trained.
+    """Freezes what is named, and where it is trained batch norm and the backbone up to `freeze_stride`.
 
     Args:
         model: a detector, as its builder gave it.
@@ -71,8 +72,8 @@ def freeze(model: keras.Model, config: DetectorConfig, trained: Collection[str])
     known = endpoint_strides(model)
     early = [name for name, (_, stride) in known.items() if stride <= config.freeze_stride]
     endpoints = {name: layer for name, (layer, _) in known.items()}
-    names = [*early[-1:], *config.freeze]
-    return freezing.freeze_trained(model, names, endpoints=endpoints, trained=trained)
+    frozen = freezing.freeze_trained(model, early[-1:], endpoints=endpoints, trained=trained)
+    return list(dict.fromkeys([*frozen, *freezing.freeze(model, config.freeze, endpoints)]))
 
 
 def rates(
@@ -148,12 +149,13 @@ class Validation:
             self.dataset = dataclasses.replace(dataset, examples=kept)
         self.refused: dict[str, str] = {}
 
-    def __call__(self) -> dict[str, float]:
-        """Mean AP at IoU 0.5 by both rules of VOC: {"map_11", "map_area"}."""
+    def __call__(self) -> dict[str, float | None]:
+        """Mean AP at IoU 0.5 by both rules of VOC: {"map_11", "map_area"}; None where no picture has an object."""
         found, unreadable = self.predictor.over_records(self.dataset.examples, self.proposals)
         self.refused |= unreadable
         figures = voc.evaluate(self.dataset.examples, found, self.dataset.classes)
-        return {name: figures[name] for name in ("map_11", "map_area")}
+        means = {name: figures[name] for name in ("map_11", "map_area")}
+        return {name: None if math.isnan(mean) else mean for name, mean in means.items()}
 
     def drawn(self, count: int = 8) -> list[np.ndarray]:
         """Some pictures with what is found in them, evenly spread: uint8 [H, W, 3] each."""

@@ -124,7 +124,10 @@ def train_faster_rcnn(
     if not proposals:
         count = measure.predictor.method.proposal_count
         shares = coverage.recall(_proposed(measure))
-        say(f"ground-truth boxes with one of {count} proposals in validation: {coverage.in_words(shares)}")
+        if shares["all"]["boxes"]:
+            say(
+                f"ground-truth boxes with one of {count} proposals in validation: {coverage.in_words(shares)}"
+            )
         reach["proposals"] = figures["proposals"] = {"count": count, **shares}
     path, card = run.release(
         model,

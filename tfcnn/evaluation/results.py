@@ -5,13 +5,16 @@ a line a detection, `image score xmin ymin xmax ymax`, in VOC's 1-based inclusiv
 """
 
 import glob
+import itertools
 import json
 import math
 import pathlib
+import sys
 from collections.abc import Collection, Hashable, Iterable, Sequence
 
 import numpy as np
 
+from tfcnn import files
 from tfcnn.datasets.classes import match
 from tfcnn.datasets.example import Record
 from tfcnn.errors import InputError
@@ -86,13 +89,9 @@ def load(path: pathlib.Path) -> object:
         InputError: it is not there, or not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return files.from_json(path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except RecursionError:
-        raise InputError(f"{path} is not JSON of results: its brackets are nested too deep") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
 
 
 def _categories(
@@ -168,12 +167,14 @@ def _columns(entries: object, keys: Sequence[str], where: str) -> dict[str, list
 
 
 def _numbers(entries: list, column: list, key: str, width: int, where: str) -> np.ndarray:
-    """A column as float64 [n, width]."""
+    """A column as float64 [n, width]: JSON's numbers, neither texts nor truth values."""
     try:
-        numbers = np.array(column, np.float64)
-        shape = (len(entries), width) if width > 1 and entries else (len(entries),)
-        if numbers.shape == shape and np.isfinite(numbers).all():
-            return numbers.reshape(len(entries), width)
+        flat = column if width == 1 else itertools.chain.from_iterable(column)
+        if set(map(type, flat)) <= {int, float}:
+            numbers = np.array(column, np.float64)
+            shape = (len(entries), width) if width > 1 and entries else (len(entries),)
+            if numbers.shape == shape and np.isfinite(numbers).all():
+                return numbers.reshape(len(entries), width)
     except (TypeError, ValueError, OverflowError):
         pass
     bad = next(i for i, value in enumerate(column) if not _sound(value, width))
@@ -182,11 +183,10 @@ def _numbers(entries: list, column: list, key: str, width: int, where: str) -> n
 
 
 def _sound(value: object, width: int) -> bool:
-    try:
-        numbers = np.array(value, np.float64)
-    except (TypeError, ValueError, OverflowError):
+    numbers = [value] if width == 1 else value
+    if not isinstance(numbers, list) or len(numbers) != width:
         return False
-    return numbers.shape == (() if width == 1 else (width,)) and bool(np.isfinite(numbers).all())
+    return all(type(n) in (int, float) and abs(n) <= sys.float_info.max for n in numbers)
 
 
 def image_indices(names: Sequence[Hashable], images: dict[Hashable, int], where: str) -> np.ndarray:

@@ -103,14 +103,12 @@ class Problem:
 
 
 def compiled(method: Callable) -> Callable:
-    """Compiles a problem's method by a function of its own, so that TensorFlow does not count the traces of many
-    problems as those of one.
+    """Compiles a problem's method.
+
+    TensorFlow counts the traces of all functions with the same code together, and warns of many: a partial has no
+    code, so each problem's are counted by themselves.
     """
-
-    def call(*arguments):
-        return method(*arguments)
-
-    return tf.function(call, reduce_retracing=True)
+    return tf.function(functools.partial(method), reduce_retracing=True)
 
 
 class Moment:

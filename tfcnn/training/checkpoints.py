@@ -203,7 +203,11 @@ def compare_data(found: dict | None, wanted: dict | None, what: str) -> None:
         InputError: they differ; classes are named first, then counts.
     """
     keys = ("classes", "training", "validation")
-    if not found or not wanted or all(found[key] == wanted[key] for key in keys):
+    if not found or not wanted:
+        return
+    if not all(key in found for key in keys):
+        raise InputError(f"{what} holds a run of another version of tfcnn: start anew without resuming")
+    if all(found[key] == wanted[key] for key in keys):
         return
     names = [found["classes"], wanted["classes"]]
     if names[0] != names[1]:

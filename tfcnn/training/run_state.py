@@ -11,6 +11,7 @@ from tfcnn.training import checkpoints
 from tfcnn.training.journal import Clock, Journal
 from tfcnn.training.step import Report, Step
 
+KEPT = ("last", "best", "skipped", "skipped_in_a_row", "data")  # of a run's state, in a checkpoint's header
 SKIPPED_IN_A_ROW = 3  # so many skipped steps one after the other end the run
 
 
@@ -45,17 +46,20 @@ class RunState:
         if not found:
             return 0
         arrays, header = found
+        if not all(name in header for name in ("step", *KEPT)):
+            raise InputError(
+                f"{self.checkpoints} holds a run of another version of tfcnn: start anew without resuming"
+            )
         checkpoints.compare_data(header.get("data"), self.data, str(self.checkpoints.parent))
         self.step.load(checkpoints.compare(arrays, self.step.state(), str(self.checkpoints)))
-        self.last, self.best, self.skipped = header["last"], header["best"], header["skipped"]
-        self.skipped_in_a_row = header["skipped_in_a_row"]
+        self.last, self.best = header["last"], header["best"]
+        self.skipped, self.skipped_in_a_row = header["skipped"], header["skipped_in_a_row"]
         self.say(f"Going on from step {header['step']}.")
         return header["step"]
 
     def save(self, done: int) -> None:
         """Has a checkpoint written, and the oldest deleted."""
-        kept = ("last", "best", "skipped", "skipped_in_a_row", "data")
-        header = {"step": done} | {name: getattr(self, name) for name in kept}
+        header = {"step": done} | {name: getattr(self, name) for name in KEPT}
         path = checkpoints.path_of(self.checkpoints, done)
         self.writer.write(path, self.step.state(), header, self.keep)
 
@@ -105,7 +109,7 @@ class RunState:
         trainee = self.step.trainee
         with self.step.averaged():
             found = trainee.validate()
-            figures = {name: np.nan if value is None else float(value) for name, value in found.items()}
+            figures = {name: None if value is None else float(value) for name, value in found.items()}
             self.last = {"step": done, **figures}
             if self.figure and self.figure not in figures:
                 raise ValueError(
@@ -119,22 +123,30 @@ class RunState:
                 self.journal.pictures(done, trainee.pictures())
 
     def _better(self) -> bool:
-        if not all(np.isfinite(value) for value in self.last.values()):
+        if not all(value is not None and np.isfinite(value) for value in self.last.values()):
             return False
         new = self.last[self.figure]
         return not self.best or self.sign * new > self.sign * self.best[self.figure]
 
     def hand_over(self) -> None:
-        """Leaves in the networks what is to be released."""
+        """Leaves in the networks what is to be released.
+
+        Raises:
+            InputError: no validation had finite figures, the last one neither: the nets are of no use.
+        """
         if self.best:
             path = self.checkpoints / "best.npz"
             arrays, _ = checkpoints.read(path)
             self.step.load(checkpoints.compare(arrays, self.step.network_state(), str(path)))
         else:
-            if self.figure and self.last:
-                self.say(
-                    "No validation had finite figures throughout: none is the best, and the last weights are released."
+            bad = [name for name, value in self.last.items() if value is not None and not np.isfinite(value)]
+            if self.figure and bad:
+                raise InputError(
+                    f"Training diverged: {', '.join(bad)} of the last validation (step {self.last['step']}) is not "
+                    "finite, and no validation before was better; nothing is released. Lower the learning rate."
                 )
+            if self.figure and self.last:
+                self.say("No validation could measure every figure: the last weights are released.")
             self.step.keep_averages()
 
 

@@ -37,8 +37,11 @@ class Trainee(Protocol):
         step, batch and replica) for stateless random draws. Nets are to be called with training=True.
         """
 
-    def validate(self) -> dict[str, float]:
-        """Gives named figures of the networks as they are (the loop has put the averaged weights in)."""
+    def validate(self) -> dict[str, float | None]:
+        """Gives named figures of the networks as they are (the loop has put the averaged weights in).
+
+        None: there is nothing to measure it on; NaN and infinity: the networks are of no use.
+        """
 
 
 class Report(NamedTuple):
