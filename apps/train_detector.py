@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from tfcnn import cli
 from tfcnn.cards import card_of
 from tfcnn.cli import models, training_flags
 from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfcnn.datasets.example import Dataset
+    from tfcnn.datasets.proposals import Proposals
+    from tfcnn.detection.detector_training import DetectorConfig
+    from tfcnn.detection.one_stage import OneStageLoss
 
 GROUP, SUMMARY = "detection", "train a detector on VOC, COCO or your own boxes"
 
@@ -203,14 +214,14 @@ def of_regions() -> bool:
     return DETECTOR.value in ("faster_rcnn", "fast_rcnn")
 
 
-def loss():
+def loss() -> OneStageLoss:
     """What the one-stage detector's loss is made of."""
     from tfcnn.detection.one_stage import OneStageLoss
 
     return OneStageLoss(assignment=ASSIGNMENT.value, box=BOX_LOSS.value, focal=FOCAL.value)
 
 
-def read_proposals():
+def read_proposals() -> Proposals | None:
     """The proposals of --proposals_file, or None."""
     from tfcnn.datasets.proposals import Proposals
 
@@ -225,7 +236,9 @@ def read_proposals():
     return Proposals(PROPOSALS_FILE.value)
 
 
-def make_model(run, training, proposals, config):
+def make_model(
+    run: cli.Run, training: Dataset, proposals: Proposals | None, config: DetectorConfig
+) -> tuple[keras.Model, dict]:
     """The network, and what rebuilds it: (model, architecture for the card)."""
     from tfcnn import backbones, loading
     from tfcnn.detection.fast_rcnn import copy_dense
@@ -258,7 +271,7 @@ def make_model(run, training, proposals, config):
     return model, architecture
 
 
-def builder():
+def builder() -> Callable[..., keras.Model]:
     """The function that builds the detector on a backbone."""
     if of_regions():
         from tfcnn.detection.faster_rcnn import faster_rcnn
@@ -270,7 +283,7 @@ def builder():
     return one_stage if DETECTOR.value == "one_stage" else yolo
 
 
-def grid_of_flags(config) -> dict:
+def grid_of_flags(config: DetectorConfig) -> dict:
     """The keyword arguments of `yolo` or `one_stage` that the flags give."""
     if DETECTOR.value == "one_stage":
         return {"channels": CHANNELS.value, "tower": TOWER.value, "nms_threshold": NMS_THRESHOLD.value}
@@ -289,7 +302,7 @@ def grid_of_flags(config) -> dict:
     }
 
 
-def sizes_of(model) -> dict:
+def sizes_of(model: keras.Model) -> dict:
     """The anchors' sizes that a model was built with: a later default builds another."""
     from tfcnn.detection.stages import Stages
 
@@ -327,7 +340,7 @@ def architecture_of_flags() -> dict:
     }
 
 
-def box_targets(training, proposals) -> dict:
+def box_targets(training: Dataset, proposals: Proposals | None) -> dict:
     """Means and deviations of the box targets, where --box_targets has them measured."""
     if BOX_TARGETS.value == "fixed":
         return {}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from tfcnn import cli
 from tfcnn.cards import card_of
 from tfcnn.cli import models, training_flags
 from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
 
 GROUP, SUMMARY = "localization", "train a box head on a classifier"
 
@@ -101,7 +106,7 @@ def hidden_units() -> tuple[int, ...]:
     return units
 
 
-def make_model(run, classes, hidden):
+def make_model(run: cli.Run, classes: int, hidden: tuple[int, ...]) -> tuple[keras.Model, str]:
     """The net with its box head, and what it starts from in words."""
     from tfcnn import backbones, load_model, localization
 

@@ -210,7 +210,13 @@ def dream(
 
 
 def zoom(
-    problem: TiledProblem, image: np.ndarray, frames: int, *, zoom: float = 0.05, seed: int = 0, **options
+    problem: TiledProblem,
+    image: np.ndarray,
+    frames: int,
+    *,
+    zoom: float = 0.05,
+    seed: int = 0,
+    **options: object,
 ) -> Iterator[Dream]:
     """Dream, enlarge the middle, dream of that, and so on: the frames of a film.
 

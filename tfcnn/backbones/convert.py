@@ -80,7 +80,7 @@ def rebuilt(
     return new_model
 
 
-def copied(layer: keras.Operation, **changes) -> keras.Operation:
+def copied(layer: keras.Operation, **changes: object) -> keras.Operation:
     """Gives a layer of the same kind, with weights of its own; `changes` are of its config, such as `name`."""
     if isinstance(layer, keras.layers.Layer):
         return type(layer).from_config({**layer.get_config(), **changes})

@@ -50,7 +50,7 @@ def classifier(
     weights: str | os.PathLike | None = "imagenet",
     classes: int | None = None,
     size: int | tuple[int | None, int | None] | None = None,
-    **options,
+    **options: object,
 ) -> keras.Model:
     """Builds a net that names what is in a picture.
 

@@ -4,6 +4,7 @@ import collections
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfcnn.backbones.convert import copied, rebuilt
 from tfcnn.backbones.graph import calls
@@ -62,7 +63,7 @@ class _FoldedConvolution(keras.layers.Layer):
         super().__init__(name=convolution.name, dtype=convolution.dtype_policy)
         self.convolution, self.norm = convolution, norm
 
-    def call(self, x):
+    def call(self, x: tf.Tensor) -> tf.Tensor:
         layer = self.convolution
         kernel, bias = (keras.ops.cast(value, x.dtype) for value in _with_norm(layer, self.norm))
         if isinstance(layer, keras.layers.DepthwiseConv2D):
@@ -73,7 +74,7 @@ class _FoldedConvolution(keras.layers.Layer):
             x = layer.convolution_op(x, kernel)
         return x + bias
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return self.convolution.compute_output_shape(input_shape)
 
 

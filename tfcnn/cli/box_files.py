@@ -10,10 +10,11 @@ from tfcnn.detections import Detections
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
+    from tfcnn.cli.run import Run
     from tfcnn.predictor import Predictor
 
 
-def open_localizer(run, sources: Sequence[str], top: int = 5) -> tuple[Predictor, None]:
+def open_localizer(run: Run, sources: Sequence[str], top: int = 5) -> tuple[Predictor, None]:
     """The localizer that the flags describe, and no proposals.
 
     Args:
@@ -57,7 +58,7 @@ def entries(found: Detections) -> list[dict]:
     ]
 
 
-def save(run, found: list[dict], names: Sequence[str], ids: Sequence[int]) -> None:
+def save(run: Run, found: list[dict], names: Sequence[str], ids: Sequence[int]) -> None:
     """Writes detections.json, a COCO results list, and categories.json."""
     run.save_json(found, "detections.json")
     run.save_json([{"id": i, "name": name} for i, name in zip(ids, names, strict=True)], "categories.json")

@@ -12,6 +12,7 @@ from tfcnn.datasets.proposals import Proposals
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
+    from tfcnn.cli.run import Run
     from tfcnn.predictor import Predictor
 
 SCORE = flags.DEFINE_float(
@@ -42,7 +43,7 @@ PROPOSALS = flags.DEFINE_string(
 FLIP = flags.DEFINE_bool("flip", False, "Look at each picture mirrored, too")
 
 
-def open_detector(run, sources: Sequence[str]) -> tuple[Predictor, Proposals | None]:
+def open_detector(run: Run, sources: Sequence[str]) -> tuple[Predictor, Proposals | None]:
     """The detector that the flags describe, and the proposals of --proposals_file.
 
     Args:

@@ -151,7 +151,7 @@ def limited(dataset: Dataset, limit: int | None) -> Dataset:
     return dataclasses.replace(dataset, examples=kept)
 
 
-def config(kind: type[Config], **others) -> Config:
+def config(kind: type[Config], **others: object) -> Config:
     """Builds a training's config from the flags of its fields' names.
 
     Args:

@@ -7,13 +7,15 @@ Source: Girshick, "Fast R-CNN", 2015, sections 2.1 to 2.3; constants of fast-rcn
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import layers
 
+from tfcnn.detection.outputs import DetectionLayer
 from tfcnn.ops import boxes as box_ops
-from tfcnn.ops import coders, nms, roi
+from tfcnn.ops import coders, roi
 from tfcnn.ops.position_sensitive import ps_roi_align
 
 BOX_MEANS = (0.0, 0.0, 0.0, 0.0)  # of the box targets: py-faster-rcnn's for joint training
@@ -55,7 +57,7 @@ class RegionPool(keras.layers.Layer):
         self.strides, self.size, self.method = tuple(strides), size, method
         self.context, self.levels = context, levels
 
-    def call(self, inputs):
+    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         regions, *maps = inputs
         regions = tf.stop_gradient(regions)
         if self.context:
@@ -80,14 +82,14 @@ class RegionPool(keras.layers.Layer):
             return ps_roi_align(features, regions, stride, self.size)
         return roi.roi_align(features, regions, stride, self.size)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
         regions, *maps = inputs
         channels = maps[0].shape[-1] if self.levels else sum(x.shape[-1] for x in maps)
         if self.method == "position":
             channels //= self.size**2
         return keras.KerasTensor((None, self.size, self.size, channels), maps[0].dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
             "strides": self.strides,
             "size": self.size,
@@ -105,7 +107,7 @@ class JoinContext(keras.layers.Layer):
     [N R, 2 D].
     """
 
-    def call(self, inputs):
+    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         codes, regions = inputs
         depth = codes.shape[-1]
         codes = tf.reshape(codes, [-1, tf.shape(regions)[1] + 1, depth])  # [N, R + 1, D]
@@ -113,7 +115,7 @@ class JoinContext(keras.layers.Layer):
         whole = tf.broadcast_to(codes[:, -1:], tf.shape(own))
         return tf.reshape(tf.concat([own, whole], axis=-1), [-1, 2 * depth])
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
         return keras.KerasTensor((None, 2 * inputs[0].shape[-1]), inputs[0].dtype)
 
 
@@ -226,37 +228,15 @@ def decode_regions(
     return tf.where(real[..., None], scores, 0.0), boxes
 
 
-def best_of_each_class(
-    scores: tf.Tensor, boxes: tf.Tensor, score_threshold: float, nms_threshold: float, max_detections: int
-) -> dict[str, tf.Tensor]:
-    """Detections among the candidates: a threshold, suppression within each class, the best of all classes.
-
-    Args:
-        scores: float32 [N, Q, K].
-        boxes: float32 [N, Q, K or 1, 4].
-        score_threshold: least score.
-        nms_threshold: IoU above which the lower of two boxes of a class goes.
-        max_detections: D.
-
-    Returns:
-        {boxes float32 [N, D, 4], scores [N, D], labels int32 [N, D] with -1 for padding, count int32 [N]}.
-    """
-    found = nms.class_nms(boxes, scores, nms_threshold, max_detections, score_threshold)
-    return dict(zip(("boxes", "scores", "labels", "count"), found, strict=True))
-
-
 @keras.saving.register_keras_serializable(package="tfcnn")
-class DetectionOutput(keras.layers.Layer):
+class DetectionOutput(DetectionLayer):
     """From the head's numbers to detections: softmax, boxes, a threshold, suppression a class, the best of all.
 
     Call it on [logits [N R, K + 1], deltas [N R, 4 or 4 K], regions [N, R, 4], image [N, H, W, 3]]; it gives
-    boxes [N, D, 4] in pixels of the image, scores [N, D], labels int32 [N, D] with -1 for padding, count int32 [N].
-    The defaults are py-faster-rcnn's.
+    `outputs.best_of_each_class`, boxes in pixels of the image. The defaults are py-faster-rcnn's.
 
     Args:
-        score_threshold: scores must be above this.
-        nms_threshold: IoU above which the lower of two boxes of a class is dropped.
-        max_detections: of a picture, over all classes.
+        score_threshold, nms_threshold, max_detections: as `outputs.DetectionLayer`.
         means, stds: of the box targets, 4 numbers or [K, 4].
     """
 
@@ -267,37 +247,19 @@ class DetectionOutput(keras.layers.Layer):
         max_detections: int = 100,
         means: Sequence = BOX_MEANS,
         stds: Sequence = BOX_STDS,
-        **kwargs,
+        **kwargs: Any,
     ):
-        super().__init__(autocast=False, **kwargs)
-        self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
-        self.max_detections = max_detections
+        super().__init__(score_threshold, nms_threshold, max_detections, **kwargs)
         self.means, self.stds = means, stds
-        self.supports_jit = False  # suppression is a kernel of its own
 
-    def call(self, inputs):
-        logits, deltas, regions, image = inputs
+    def decode(
+        self, raw: list[tf.Tensor], height: tf.Tensor, width: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Boxes float32 [N, R, K or 1, 4] and scores [N, R, K] before suppression."""
+        logits, deltas, regions = raw
         logits, deltas = per_image(logits, regions), per_image(deltas, regions)
-        height, width = tf.shape(image)[1], tf.shape(image)[2]
         scores, boxes = decode_regions(logits, deltas, regions, height, width, self.means, self.stds)
-        return best_of_each_class(
-            scores, boxes, self.score_threshold, self.nms_threshold, self.max_detections
-        )
+        return boxes, scores
 
-    def compute_output_spec(self, inputs):
-        batch, most = inputs[2].shape[0], self.max_detections
-        return {
-            "boxes": keras.KerasTensor((batch, most, 4), "float32"),
-            "scores": keras.KerasTensor((batch, most), "float32"),
-            "labels": keras.KerasTensor((batch, most), "int32"),
-            "count": keras.KerasTensor((batch,), "int32"),
-        }
-
-    def get_config(self):
-        return super().get_config() | {
-            "score_threshold": self.score_threshold,
-            "nms_threshold": self.nms_threshold,
-            "max_detections": self.max_detections,
-            "means": self.means,
-            "stds": self.stds,
-        }
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"means": self.means, "stds": self.stds}

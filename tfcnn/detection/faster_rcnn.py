@@ -27,14 +27,14 @@ OWN_LAYERS = ("neck_", "rpn_", "position_", "region_", "class_logits", "box_delt
 class UpsampleLike(keras.layers.Layer):
     """Each place twice in both directions, cut to the size of the second map: [small map, map] to the map's size."""
 
-    def call(self, inputs):
+    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         small, like = inputs
         shape = tf.shape(small)
         n, h, w, c = shape[0], shape[1], shape[2], small.shape[-1]
         big = tf.broadcast_to(tf.reshape(small, [n, h, 1, w, 1, c]), [n, h, 2, w, 2, c])
         return tf.reshape(big, [n, 2 * h, 2 * w, c])[:, : tf.shape(like)[1], : tf.shape(like)[2]]
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
         small, like = inputs
         return keras.KerasTensor((*like.shape[:3], small.shape[-1]), small.dtype)
 

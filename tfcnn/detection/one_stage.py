@@ -13,6 +13,7 @@ Source: Redmon et al. 2016 (YOLO); Tian et al. 2019 (FCOS), sections 3.1, 3.2 an
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -20,7 +21,8 @@ from keras import layers
 
 from tfcnn.detection import endpoints
 from tfcnn.detection.faster_rcnn import top_down
-from tfcnn.ops import box_losses, nms
+from tfcnn.detection.outputs import DetectionLayer
+from tfcnn.ops import box_losses
 from tfcnn.ops import boxes as box_ops
 
 STRIDES = (8, 16, 32)
@@ -277,11 +279,10 @@ def _cheapest(cost):
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")
-class CellDetections(layers.Layer):
+class CellDetections(DetectionLayer):
     """From the head's maps to detections: scores, boxes, a threshold, suppression a class, the best of all.
 
-    Call it on [the outputs of `head` one after the other, image [N, H, W, 3]]; it gives what `yolo.GridDetections`
-    gives.
+    Call it on [the outputs of `head` one after the other, image [N, H, W, 3]]; it gives `outputs.best_of_each_class`.
     """
 
     def __init__(
@@ -290,38 +291,17 @@ class CellDetections(layers.Layer):
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
         max_detections: int = 100,
-        **kwargs,
+        **kwargs: Any,
     ):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(score_threshold, nms_threshold, max_detections, **kwargs)
         self.classes = classes
-        self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
-        self.max_detections = max_detections
-        self.supports_jit = False  # suppression is a kernel of its own
 
-    def decode(self, raw, height, width):
+    def decode(
+        self, raw: list[tf.Tensor], height: tf.Tensor, width: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Boxes float32 [N, P, 4] and scores [N, P, K] before suppression, of `head` and the picture's sides."""
         logits, objectness, boxes, _, _ = flatten([tf.cast(x, tf.float32) for x in raw])
         return box_ops.clip(boxes, height, width), tf.sigmoid(logits) * tf.sigmoid(objectness)[..., None]
 
-    def call(self, inputs):
-        *raw, image = inputs
-        boxes, scores = self.decode(raw, tf.shape(image)[1], tf.shape(image)[2])
-        kept = nms.class_nms(boxes, scores, self.nms_threshold, self.max_detections, self.score_threshold)
-        return dict(zip(("boxes", "scores", "labels", "count"), kept, strict=True))
-
-    def compute_output_spec(self, inputs):
-        batch, most = inputs[0].shape[0], self.max_detections
-        return {
-            "boxes": keras.KerasTensor((batch, most, 4), "float32"),
-            "scores": keras.KerasTensor((batch, most), "float32"),
-            "labels": keras.KerasTensor((batch, most), "int32"),
-            "count": keras.KerasTensor((batch,), "int32"),
-        }
-
-    def get_config(self):
-        return super().get_config() | {
-            "classes": self.classes,
-            "score_threshold": self.score_threshold,
-            "nms_threshold": self.nms_threshold,
-            "max_detections": self.max_detections,
-        }
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"classes": self.classes}

@@ -8,6 +8,7 @@ Source: Ren, He, Girshick, Sun, "Faster R-CNN", 2015, section 3.1; constants of 
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -202,16 +203,16 @@ class Proposals(keras.layers.Layer):
             min_size=self.least_side(scale),
         )
 
-    def call(self, inputs):
+    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         objectness, deltas, image, *maps = inputs
         return self.propose(objectness, deltas, maps, tf.shape(image)[1], tf.shape(image)[2])[0]
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
         return keras.KerasTensor(
             (inputs[0].shape[0], None, 4), "float32"
         )  # other numbers enter the head in training
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {
             "sizes": self.grid.sizes,
             "ratios": self.grid.ratios,

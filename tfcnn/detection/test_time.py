@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfcnn.detection import fast_rcnn
+from tfcnn.detection import fast_rcnn, outputs
 from tfcnn.detection.stages import Stages
 from tfcnn.ops import boxes as box_ops
 from tfcnn.ops import nms
@@ -84,7 +84,7 @@ def find(
         found.append(_classified(seen, tf.gather(boxes, best, batch_dims=2), sizes[0]))
     scores = tf.concat([s for s, _ in found], axis=1)  # [N, Q, K]
     boxes = tf.concat([b for _, b in found], axis=1)  # [N, Q, K or 1, 4]
-    answer = fast_rcnn.best_of_each_class(scores, boxes, score_threshold, nms_threshold, max_detections)
+    answer = outputs.best_of_each_class(scores, boxes, score_threshold, nms_threshold, max_detections)
     if box_voting:
         answer["boxes"] = vote(answer["boxes"], answer["labels"], boxes, scores)
     return answer

@@ -10,6 +10,7 @@ silent, darknet's region_layer.c and detection_layer.c.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -17,9 +18,10 @@ from keras import layers
 
 from tfcnn.backbones.nets.yolo import dense_head
 from tfcnn.detection import endpoints
+from tfcnn.detection.outputs import DetectionLayer
 from tfcnn.errors import InputError
 from tfcnn.ops import boxes as box_ops
-from tfcnn.ops import coders, nms
+from tfcnn.ops import coders
 
 YOLO_HIDDEN = ((4096, "leaky"),)  # the paper's fully connected layers before the output
 FAST_YOLO_HIDDEN = ((256, "linear"), (4096, "leaky"))
@@ -201,11 +203,11 @@ def yolo_losses(
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")
-class GridDetections(layers.Layer):
+class GridDetections(DetectionLayer):
     """From the grid's numbers to detections: boxes, scores, a threshold, suppression a class, the best of all.
 
-    Call it on [output [N, S S (5 B + K)], image [N, H, W, 3]]; it gives boxes [N, D, 4] in pixels of the image, scores
-    [N, D], labels int32 [N, D] with -1 for padding, count int32 [N].
+    Call it on [output [N, S S (5 B + K)], image [N, H, W, 3]]; it gives `outputs.best_of_each_class`, boxes in pixels
+    of the image.
     """
 
     def __init__(
@@ -217,41 +219,18 @@ class GridDetections(layers.Layer):
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
         max_detections: int = 100,
-        **kwargs,
+        **kwargs: Any,
     ):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(score_threshold, nms_threshold, max_detections, **kwargs)
         self.grid, self.boxes, self.classes, self.size = grid, boxes, classes, size
-        self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
-        self.max_detections = max_detections
-        self.supports_jit = False  # suppression is a kernel of its own
 
-    def decode(self, raw, height, width):
+    def decode(
+        self, raw: list[tf.Tensor], height: tf.Tensor, width: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Boxes float32 [N, P, 4] and scores [N, P, K] before suppression, of [output] and the picture's sides."""
         output = tf.cast(raw[0], tf.float32)
         return decode(output, height, width, self.grid, self.boxes, self.classes)
 
-    def call(self, inputs):
-        *raw, image = inputs
-        boxes, scores = self.decode(raw, tf.shape(image)[1], tf.shape(image)[2])
-        kept = nms.class_nms(boxes, scores, self.nms_threshold, self.max_detections, self.score_threshold)
-        return dict(zip(("boxes", "scores", "labels", "count"), kept, strict=True))
-
-    def compute_output_spec(self, inputs):
-        batch, most = inputs[0].shape[0], self.max_detections
-        return {
-            "boxes": keras.KerasTensor((batch, most, 4), "float32"),
-            "scores": keras.KerasTensor((batch, most), "float32"),
-            "labels": keras.KerasTensor((batch, most), "int32"),
-            "count": keras.KerasTensor((batch,), "int32"),
-        }
-
-    def get_config(self):
-        return super().get_config() | {
-            "grid": self.grid,
-            "boxes": self.boxes,
-            "classes": self.classes,
-            "size": self.size,
-            "score_threshold": self.score_threshold,
-            "nms_threshold": self.nms_threshold,
-            "max_detections": self.max_detections,
-        }
+    def get_config(self) -> dict[str, Any]:
+        own = {"grid": self.grid, "boxes": self.boxes, "classes": self.classes, "size": self.size}
+        return super().get_config() | own

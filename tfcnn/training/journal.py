@@ -40,7 +40,7 @@ class Journal:
             if tensorboard:
                 self.board = tf.summary.create_file_writer(str(folder / "tensorboard"))
 
-    def line(self, step: int, **fields) -> None:
+    def line(self, step: int, **fields: object) -> None:
         """Adds a line to the log, and its numbers to TensorBoard."""
         with self._writing():
             _append(self.log, {"step": step, **fields})

@@ -220,7 +220,7 @@ def release(
     card: Mapping | None = None,
     flags: str | None = None,
     float16: bool = True,
-    **more,
+    **more: object,
 ) -> tuple[pathlib.Path, dict]:
     """Writes FOLDER/release: model.keras and card.json.
 

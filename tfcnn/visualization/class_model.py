@@ -183,7 +183,7 @@ def yosinski(
     *,
     iterations: int = 500,
     start_at: str = "mean_plus_rand",
-    **regularizers,
+    **regularizers: float,
 ) -> Ascent:
     """Gradient ascent with decay, blur, and small pixels set to zero.
 
