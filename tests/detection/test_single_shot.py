@@ -1,5 +1,6 @@
 """YOLO and the one-stage detector as predictors: the model's own answer in the file's pixels, views, LiteRT."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -30,6 +31,7 @@ def kind(request):
 
 @pytest.fixture(scope="module")
 def model(kind):
+    keras.utils.set_random_seed(0)
     return MODELS[kind]()
 
 
