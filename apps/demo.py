@@ -33,7 +33,15 @@ EXAMPLES = {
     "classify --dense --image_size=640 --limit=4": (
         "The same net slid over larger pictures: bright is where it finds the class that it names."
     ),
-    "saliency": "Which pixels the answer depends on: the gradient of the class's score at each pixel.",
+    "saliency --limit=4": "Where in the picture the answer comes from: Grad-CAM of the class.",
+    "saliency --method=guided_grad_cam --limit=4": "The same down to single pixels, by guided backpropagation.",
+    "neurons --neuron=block10_expand_relu --limit=2": (
+        "What the most active channel of a layer answers to, by the gradient, the deconvnet and guided backpropagation."
+    ),
+    "occlusion --limit=2 --stride=28": (
+        "A patch hides one part after the other: dark is where the class's probability falls without it."
+    ),
+    "segment --limit=3": "The saliency of the class tells GrabCut where the object is, and it is cut out.",
     "train_classifier --dataset=digits --net=tiny --image_size=32 --epochs=6": (
         "A small net learns to read handwritten digits: a batch that it trains on, and its answers at the end."
     ),

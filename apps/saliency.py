@@ -1,4 +1,4 @@
-"""Show which pixels a class' score depends on: the largest gradient over the three channels."""
+"""Show which pixels a class' score depends on, by seven methods."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import numpy as np
 from absl import flags
 
 from tfcnn import cli, draw, images
+from tfcnn.cli import asked
 from tfcnn.errors import InputError
+from tfcnn.visualization import SALIENCY_METHODS
 
 GROUP, SUMMARY = "looking inside", "show which pixels a class depends on"
 
 METHOD = flags.DEFINE_enum(
-    "method", "gradient", ["gradient"], "gradient: max over channels of |dS/dI|, S before softmax"
-)
-CLASS = flags.DEFINE_string(
-    "class",
-    None,
-    "Classes by index, synset or name; none takes each picture's best, e.g. --class=tabby,n02123159",
-)
-LAYER = flags.DEFINE_string(
-    "layer", None, "Ask a channel of this layer instead of a class, e.g. --layer=stage5"
+    "method",
+    "smoothgrad",
+    list(SALIENCY_METHODS),
+    "gradient: max over channels of |dS/dI|, S before softmax; smoothgrad: its mean over noisy copies; guided: by "
+    "guided backpropagation; grad_cam: places of a map; guided_grad_cam: both",
 )
 VIEWS = flags.DEFINE_enum(
     "views",
@@ -30,59 +28,70 @@ VIEWS = flags.DEFINE_enum(
     "One view as classify sees the picture; or, as the paper, the mean over the four corners, the middle and "
     "their mirror images, which shows all of it",
 )
-CHANNEL = flags.DEFINE_integer(
-    "channel", None, "Which channel of --layer; none takes the most active, e.g. --channel=7", lower_bound=0
+CAM_LAYER = flags.DEFINE_string(
+    "cam_layer", None, "Grad-CAM's layer; none takes the last with a map, e.g. --cam_layer=stage6"
+)
+SAMPLES = flags.DEFINE_integer(
+    "samples",
+    None,
+    "Noisy copies of smoothgrad, none takes 16; steps of integrated_gradients, none takes 32, e.g. --samples=50",
+    lower_bound=1,
+)
+NOISE = flags.DEFINE_float(
+    "noise",
+    0.15,
+    "smoothgrad: deviation as a share of the picture's range, e.g. --noise=0.1",
+    lower_bound=0.0,
 )
 
 LONGEST = 16_000  # pixels that a picture may be stretched to for its ten views
+# Flags that only some methods use.
+OF_METHODS = {
+    "cam_layer": (CAM_LAYER, ("grad_cam", "guided_grad_cam")),
+    "samples": (SAMPLES, ("smoothgrad", "integrated_gradients")),
+    "noise": (NOISE, ("smoothgrad",)),
+}
 
 
 def main(run: cli.Run) -> None:
-    if CHANNEL.value is not None and LAYER.value is None:
-        raise InputError("--channel needs --layer, the layer it belongs to")
-    if CLASS.value and LAYER.value:
-        raise InputError("--class and --layer ask for different things; give one of them")
-    net = run.load_net()
-    from tfcnn.backbones import tap
-    from tfcnn.visualization import gradients, saliency
+    asked.check_flags()
+    for name, (flag, methods) in OF_METHODS.items():
+        if flag.present and METHOD.value not in methods:
+            raise InputError(f"--{name} belongs to --method={' and '.join(methods)}, not to {METHOD.value}")
+    question = asked.load(run)
+    from tfcnn.visualization import saliency
 
-    indices = run.classes(net) or [gradients.BEST]
-    if LAYER.value is None:
-        maps = saliency.saliency_maps(gradients.class_gradients(net.model))
-    else:
-        channels = tap(net.model, [LAYER.value], "--list_layers shows all").output[LAYER.value].shape[-1]
-        maps = saliency.saliency_maps(gradients.channel_gradients(net.model, LAYER.value))
-        if CHANNEL.value is not None and CHANNEL.value >= channels:
-            raise InputError(f"--channel={CHANNEL.value}: {LAYER.value} has channels 0 to {channels - 1}")
-        indices = [gradients.BEST if CHANNEL.value is None else CHANNEL.value]
-
+    net, size = question.net, question.net.size
+    maps = saliency.explained(
+        net.model,
+        METHOD.value,
+        channel_of=question.layer,
+        layer=CAM_LAYER.value,
+        samples=SAMPLES.value,
+        noise=NOISE.value,
+        seed=run.flags.seed,
+    )
     rows = []
-    for picture in run.pictures():
-        with picture:
-            seen = seen_by(net.size, picture.image, run.flags.resize)
-            shown = []
-            picture.show(seen, "what the net sees")
-            for index in indices:
-                values, *answers = ask(maps, seen, net.size, index)
-                found = answers[0]
-                shown.append(describe(net, *answers))
-                kind = f"_{found}" if len(indices) > 1 else ""
-                grey = saliency.picture(values)
-                picture.save(grey, f"saliency{kind}", shown[-1]["label"], main=len(shown) == 1)
-                coarse, _ = images.resize(grey[..., None], [max(1, side // 4) for side in grey.shape])
-                picture.save(
-                    draw.heat_map(coarse[..., 0], seen), f"overlay{kind}", "its mean over 4 x 4 pixels"
-                )
-            picture.entry |= {
-                "class": shown[0],
-                "method": METHOD.value,
-                "layer": LAYER.value,
-                "views": int(VIEWS.value),
-            }
-            if len(shown) > 1:
-                picture.entry["classes"] = shown
-            rows += [[picture.name, each["label"], f"{each['score']:.4g}"] for each in shown]
-    run.table(["file", "channel" if LAYER.value else "class", "score"], rows)
+    for batch in run.batches(run.flags.batch_size, lambda image: seen_by(size, image, run.flags.resize)):
+        answers = [ask(maps, [picture.prepared for picture in batch], size, i) for i in question.indices]
+        for picture, *found in zip(batch, *answers, strict=True):
+            with picture:
+                picture.show(picture.prepared, "what the net sees")
+                shown = []
+                for values, index, logits, scores in found:
+                    shown.append(question.describe(index, scores, None if question.layer else logits))
+                    kind = f"_{index}" if len(found) > 1 else ""
+                    save(picture, values, kind, shown[-1]["label"], main=len(shown) == 1)
+                picture.entry |= {
+                    "class": shown[0],
+                    "method": METHOD.value,
+                    "layer": question.layer,
+                    "views": int(VIEWS.value),
+                }
+                if len(shown) > 1:
+                    picture.entry["classes"] = shown
+                rows += [[picture.name, each["label"], f"{each['score']:.4g}"] for each in shown]
+    run.table(["file", "channel" if question.layer else "class", "score"], rows)
 
 
 def seen_by(size: int, image: np.ndarray, resize: str) -> np.ndarray:
@@ -100,30 +109,30 @@ def seen_by(size: int, image: np.ndarray, resize: str) -> np.ndarray:
 
 
 def ask(
-    maps: Callable, seen: np.ndarray, size: int, index: int
-) -> tuple[np.ndarray, int, np.ndarray, np.ndarray]:
-    """(map [H, W], class or channel, logits [K], scores [K]) of one picture."""
+    maps: Callable, seen: list[np.ndarray], size: int, index: int
+) -> list[tuple[np.ndarray, int, np.ndarray, np.ndarray]]:
+    """(map [H, W], class or channel, logits [K], scores [K]) of each picture."""
     from tfcnn.visualization import saliency
 
     if VIEWS.value == "10":
-        return saliency.mean_of_views(maps, seen, size, index)
-    values = [each[0].numpy() for each in maps(seen[None].astype(np.float32), np.array([index], np.int32))]
-    return values[0], int(values[1]), *values[2:]
+        return [saliency.mean_of_views(maps, each, size, index) for each in seen]
+    together = maps(np.stack(seen).astype(np.float32), np.full(len(seen), index, np.int32))
+    values, found, logits, scores = (each.numpy() for each in together)
+    return list(zip(values, map(int, found), logits, scores, strict=True))
 
 
-def describe(net: cli.Net, index: int, logits: np.ndarray, scores: np.ndarray) -> dict:
-    """The class (or channel) asked, and its answer on the picture: a class' probability, a channel's mean."""
-    if LAYER.value:
-        return {"index": index, "label": f"{LAYER.value}, channel {index}", "score": float(scores[index])}
-    synset, label = net.classes[index]
-    return {
-        "index": index,
-        "synset": synset,
-        "label": label,
-        "score": float(scores[index]),
-        "logit": float(logits[index]),
-    }
+def save(picture: cli.Picture, values: np.ndarray, kind: str, label: str, main: bool) -> None:
+    """Write a map in grey, and in colours over the picture; fine maps as their mean over 4 x 4 pixels."""
+    from tfcnn.visualization import saliency
+
+    picture.save(saliency.picture(values), f"saliency{kind}", label, main=main)
+    if METHOD.value == "grad_cam":
+        picture.save(draw.heat_map(values, picture.prepared), f"overlay{kind}", "over the picture")
+        return
+    coarse, _ = images.resize(values[..., None], [max(1, side // 4) for side in values.shape])
+    overlay = draw.heat_map(coarse[..., 0], picture.prepared)
+    picture.save(overlay, f"overlay{kind}", "its mean over 4 x 4 pixels")
 
 
 if __name__ == "__main__":
-    cli.start(main, resize="crop")
+    cli.start(main, batch_size=8, resize="crop")

@@ -8,7 +8,7 @@ import pytest
 
 from tfcnn import images
 from tfcnn.backbones import classifier
-from tfcnn.visualization import gradients, saliency
+from tfcnn.visualization import saliency
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +24,14 @@ def test_pictures_and_entries_are_those_of_the_method(run):
     report = json.loads((out / "results.json").read_text())
     assert [e["file"] for e in report["images"]] == ["skimage/data/chelsea.png", "skimage/data/astronaut.png"]
     entry = report["images"][0]
-    assert entry["method"] == "gradient" and entry["class"] == entry["classes"][0]
+    assert entry["method"] == "smoothgrad" and entry["class"] == entry["classes"][0]
     assert [c["label"] for c in entry["classes"]] == ["tiger cat", "Egyptian cat"]
     kinds = ("saliency_282", "overlay_282", "saliency_285", "overlay_285")
     assert entry["files"] == [f"chelsea_{kind}.png" for kind in kinds]
     assert entry["picture"] == "chelsea_saliency_282.png"
 
     seen, _ = images.resize(images.read(images.packaged()[0]), 224, "crop")
-    maps, *_ = saliency.saliency_maps(gradients.class_gradients(classifier("efficientnet_lite0")))(
+    maps, *_ = saliency.explained(classifier("efficientnet_lite0"), "smoothgrad")(
         seen[None].astype(np.float32), np.array([282], np.int32)
     )
     expected = saliency.picture(np.array(maps[0]))
@@ -68,6 +68,8 @@ def test_a_channel_of_a_layer_and_the_list_of_layers(run_app, tmp_path):
         (["--layer=block10_ad"], ["block10_add", "list_layers"]),
         (["--channel=3"], ["--layer"]),
         (["--class=tabby", "--layer=block10_add"], ["--class", "--layer"]),
+        (["--method=gradient", "--samples=4"], ["--samples", "smoothgrad"]),
+        (["--method=smooth"], ["smoothgrad"]),
     ],
 )
 def test_wrong_commands_are_status_2_and_name_what_is_near(run_app, tmp_path, flags, words):

@@ -203,7 +203,9 @@ def separate_activations(model: keras.Model) -> keras.Model:
                 None,
             )  # keras.ops.relu is Relu, keras.activations.relu ReLU
         elif isinstance(operation, (*ACTIVATED, keras.layers.Activation)):
-            kind, dtype = operation.activation.__name__, operation.dtype_policy
+            kind, dtype = getattr(operation.activation, "__name__", ""), operation.dtype_policy
+            if isinstance(operation.activation, keras.layers.ReLU):  # a layer as the activation of a layer
+                return copied(operation.activation, name=operation.name, dtype=dtype)
         else:
             return None
         if kind in relus:

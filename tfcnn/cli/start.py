@@ -154,7 +154,8 @@ def _list(run):
                 f"{name}  {net.size} px, {net.parameters:,} weights, {', '.join(net.weights) or 'no weights'}"
             )
         return
-    net = run.load_net()
+    # a --model whose layers are asked need be no classifier
+    net = run.load_net("backbone" if FLAGS.model and not FLAGS.list_classes else "classifier")
     if FLAGS.list_layers:
         for layer in net.model.layers:
             print(f"{layer.name}  {getattr(layer.output, 'shape', '')}")

@@ -1,12 +1,18 @@
-"""Where a picture would have to change least to change a class' score most.
+"""Which pixels of a picture a class' score depends on: maps by seven methods.
 
 N pictures of H x W.
 """
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcnn.visualization.gradients import Gradients
+from tfcnn.backbones import folded, zero_rgb
+from tfcnn.errors import InputError
+from tfcnn.visualization import SALIENCY_METHODS
+from tfcnn.visualization.attributions import gradient_x_input, integrated_gradients, smoothgrad
+from tfcnn.visualization.grad_cam import grad_cam, guided_grad_cam
+from tfcnn.visualization.gradients import Gradients, channel_gradients, class_gradients
 
 
 def saliency(gradients: tf.Tensor) -> tf.Tensor:
@@ -40,6 +46,76 @@ def saliency_maps(gradients: Gradients) -> Gradients:
         return saliency(gradient), indices, logits, scores
 
     return maps
+
+
+def attribution_maps(attributions: Gradients) -> Gradients:
+    """Gives a compiled function from pictures to the size of what each pixel adds: |sum over the three channels|.
+
+    Args:
+        attributions: what `attributions.integrated_gradients` or `gradient_x_input` gives.
+
+    Returns:
+        As `saliency_maps`.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def maps(images, indices):
+        attribution, *answers = attributions(images, indices)
+        return tf.abs(tf.reduce_sum(attribution, axis=-1)), *answers
+
+    return maps
+
+
+def explained(
+    model: keras.Model,
+    method: str,
+    *,
+    channel_of: str | None = None,
+    layer: str | None = None,
+    samples: int | None = None,
+    noise: float = 0.15,
+    seed: int = 0,
+    at_once: int = 16,
+) -> Gradients:
+    """Gives a compiled function from pictures to maps by a method's name.
+
+    Args:
+        model: a classifier; what `with_logits` takes. With `channel_of`, any flat functional model.
+        method: one of SALIENCY_METHODS.
+        channel_of: ask channels of this layer, their mean over locations, instead of classes.
+        layer: Grad-CAM's, whose map is weighed; None takes the last.
+        samples: copies of SmoothGrad, steps of integrated gradients; None takes 16 and 32.
+        noise: SmoothGrad's, as a share of the picture's range.
+        seed: of SmoothGrad's noise.
+        at_once: pictures computed together, samples counted.
+
+    Returns:
+        f(images [N, H, W, 3] float32 0..255, indices [N] int32) -> maps [N, H, W], at least 0, indices [N], logits
+        [N, K], scores [N, K]; see `saliency_maps`.
+
+    Raises:
+        InputError: an unknown method; else what the method raises.
+    """
+    if method not in SALIENCY_METHODS:
+        raise InputError(f"The method {method!r} is none of {', '.join(SALIENCY_METHODS)}")
+    if method == "grad_cam":
+        return grad_cam(model, layer, channel_of)
+    if method == "guided_grad_cam":
+        return saliency_maps(guided_grad_cam(model, layer, channel_of))
+    zero = zero_rgb(model)
+    many = method in ("smoothgrad", "integrated_gradients")
+    net = folded(model) if many else model  # pays where a picture is computed many times
+
+    def gradients(rule="gradient"):
+        return class_gradients(net, rule) if channel_of is None else channel_gradients(net, channel_of, rule)
+
+    if method == "smoothgrad":
+        return saliency_maps(smoothgrad(gradients(), samples or 16, noise, seed, at_once))
+    if method == "integrated_gradients":
+        return attribution_maps(integrated_gradients(gradients(), zero, samples or 32, at_once))
+    if method == "gradient_x_input":
+        return attribution_maps(gradient_x_input(gradients(), zero))
+    return saliency_maps(gradients("guided" if method == "guided" else "gradient"))
 
 
 def ten_views(image: np.ndarray, size: int) -> tuple[np.ndarray, list[tuple[int, int]]]:

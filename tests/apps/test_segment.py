@@ -1,0 +1,74 @@
+"""segment as a person runs it: a mask of the file's size, a box, a cut-out."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tfcnn import images
+from tfcnn.evaluation.pointing import mask_iou
+
+layers = keras.layers
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A classifier of 32 px: class 1 is how much redder than green the picture is, as a file."""
+    image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(1, 1, use_bias=False, activation="relu", name="red")(image)
+    x = layers.Dense(2, activation="softmax", use_bias=False)(layers.GlobalAveragePooling2D()(x))
+    net = keras.Model(image, x)
+    net.set_weights([np.float32([[[[1], [-1], [0]]]]), np.float32([[-1, 1]])])
+    path = tmp_path_factory.mktemp("model") / "red.keras"
+    net.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(run_app, model, tmp_path_factory):
+    """A red disk on green of 90 x 120 pixels: (process, output_dir, mask)."""
+    out = tmp_path_factory.mktemp("segment")
+    rows, columns = np.mgrid[:90, :120]
+    mask = (rows - 40) ** 2 + (columns - 70) ** 2 <= 25**2
+    noise = np.random.default_rng(0).normal(0, 15, (90, 120, 3))
+    picture = np.where(mask[..., None], [190, 60, 50], [60, 150, 70]) + noise
+    images.write(out / "disk.png", picture)
+    return run_app("segment", out / "disk.png", f"--model={model}", f"--output_dir={out}"), out, mask
+
+
+def test_mask_box_and_cut_out(run):
+    done, out, mask = run
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads((out / "results.json").read_text())["images"]
+    assert entry["class"]["index"] == 1 and entry["method"] == "smoothgrad"
+    made = images.read(out / entry["mask"])
+    assert made.shape == (90, 120, 3) and set(np.unique(made)) == {0, 255} and entry["mask"].endswith(".png")
+    assert mask_iou(made[..., 0] > 0, mask) > 0.9
+    assert np.abs(np.array(entry["box"]) - [45, 15, 96, 66]).max() <= 3
+    x1, y1, x2, y2 = map(int, entry["box"])
+    assert images.read(out / entry["picture"]).shape == (y2 - y1, x2 - x1, 3)
+    assert entry["share"] == pytest.approx((made[..., 0] > 0).mean())
+
+
+def test_other_seeds_a_channel_and_wrong_commands(run, run_app, model, tmp_path):
+    picture = run[1] / "disk.png"
+    flags = ["--layer=red", "--channel=0", "--method=gradient_x_input", "--seeds=paper"]
+    done = run_app("segment", picture, f"--model={model}", *flags, f"--output_dir={tmp_path / 'a'}")
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads((tmp_path / "a" / "results.json").read_text())["images"]
+    assert mask_iou(images.read(tmp_path / "a" / entry["mask"])[..., 0] > 0, run[2]) > 0.9
+    for flags, word in (
+        (["--middle=0.2"], "rising"),
+        (["--class=0,1"], "2 classes"),
+        (["--channel=1"], "--layer"),
+    ):
+        wrong = run_app("segment", picture, f"--model={model}", *flags, f"--output_dir={tmp_path / 'none'}")
+        assert wrong.returncode == 2 and word in wrong.stderr and not (tmp_path / "none").exists()
+
+
+def test_an_even_picture_is_refused_by_name(run_app, model, tmp_path):
+    images.write(tmp_path / "grey.png", np.full((40, 40, 3), 90, np.uint8))
+    done = run_app("segment", tmp_path / "grey.png", f"--model={model}", f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 1 and "grey.png" in done.stderr and "same everywhere" in done.stderr
+    assert not list((tmp_path / "out").glob("*mask*"))
