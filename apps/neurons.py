@@ -58,6 +58,9 @@ def main(run: cli.Run) -> None:
     net = asked.open_net(run, bool(units))
     if not units:
         units = [Unit("logits", index, is_class=True) for index in run.classes(net) or [BEST]]
+        from tfcnn.backbones.heads import with_logits
+
+        with_logits(net.model)  # says it where a model hides what was before its softmax
     from tfcnn.visualization.gradients import neuron_gradients
 
     for unit in units:

@@ -130,7 +130,7 @@ def most_probable(
     named = picture.entry["most_probable"][:NAMED]
     captions = [f"{each['label']} {each['share']:.0%}" for each in named]
     if len(found) > NAMED:
-        captions.append(f"{len(found) - NAMED} others {shares[NAMED:].sum():.0%}")
+        captions.append(f"others {shares[NAMED:].sum():.0%}")
     swatches = [np.broadcast_to(colour, (10, seen.shape[1] // 2, 3)) for colour in colours[: len(captions)]]
     return [(made, "the most probable class"), (draw.grid(swatches, 1, captions), "")]
 

@@ -16,10 +16,11 @@ GROUP, SUMMARY = "looking inside", "show which pixels a class depends on"
 
 METHOD = flags.DEFINE_enum(
     "method",
-    "smoothgrad",
+    None,
     list(SALIENCY_METHODS),
     "gradient: max over channels of |dS/dI|, S before softmax; smoothgrad: its mean over noisy copies; guided: by "
-    "guided backpropagation; grad_cam: places of a map; guided_grad_cam: both",
+    "guided backpropagation; grad_cam: places of a map; guided_grad_cam: both; none takes guided_grad_cam, or "
+    "smoothgrad where a net's rectifiers are no ReLU, e.g. --method=gradient",
 )
 VIEWS = flags.DEFINE_enum(
     "views",
@@ -57,14 +58,15 @@ def main(run: cli.Run) -> None:
     asked.check_flags()
     for name, (flag, methods) in OF_METHODS.items():
         if flag.present and METHOD.value not in methods:
-            raise InputError(f"--{name} belongs to --method={' and '.join(methods)}, not to {METHOD.value}")
+            raise InputError(f"--{name} belongs to --method={' and '.join(methods)}; name the method")
     question = asked.load(run)
     from tfcnn.visualization import saliency
 
     net, size = question.net, question.net.size
+    method = METHOD.value or saliency.usual_method(net.model, question.layer)
     maps = saliency.explained(
         net.model,
-        METHOD.value,
+        method,
         channel_of=question.layer,
         layer=CAM_LAYER.value,
         samples=SAMPLES.value,
@@ -81,10 +83,10 @@ def main(run: cli.Run) -> None:
                 for values, index, logits, scores in found:
                     shown.append(question.describe(index, scores, None if question.layer else logits))
                     kind = f"_{index}" if len(found) > 1 else ""
-                    save(picture, values, kind, shown[-1]["label"], main=len(shown) == 1)
+                    save(picture, method, values, kind, shown[-1]["label"])
                 picture.entry |= {
                     "class": shown[0],
-                    "method": METHOD.value,
+                    "method": method,
                     "layer": question.layer,
                     "views": int(VIEWS.value),
                 }
@@ -121,12 +123,13 @@ def ask(
     return list(zip(values, map(int, found), logits, scores, strict=True))
 
 
-def save(picture: cli.Picture, values: np.ndarray, kind: str, label: str, main: bool) -> None:
+def save(picture: cli.Picture, method: str, values: np.ndarray, kind: str, label: str) -> None:
     """Write a map in grey, and in colours over the picture; fine maps as their mean over 4 x 4 pixels."""
     from tfcnn.visualization import saliency
 
-    picture.save(saliency.picture(values), f"saliency{kind}", label, main=main)
-    if METHOD.value == "grad_cam":
+    first = "picture" not in picture.entry
+    picture.save(saliency.picture(values), f"saliency{kind}", label, main=first)
+    if method == "grad_cam":
         picture.save(draw.heat_map(values, picture.prepared), f"overlay{kind}", "over the picture")
         return
     coarse, _ = images.resize(values[..., None], [max(1, side // 4) for side in values.shape])

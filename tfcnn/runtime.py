@@ -91,6 +91,8 @@ def start(
         import keras
         import tensorflow as tf
 
+        if verbosity < 0:
+            tf.get_logger().setLevel("ERROR")  # what it says of retracing is no news for a person
         if threads:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)

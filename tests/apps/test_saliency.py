@@ -24,14 +24,14 @@ def test_pictures_and_entries_are_those_of_the_method(run):
     report = json.loads((out / "results.json").read_text())
     assert [e["file"] for e in report["images"]] == ["skimage/data/chelsea.png", "skimage/data/astronaut.png"]
     entry = report["images"][0]
-    assert entry["method"] == "smoothgrad" and entry["class"] == entry["classes"][0]
+    assert entry["method"] == "guided_grad_cam" and entry["class"] == entry["classes"][0]
     assert [c["label"] for c in entry["classes"]] == ["tiger cat", "Egyptian cat"]
     kinds = ("saliency_282", "overlay_282", "saliency_285", "overlay_285")
     assert entry["files"] == [f"chelsea_{kind}.png" for kind in kinds]
     assert entry["picture"] == "chelsea_saliency_282.png"
 
     seen, _ = images.resize(images.read(images.packaged()[0]), 224, "crop")
-    maps, *_ = saliency.explained(classifier("efficientnet_lite0"), "smoothgrad")(
+    maps, *_ = saliency.explained(classifier("efficientnet_lite0"), "guided_grad_cam")(
         seen[None].astype(np.float32), np.array([282], np.int32)
     )
     expected = saliency.picture(np.array(maps[0]))

@@ -59,7 +59,7 @@ def test_other_seeds_a_channel_and_wrong_commands(run, run_app, model, tmp_path)
     (entry,) = json.loads((tmp_path / "a" / "results.json").read_text())["images"]
     assert mask_iou(images.read(tmp_path / "a" / entry["mask"])[..., 0] > 0, run[2]) > 0.9
     for flags, word in (
-        (["--middle=0.2"], "rising"),
+        (["--seeds=best"], "otsu"),
         (["--class=0,1"], "2 classes"),
         (["--channel=1"], "--layer"),
     ):

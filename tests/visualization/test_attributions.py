@@ -8,7 +8,7 @@ from scipy import stats
 
 import tfcnn
 from tfcnn import datasets, images
-from tfcnn.backbones import any_size, classifier
+from tfcnn.backbones import any_size, classifier, zero_rgb
 from tfcnn.errors import InputError
 from tfcnn.visualization import saliency
 from tfcnn.visualization.attributions import gradient_x_input, integrated_gradients, smoothgrad
@@ -32,7 +32,7 @@ def net():
     image = keras.Input((16, 16, 3))
     x = layers.Conv2D(6, 3, strides=2, activation="relu", name="low")(image / 255.0)
     x = layers.Conv2D(8, 3, activation="relu", name="high")(x)
-    x = layers.Dense(5)(layers.GlobalAveragePooling2D()(layers.MaxPooling2D()(x)))
+    x = layers.Dense(5, name="top")(layers.GlobalAveragePooling2D()(layers.MaxPooling2D()(x)))
     return keras.Model(image, layers.Softmax()(x), name="small")
 
 
@@ -121,7 +121,7 @@ def test_grad_cams_layer_may_be_chosen_and_is_checked(net):
     low, high = (grad_cam(net, layer)(batch, best(2))[0].numpy() for layer in ("low", "high"))
     assert np.abs(low - high).max() > 0 and high.min() >= 0
     with pytest.raises(InputError, match="no map"):
-        grad_cam(net, "dense")
+        grad_cam(net, "top")
     with pytest.raises(InputError, match="hihg"):
         grad_cam(net, "hihg")
     channels, index, means, _ = grad_cam(net, "low", channel_of="high")(batch, best(2))
@@ -152,46 +152,55 @@ def test_every_method_gives_a_map_of_classes_and_of_channels(net):
         saliency.explained(net, "lime")
 
 
+def test_a_net_without_relu_gets_smoothgrad(net):
+    assert saliency.usual_method(net) == "guided_grad_cam" == saliency.usual_method(net, "high")
+    image = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3, activation="swish")(image))
+    assert saliency.usual_method(keras.Model(image, layers.Dense(2)(x))) == "smoothgrad"
+
+
 def test_a_map_is_of_the_pictures_size_on_an_open_net():
     net = any_size(classifier("tiny", None, classes=3, size=32))
     found, *_ = grad_cam(net)(pictures(1, (48, 64, 3)), best(1))
     assert found.shape == (1, 48, 64)
 
 
-# Adebayo et al. 2018: randomise a trained net's weights from the top down; a map that shows what the net has learned
-# must change. Of guided backpropagation they found that it hardly does as long as only upper layers are random.
-CHANGES = [method for method in saliency.SALIENCY_METHODS if "guided" not in method]
-
-
 def test_maps_change_when_weights_are_randomised_from_the_top():
-    net = tfcnn.load_model("digits")
-    size = net.input_shape[1]
-    records = datasets.open("digits").examples[:12]
-    batch = np.stack([images.resize(record.image(), size)[0] for record in records]).astype(np.float32)
-    indices = class_gradients(net)(batch, best(12))[1].numpy()
+    """Adebayo et al. 2018: a map that shows what a net has learned must change with its weights.
 
-    def all_maps():
-        return {
-            m: saliency.explained(net, m, samples=4)(batch, indices)[0].numpy()
-            for m in saliency.SALIENCY_METHODS
-        }
+    Of guided backpropagation they found that it hardly does as long as only upper layers are random.
+    """
+    net = tfcnn.load_model("digits")
+    records = datasets.open("digits").examples[:8]
+    batch = np.stack([images.resize(record.image(), net.input_shape[1])[0] for record in records])
+    batch = batch.astype(np.float32)
+    find, guided = class_gradients(net), class_gradients(net, "guided")
+    indices = find(batch, best(8))[1].numpy()
+    functions = {
+        "gradient": saliency.saliency_maps(find),
+        "gradient_x_input": saliency.attribution_maps(gradient_x_input(find, zero_rgb(net))),
+        "smoothgrad": saliency.saliency_maps(smoothgrad(find, samples=4)),
+        "integrated_gradients": saliency.attribution_maps(integrated_gradients(find, zero_rgb(net), steps=4)),
+        "grad_cam": grad_cam(net),
+        "guided": saliency.saliency_maps(guided),
+    }
+
+    def maps():
+        return {name: function(batch, indices)[0].numpy() for name, function in functions.items()}
 
     def likeness(before, after):
-        pairs = zip(before.reshape(12, -1), after.reshape(12, -1), strict=True)
-        return np.nanmean([abs(stats.spearmanr(a, b).statistic) for a, b in pairs])
+        pairs = zip(before.reshape(8, -1), after.reshape(8, -1), strict=True)
+        return np.mean([abs(stats.spearmanr(a, b).statistic) for a, b in pairs if np.ptp(a) and np.ptp(b)])
 
-    before = all_maps()
+    before = maps()
     rng = np.random.default_rng(0)
     weighted = [layer for layer in net.layers if layer.weights]
-    likenesses = []
+    found = []
     for part in (weighted[-1:], weighted):  # the top alone, then all
-        for layer in part:
-            kernels = [w for w in layer.trainable_weights if len(w.shape) > 1]
-            for weight in kernels:
-                weight.assign(rng.normal(0, np.std(weight), weight.shape))
-        after = all_maps()
-        likenesses.append({method: likeness(before[method], after[method]) for method in before})
-    print(likenesses)
-    top, cascade = likenesses
-    assert all(cascade[method] < 0.6 for method in CHANGES)
-    assert all(top[method] < 0.95 for method in CHANGES)
+        for weight in (w for layer in part for w in layer.trainable_weights if len(w.shape) > 1):
+            weight.assign(rng.normal(0, np.std(weight), weight.shape))
+        after = maps()
+        found.append({name: likeness(before[name], after[name]) for name in before})
+    top, cascade = found
+    assert top.pop("guided") > 0.85 and cascade.pop("guided") < 0.8, found
+    assert max(top.values()) < 0.8 and max(cascade.values()) < 0.8, found

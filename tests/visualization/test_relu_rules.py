@@ -62,6 +62,17 @@ def test_a_saturated_relu6_passes_by_the_deconvnet_alone():
     assert signal(net, "deconvnet", PIXEL).ravel().tolist() == [14, -21, 0]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_neuron_is_asked_before_its_own_relu(form):
+    net = one_pixel(*FORMS[form], 7 * UNITS)  # b is silent, d beyond a ceiling of 6
+    layer = net.layers[-2].name
+    find = neuron_gradients(net, layer)
+    place = np.zeros((1, 2), np.int32)
+    for unit, value in ((1, -14), (3, 21)):
+        signal, _, _, found = find(PIXEL.reshape(1, 1, 1, 3), np.array([unit], np.int32), place)
+        assert signal.numpy().ravel().tolist() == (7 * UNITS[unit]).tolist() and float(found[0]) == value
+
+
 def test_where_nothing_is_rectified_all_rules_are_the_gradient():
     net = classifier("tiny", None, classes=3, size=32)
     for weight in net.weights:

@@ -41,10 +41,17 @@ def grad_cam(model: keras.Model, layer: str | None = None, channel_of: str | Non
 
     Source: Selvaraju et al. 2017, Grad-CAM, section 3.
     """
+    whole = model
     model = with_logits(model) if channel_of is None else tap(model, [channel_of])
-    asked = {"logits", "scores"} if channel_of is None else {channel_of}
+    asked = ["logits", "scores"] if channel_of is None else [channel_of]
     layer = layer or last_map(model)
-    tapped = tap(model, [*sorted(asked), layer])
+    tap(whole, [layer])  # a name that is nowhere
+    try:
+        tapped = tap(model, [*asked, layer])
+    except InputError as error:
+        raise InputError(
+            f"What is asked of {model.name} does not depend on its layer {layer}: take one before it"
+        ) from error
     shape = tapped.output[layer].shape
     if len(shape) != 4:
         raise InputError(
@@ -66,10 +73,6 @@ def grad_cam(model: keras.Model, layer: str | None = None, channel_of: str | Non
             indices = best_of(answers, indices)
             chosen = tf.gather(answers, indices, batch_dims=1)
         gradient = tape.gradient(chosen, features)
-        if gradient is None:
-            raise InputError(
-                f"What is asked of {model.name} does not depend on its layer {layer}: take one before it"
-            )
         weights = tf.reduce_mean(gradient, axis=[1, 2], keepdims=True)  # a_k
         coarse = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1, keepdims=True))
         fine = tf.image.resize(tf.cast(coarse, tf.float32), tf.shape(images)[1:3])  # bilinear

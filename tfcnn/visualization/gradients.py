@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcnn.backbones import tap
-from tfcnn.backbones.graph import require_gradient
+from tfcnn.backbones import separate_activations, tap
+from tfcnn.backbones.graph import INPUT, made_by, require_gradient
 from tfcnn.backbones.heads import with_logits
 from tfcnn.errors import InputError
 from tfcnn.visualization import BEST
-from tfcnn.visualization.relu_rules import with_rule
+from tfcnn.visualization.relu_rules import has_relu, with_rule
 
 Images = tf.Tensor | np.ndarray  # [N, H, W, 3] float32, 0..255
 Indices = tf.Tensor | np.ndarray  # [N] int32; BEST for the best
@@ -97,6 +97,9 @@ def channel_answers(model: keras.Model, layer: str) -> Callable[[Images], tuple[
 def neuron_gradients(model: keras.Model, layer: str, rule: str = "gradient") -> Neurons:
     """Gives a function from pictures to the gradients of single neurons of a layer.
 
+    A neuron with a ReLU of its own is asked for what goes into that ReLU: the same while it is active, and a neuron
+    that is silent, or at the ceiling of a ReLU6, still says what it answers to.
+
     Args:
         model: a flat functional model.
         layer: one of its layers or endpoints, with an output [N, h, w, C], [N, length, C] (one column), or [N, C]
@@ -106,7 +109,8 @@ def neuron_gradients(model: keras.Model, layer: str, rule: str = "gradient") -> 
     Returns:
         f(images [N, H, W, 3] float32 0..255, channels [N] int32 (BEST: the one whose maximum is highest), places
         [N, 2] int32 row and column (BEST: where that channel answers most)) -> gradients [N, H, W, 3], channels [N],
-        places [N, 2], values [N] of these neurons. What is given must lie inside the map; see `map_shape`.
+        places [N, 2], values [N] of these neurons, before a ReLU of their own. What is given must lie inside the map;
+        see `map_shape`.
 
     Raises:
         InputError: no such layer, or it has no channels, or no gradient reaches the picture, or the rule has no
@@ -114,7 +118,11 @@ def neuron_gradients(model: keras.Model, layer: str, rule: str = "gradient") -> 
 
     Source: Zeiler and Fergus 2014, section 2.1: one activation, all others of its layer set to zero.
     """
-    model = with_rule(tap(model, [layer]), rule)
+    tapped = tap(model, [layer])
+    asked = _before_its_relu(tapped, layer)
+    is_first = asked is not tapped and not has_relu(asked)  # then every rule is the gradient
+    model = asked if is_first else with_rule(asked, rule)
+    (layer,) = model.output
     require_gradient(model)
     _require_channels(model, layer)
 
@@ -138,6 +146,13 @@ def neuron_gradients(model: keras.Model, layer: str, rule: str = "gradient") -> 
         return tape.gradient(values, images), channels, places, values
 
     return gradients
+
+
+def _before_its_relu(model, layer):
+    """A model tapped at a layer, tapped at what goes into the layer where that is a ReLU."""
+    apart = separate_activations(model)
+    operation = made_by(apart.output[layer]).operation
+    return tap(apart, [operation.name + INPUT]) if isinstance(operation, keras.layers.ReLU) else model
 
 
 def map_shape(model: keras.Model, layer: str, size: tuple[int, int]) -> tuple[int, int, int]:

@@ -58,13 +58,18 @@ def with_rule(net: keras.Model, rule: str) -> keras.Model:
         raise InputError(
             f"{net.name} has {shown}: {rule} is defined for ReLU alone; take the rule gradient for this net"
         )
-    if not any(_is_relu(layer) for layer in net.layers):
+    if not has_relu(net):
         raise InputError(f"{net.name} has no ReLU up to here, and without one the rule {rule} means nothing")
 
     def replace(layer):
         return RuledReLU.of(layer, rule) if _is_relu(layer) else layer
 
     return rebuilt(net, replace)
+
+
+def has_relu(net: keras.Model) -> bool:
+    """Whether a net has a ReLU, in whatever form."""
+    return any(_is_relu(layer) for layer in separate_activations(net).layers)
 
 
 def replaced(net: keras.Model) -> list[str]:

@@ -7,12 +7,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcnn.backbones import folded, zero_rgb
+from tfcnn.backbones import folded, tap, zero_rgb
+from tfcnn.backbones.heads import with_logits
 from tfcnn.errors import InputError
 from tfcnn.visualization import SALIENCY_METHODS
 from tfcnn.visualization.attributions import gradient_x_input, integrated_gradients, smoothgrad
 from tfcnn.visualization.grad_cam import grad_cam, guided_grad_cam
 from tfcnn.visualization.gradients import Gradients, channel_gradients, class_gradients
+from tfcnn.visualization.relu_rules import with_rule
 
 
 def saliency(gradients: tf.Tensor) -> tf.Tensor:
@@ -80,7 +82,8 @@ def explained(
     """Gives a compiled function from pictures to maps by a method's name.
 
     Args:
-        model: a classifier; what `with_logits` takes. With `channel_of`, any flat functional model.
+        model: a classifier; what `with_logits` takes. With `channel_of`, any flat functional model. Its weights are
+            those of this moment.
         method: one of SALIENCY_METHODS.
         channel_of: ask channels of this layer, their mean over locations, instead of classes.
         layer: Grad-CAM's, whose map is weighed; None takes the last.
@@ -116,6 +119,22 @@ def explained(
     if method == "gradient_x_input":
         return attribution_maps(gradient_x_input(gradients(), zero))
     return saliency_maps(gradients("guided" if method == "guided" else "gradient"))
+
+
+def usual_method(model: keras.Model, channel_of: str | None = None) -> str:
+    """Gives the method that is best for a model: the pointing game's figures are in docs/looking_inside.md.
+
+    Args:
+        model, channel_of: of `explained`.
+
+    Returns:
+        "guided_grad_cam" where the model's rectifiers are ReLU, else "smoothgrad".
+    """
+    try:
+        with_rule(with_logits(model) if channel_of is None else tap(model, [channel_of]), "guided")
+    except InputError:
+        return "smoothgrad"
+    return "guided_grad_cam"
 
 
 def ten_views(image: np.ndarray, size: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
