@@ -22,12 +22,21 @@ Value = tf.Tensor | np.ndarray  # also a tf.Variable: assigning to it changes th
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """One named part of an objective: weight * function(endpoints)."""
+    """One named part of an objective: the product of its weights, times function(endpoints).
+
+    Weights are multiplied where the objective is evaluated, so that a tf.Variable among them may change later.
+    """
 
     name: str
     layers: tuple[str, ...]
     function: Callable[[dict[str, tf.Tensor]], tf.Tensor]
-    weight: float | tf.Tensor | tf.Variable = 1.0
+    weights: tuple[float | tf.Tensor | tf.Variable, ...] = ()
+
+    def times(self, weight: float | tf.Tensor | tf.Variable) -> "Term":
+        """Gives the term with one more weight; numbers are multiplied at once."""
+        if self.weights and all(isinstance(each, int | float) for each in (weight, self.weights[-1])):
+            return dataclasses.replace(self, weights=(*self.weights[:-1], self.weights[-1] * weight))
+        return dataclasses.replace(self, weights=(*self.weights, weight))
 
 
 class Objective:
@@ -57,7 +66,9 @@ class Objective:
         values = {}
         for term in self.terms:
             inputs = {layer: tf.cast(endpoints[layer], tf.float32) for layer in term.layers}
-            values[term.name] = tf.cast(term.weight, tf.float32) * term.function(inputs)
+            values[term.name] = term.function(inputs)
+            for weight in term.weights:
+                values[term.name] = tf.cast(weight, tf.float32) * values[term.name]
         return values
 
     def __call__(self, endpoints: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -69,8 +80,8 @@ class Objective:
     def __sub__(self, other: "Objective") -> "Objective":
         return self + (-1.0) * other
 
-    def __mul__(self, weight: float | tf.Tensor) -> "Objective":
-        return Objective([dataclasses.replace(term, weight=term.weight * weight) for term in self.terms])
+    def __mul__(self, weight: float | tf.Tensor | tf.Variable) -> "Objective":
+        return Objective([term.times(weight) for term in self.terms])
 
     __rmul__ = __mul__
 
