@@ -413,3 +413,15 @@ def test_tfds_absent():
     except ImportError:
         with pytest.raises(InputError, match="pip install tensorflow-datasets"):
             datasets.open("tfds:mnist")
+
+
+def test_a_split_may_be_a_part_of_one():
+    whole = datasets.open("digits", split="test")
+    first, rest, some = (
+        datasets.open("digits", split=f"test{part}") for part in ("[:5]", "[5:]", "[100:103]")
+    )
+    assert [r.image_id for r in first.examples + rest.examples] == [r.image_id for r in whole.examples]
+    assert [r.image_id for r in some.examples] == [r.image_id for r in whole.examples[100:103]]
+    assert len(datasets.open("digits", split="[:7]")) == 7  # of the reader's default
+    with pytest.raises(InputError, match="no split"):
+        datasets.open("digits", split="nothing[:5]")

@@ -1,8 +1,10 @@
 """Data sets: a reader a layout, augmentation, and the pipeline from records to batches."""
 
+import dataclasses
 import importlib
 import inspect
 import pathlib
+import re
 
 from tfcnn.datasets.example import Dataset, Record, Truth
 from tfcnn.errors import InputError, unknown
@@ -41,18 +43,25 @@ def open(
         name: one of `READERS`, or "tfds:NAME".
         path: the folder or .zip that holds it; not needed by digits and shapes, nor by COCO's annotations
             alone.
-        split: as the layout names its parts; None is the reader's default.
+        split: as the layout names its parts; None is the reader's default. "test[:8000]" and "test[8000:]" are its
+            first 8000 pictures and those after them.
         annotations: COCO's annotation file, where it is not the split's own.
         pictures: False to read annotations alone: then no picture has to be there.
 
     Raises:
         InputError: an unknown name, or no such data there.
     """
-    options = {} if split is None else {"split": split}
     if name.startswith("tfds:"):
         from tfcnn.datasets import tfds
 
+        options = {} if split is None else {"split": split}
         return tfds.read(path, name=name.removeprefix("tfds:"), **options)
+    part = re.fullmatch(r"(.*)\[(\d*):(\d*)\]", split or "")
+    if part:
+        whole = open(name, path, part[1] or None, annotations, pictures)
+        begin, end = (int(number) if number else None for number in part.groups()[1:])
+        return dataclasses.replace(whole, examples=whole.examples[begin:end])
+    options = {} if split is None else {"split": split}
     if name not in READERS:
         raise unknown("data set", name, READERS, f"one of {', '.join(READERS)}, or tfds:NAME")
     module, function = READERS[name]
