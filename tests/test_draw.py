@@ -81,3 +81,15 @@ def test_names_in_another_script_are_drawn_in_a_font_that_has_it(monkeypatch):
     assert draw._font(["Käfer"], 20)[1] is str
     monkeypatch.setattr(draw, "_file_with", lambda letters: pytest.fail("looked for twice"))
     assert draw.grid([image], captions=["café"]).shape == (226, 308, 3)
+
+
+def test_a_hog_is_drawn_as_strokes_along_its_edges():
+    """A gradient along x (bins 0 and 8 of 9) is an upright edge, one along y (bin 4) a lying one."""
+    weights = np.zeros([1, 2, 9])
+    weights[0, 0, [0, 8]] = weights[0, 1, 4] = 1
+    shown = draw.hog_glyphs(weights, side=15, most=1)
+    assert shown.shape == (15, 30, 3)
+    upright, lying = shown[:, :15, 0], shown[:, 15:, 0]
+    assert upright[7, 7] == 255 and upright[1, 7] > 0 and not upright[7, [0, 1, 13, 14]].any()
+    assert lying[7, 1] == lying[7, 13] == 255 and not lying[[0, 1, 13, 14], 7].any()
+    assert not draw.hog_glyphs(np.zeros([2, 2, 9])).any()

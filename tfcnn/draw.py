@@ -120,6 +120,31 @@ def _heat(scaled):
     return (1 - part) * _HEAT[lower] + part * _HEAT[lower + 1]
 
 
+def hog_glyphs(weights: np.ndarray, side: int = 16, most: float | None = None) -> np.ndarray:
+    """Draw a histogram of oriented gradients: in each cell a stroke along each edge direction, as bright as its weight.
+
+    Args:
+        weights: [h, w, O], of a gradient's orientations: the middle of bin o is (o + 1/2) 180 / O degrees.
+        side: of a cell, pixels.
+        most: the weight that is white; None: the 99th percentile.
+
+    Returns:
+        uint8 [h side, w side, 3].
+    """
+    weights = np.asarray(weights, np.float32)
+    h, w, count = weights.shape
+    most = np.percentile(weights, 99) if most is None else most
+    v, u = np.mgrid[:side, :side] - (side - 1) / 2
+    within = np.hypot(u, v) <= side / 2
+    cells = np.zeros([h, w, side, side], np.float32)
+    for o in range(count):
+        edge = np.pi * ((o + 0.5) / count + 0.5)  # an edge is at right angles to its gradient
+        stroke = np.clip(1.25 - np.abs(u * np.sin(edge) - v * np.cos(edge)), 0, 1) * within
+        cells = np.maximum(cells, weights[..., o, None, None] * stroke)
+    grey = np.clip(cells.transpose(0, 2, 1, 3).reshape(h * side, w * side) / max(most, 1e-12), 0, 1)
+    return np.repeat(np.rint(255 * grey).astype(np.uint8)[..., None], 3, axis=2)
+
+
 def grid(
     pictures: Sequence[np.ndarray], columns: int | None = None, captions: Sequence[str] | None = None
 ) -> np.ndarray:
