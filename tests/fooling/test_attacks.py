@@ -259,3 +259,17 @@ def test_fgsm_and_bim_equal_foolbox(net):
         ours = fooling.attack(net, images, labels, method, eps=4, confidence=0 if method == "fgsm" else 100)
         assert (np.abs(clipped.numpy() - ours.images) > 1e-3).mean() < 0.01  # signs of gradients near 0
         assert (success.numpy() == (ours.after != labels)).all()
+
+
+@pytest.mark.parametrize("method", ["fgsm", "pgd", "cw"])
+def test_a_net_of_other_bounds_is_attacked_in_grey_levels(net, method):
+    """The curved net takes 0..255; the same net behind a layer that undoes -1..1 takes that."""
+    image = keras.Input([8, 8, 3])
+    other = keras.Model(image, net(keras.layers.Rescaling(127.5, offset=127.5)(image)))
+    options = EASY if method in BALLS else {}
+    expected = fooling.attack(net, pictures(), None, method, **options)
+    found = fooling.attack(other, pictures(), None, method, bounds=(-1, 1), **options)
+    assert (found.before == expected.before).all() and found.success.all()
+    assert (found.images != expected.images).mean() < 0.02  # last bits decide a few signs
+    with pytest.raises(InputError, match="black and for white"):
+        fooling.attack(other, pictures(), None, method, bounds=(1, 1))

@@ -70,7 +70,8 @@ class Attack:
     """An attack on a net, compiled at its first use and kept for further pictures.
 
     Args:
-        model: any Keras classifier whose pictures are 0..255, preprocessing inside; what `with_logits` takes.
+        model: any Keras classifier whose pictures are 0..255, preprocessing inside; what `with_logits` takes. Or the
+            `Classifier` of another attack, which is compiled already.
         method: one of METHODS. In a ball round the picture: "fgsm", "bim", "least_likely" (BIM towards the least
             probable class), "pgd", "momentum"; for the smallest change: "deepfool", "lbfgs", "cw".
         eps: the ball's radius, grey levels; None: 4 in linf, and in l2 a root mean square of 1. The methods for the
@@ -81,6 +82,8 @@ class Attack:
         restarts: random starts, of "pgd".
         confidence: logits by which the wrong class shall lead.
         seed: of the random starts.
+        bounds: the model's values for black and white, where these are not 0 and 255; eps is in grey levels all the
+            same.
 
     Raises:
         InputError: a method, norm or number that cannot be, or a model that hides its logits.
@@ -88,7 +91,7 @@ class Attack:
 
     def __init__(
         self,
-        model: keras.Model,
+        model: keras.Model | Classifier,
         method: str = "pgd",
         eps: float | None = None,
         *,
@@ -98,6 +101,7 @@ class Attack:
         restarts: int = 1,
         confidence: float = 0.0,
         seed: int = 0,
+        bounds: tuple[float, float] = (0.0, 255.0),
     ):
         if method not in METHODS:
             raise unknown("attack", method, METHODS)
@@ -115,7 +119,7 @@ class Attack:
         wrong = [value for value in (eps, confidence) if value is not None and not 0 <= value < np.inf]
         if wrong or restarts < 1 or (steps is not None and steps < 1):
             raise InputError("eps and confidence are at least 0, steps and restarts at least 1")
-        self.net = Classifier(model)
+        self.net = model if isinstance(model, Classifier) else Classifier(model, bounds)
         self.method, self.norm, self.eps = method, norm or ("l2" if method in MINIMAL else "linf"), eps
         self.confidence, self.seed = confidence, seed
         given = {"steps": steps, "step_size": step_size}

@@ -9,8 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcnn.backbones.convert import flat
 from tfcnn.backbones.graph import require_gradient
 from tfcnn.backbones.heads import with_logits
+from tfcnn.backbones.rows import Preprocessing
+from tfcnn.errors import InputError
 from tfcnn.imageopt import objectives
 
 
@@ -18,14 +21,24 @@ class Classifier:
     """A net and what attacks ask of it. Attacks use the logits: softmax saturates, and its gradient vanishes.
 
     Args:
-        model: a classifier of pictures 0..255; what `with_logits` takes.
+        model: a classifier; what `with_logits` takes.
+        bounds: the model's values for black and white. Pictures are 0..255 here, as are eps and all sizes of changes;
+            a model of other values is given a layer that scales them.
 
     Raises:
-        InputError: it hides its logits, or no gradient reaches its picture.
+        InputError: it hides its logits, no gradient reaches its picture, or the bounds are no interval.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, bounds: tuple[float, float] = (0.0, 255.0)):
         self.model = with_logits(model)
+        low, high = map(float, bounds)
+        if not low < high < np.inf:
+            raise InputError(
+                f"bounds are ({low:g}, {high:g}): give the model's values for black and for white"
+            )
+        if (low, high) != (0.0, 255.0):
+            unit = 255.0 / (high - low)  # grey levels
+            self.model = flat(self.model, Preprocessing("rgb", (-low * unit,) * 3, (unit,) * 3))
         require_gradient(self.model)
         pictures = tf.TensorSpec([None, *self.model.inputs[0].shape[1:]])
         given = [pictures, tf.TensorSpec([None], tf.int32)]
