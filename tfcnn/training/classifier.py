@@ -38,6 +38,7 @@ def train_classifier(
     folder: str | pathlib.Path,
     *,
     endpoints: Mapping[str, str] | None = None,
+    trainee: Callable[..., "Classifier"] | None = None,
     card: Mapping | None = None,
     flags: str | None = None,
     strategy: tf.distribute.Strategy | None = None,
@@ -55,6 +56,7 @@ def train_classifier(
         config: the settings.
         folder: takes checkpoints, logs and the release; the same call goes on where it was killed.
         endpoints: {endpoint: name of its last layer}, names that `config.freeze` may use.
+        trainee: makes the trainee in the place of `Classifier`, and takes what that takes.
         card, flags: as `training.run.release`.
         strategy, stop, progress, say: as `training.run.fit`.
         show: called with pictures of the run (uint8 [H, W, 3]), each with a file's name and a title.
@@ -77,8 +79,9 @@ def train_classifier(
     trained = run.trained_before(folder, data, config, model)
     multiplier = rates(model, config.backbone_rate, trained)
     _freeze(model, config, endpoints, trained)
+    make = trainee or Classifier
     trainee, readers = (
-        Classifier(model, held_out, training.classes, config.label_smoothing),
+        make(model, held_out, training.classes, config.label_smoothing),
         [batches, held_out],
     )
     if config.cache_features:
@@ -86,7 +89,7 @@ def train_classifier(
         head, source, batches, readers = last_layer.on_features(
             model, training, validation, config, size, **told
         )
-        trainee = Classifier(model, source, training.classes, config.label_smoothing, head)
+        trainee = make(model, source, training.classes, config.label_smoothing, head)
     say(f"{freezing.described(model)}.")
     if len(training.classes) == 1:
         say(
@@ -98,7 +101,7 @@ def train_classifier(
     told |= {"data": data, "readers": readers}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are using a softmax over axis")  # of one class, which was said
-        result = run.fit(trainee, batches, config, folder, best="top1", multiplier=multiplier, **told)
+        result = run.fit(trainee, batches, config, folder, best=trainee.best, multiplier=multiplier, **told)
     for sheet in trainee.pictures():
         show(sheet, "answers", "What the released net answers to pictures of the validation split")
     path, card = run.release(
@@ -130,6 +133,8 @@ class Classifier:
     Source of the smoothing: Szegedy et al., Inception v3 (2016), section 7.
     """
 
+    best = "top1"  # the figure whose highest value marks the best validation
+
     def __init__(
         self,
         model: keras.Model,
@@ -146,9 +151,13 @@ class Classifier:
     def losses(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Gives the cross entropy, summed over the batch."""
         logits = self.net(batch[self.input], training=True)["logits"]
+        return {"softmax": self.cross_entropy(logits, batch["label"])}
+
+    def cross_entropy(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Gives the cross entropy of logits [N, K] with smoothed labels int32 [N], summed over the batch."""
         count = len(self.classes)
-        target = tf.one_hot(batch["label"], count) * (1 - self.smoothing) + self.smoothing / count
-        return {"softmax": tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(target, logits))}
+        target = tf.one_hot(labels, count) * (1 - self.smoothing) + self.smoothing / count
+        return tf.reduce_sum(tf.nn.softmax_cross_entropy_with_logits(target, logits))
 
     def validate(self) -> dict[str, float]:
         """Gives `top1` and, of more than ten classes, `top5`, as shares, and the mean cross entropy `loss`.
