@@ -76,6 +76,18 @@ EXAMPLES = {
     "fool_linear --class=3,8": (
         "A linear classifier of digits: a digit moved along the weights of another until it is taken for that one."
     ),
+    "fool --model=digits --method=direct --grey --generations=60 --children=40": (
+        "Noise, evolved from noise, that a reader of digits takes for each of the ten with near certainty."
+    ),
+    "hog_lookalike --image_size=192 --steps=80 --inverse_steps=80": (
+        "An astronaut with a cat's histogram of oriented gradients, and what that histogram stands for."
+    ),
+    "train_robust --eps=48 --image_size=32 --steps=200 --validate_epochs=0": (
+        "The digits' net again, trained on attacked pictures too: the first two hundred steps."
+    ),
+    "robustness --model={train_robust}/release --dataset=digits --eps=0,16,32,64": (
+        "How that net's error grows with the size of a change: by an attack, and by noise as large."
+    ),
     "music --seconds=3 --steps=30": "The same with sounds: the spectrogram of one melody in the timbre of another.",
 }
 SHOWN = 4  # pictures of an example on the page
