@@ -30,7 +30,7 @@ LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released
 
 
 def main(run: cli.Run) -> None:
-    training, validation = training_flags.read_data()
+    training, validation = training_flags.read_data(run)
     if run.flags.model:
         raise InputError(
             "--model is for trained nets: --init starts from one, with --net naming its architecture"
@@ -49,11 +49,7 @@ def main(run: cli.Run) -> None:
     with strategy.scope():
         model = backbones.classifier(run.flags.net, weights, classes=len(training.classes), size=size)
     attack = f"{config.attack}, eps {config.eps:g} of 255"
-    run.say(
-        f"{len(training)} pictures of {len(training.classes)} classes to train on, {len(validation)} to validate, "
-        f"at {size} px; each batch attacked by {attack}"
-    )
-    training_flags.say_broken(run, training, validation)
+    training_flags.say_data(run, training, validation, f"at {size} px; each batch is attacked by {attack}")
     with training_flags.told(run) as told:
         told["card"] |= {
             "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "

@@ -22,7 +22,7 @@ def trained(run_app, tmp_path_factory):
 def test_a_release_is_trained_on_attacked_batches(trained):
     done, folder = trained
     assert done.returncode == 0, done.stderr
-    assert "attacked by fgsm, eps 32 of 255" in done.stderr
+    assert "each batch is attacked by fgsm, eps 32 of 255" in done.stderr
     found = report(folder)
     assert {"top1", "robust_top1", "loss"} <= set(found["metrics"]["last"]) and found["steps"] == 60
     card = json.loads((folder / "release" / "card.json").read_text())
@@ -73,7 +73,7 @@ def test_pictures_have_entries_with_the_least_eps(run_app, tmp_path, trained):
         ("robustness", ["--eps=0,x"], "--eps=0,x"),
         ("robustness", ["--eps=4,4"], "different numbers"),
         ("robustness", ["--dataset=digits"], "10 classes"),
-        ("robustness", ["--dataset=digits", "picture.png"], "--dataset"),
+        ("robustness", ["--dataset=digits", "--truth=labels.csv"], "--dataset"),
         ("robustness", ["--transfer=mobilenet"], "mobilenet_v2"),
         ("train_robust", ["--eps=0"], "above 0"),
         ("train_robust", ["--attack=pgdd"], "pgd"),

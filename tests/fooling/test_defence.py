@@ -7,6 +7,7 @@ import tensorflow as tf
 from fooling_nets import curved_net, linear_net, pictures
 
 from tfcnn import fooling
+from tfcnn.backbones.heads import with_logits
 from tfcnn.datasets.mnist import pictures as as_dataset
 from tfcnn.errors import InputError
 from tfcnn.fooling import defence
@@ -15,22 +16,17 @@ from tfcnn.training import ClassifierConfig, train_classifier
 EPS = 24.0
 
 
-def dict_net(model):
-    """The net's logits by their name, as trainers want them."""
-    return keras.Model(model.input, {"logits": model.layers[-2].output})
-
-
 def test_perturbed_is_fgsm():
     model, images = curved_net(), pictures()
     labels = model.predict(images.astype(np.float32), verbose=0).argmax(axis=1).astype(np.int32)
     expected = fooling.attack(model, images, labels, "fgsm", eps=5).images
-    made = defence.perturbed(dict_net(model), tf.constant(images, tf.float32), labels, 5.0).numpy()
+    made = defence.perturbed(with_logits(model), tf.constant(images, tf.float32), labels, 5.0).numpy()
     assert (np.rint(made) != expected).mean() < 0.01  # signs of gradients near 0
 
 
 def test_steps_stay_in_the_ball_and_do_more_than_one():
     model, images = curved_net(), pictures(4, low=0, high=256)
-    net = dict_net(model)
+    net = with_logits(model)
     labels = model.predict(images.astype(np.float32), verbose=0).argmax(axis=1).astype(np.int32)
     x = tf.constant(images, tf.float32)
 
@@ -52,7 +48,7 @@ def test_the_loss_is_the_papers_mixture():
     model, w = linear_net(classes=2)
     images, labels = pictures(3), np.array([0, 1, 1], np.int32)
     config = defence.RobustConfig(eps=2.0, clean_share=0.25)
-    trainee = defence.RobustClassifier(dict_net(model), None, ["a", "b"], config=config)
+    trainee = defence.RobustClassifier(with_logits(model), None, ["a", "b"], config=config)
     batch = {
         "image": tf.constant(images, tf.float32),
         "label": tf.constant(labels),
@@ -67,7 +63,7 @@ def test_the_loss_is_the_papers_mixture():
 
 
 def test_no_gradient_flows_through_the_attack():
-    net = dict_net(curved_net())
+    net = with_logits(curved_net())
     config = defence.RobustConfig(eps=4.0, clean_share=0.0, attack="pgd", attack_steps=2)
     trainee = defence.RobustClassifier(net, None, list("abcd"), config=config)
     batch = {"image": tf.constant(pictures(2), tf.float32), "label": tf.constant([0, 1])}

@@ -3,18 +3,15 @@
 import numpy as np
 import pytest
 
+from tfcnn import images
 from tfcnn.fooling import hog_lookalike
 from tfcnn.ops.hog import cell_weights
 
 
 @pytest.fixture(scope="module")
 def pair():
-    """A disc and slanting waves, 48 x 40, with a little noise."""
-    y, x = np.mgrid[:48, :40]
-    disc = np.where(np.hypot(y - 24, x - 20) < 13, 200.0, 60.0)
-    waves = 128 + 60 * np.sin(0.25 * x + 0.15 * y)
-    texture = np.random.default_rng(0).normal(0, 3, [48, 40])
-    return [np.repeat(np.rint(each + texture)[..., None], 3, axis=2) for each in (disc, waves)]
+    """A cat and an astronaut, 56 x 64 pixels."""
+    return [images.resize(images.read(each), 64)[0][:56] for each in images.packaged()[:2]]
 
 
 def test_distance_is_relative():
@@ -26,11 +23,11 @@ def test_distance_is_relative():
 def test_a_picture_takes_on_the_hog_of_another_and_stays_nearer_to_itself(pair):
     source, start = pair
     target = hog_lookalike.descriptor(source)
-    assert target.shape == (5, 4, 36)
-    result = hog_lookalike.lookalike(source, start, steps=120)
+    assert target.shape == (6, 7, 36)
+    result = hog_lookalike.lookalike(source, start, steps=100)
     made = np.rint(result.image[0])
     before, after = (hog_lookalike.distance(hog_lookalike.descriptor(each), target) for each in (start, made))
-    assert after < 0.3 < 0.6 < before
+    assert after < 0.4 * before and before > 0.5
     assert np.abs(made - start).mean() < 0.6 * np.abs(made - source).mean()
     assert 0 <= made.min() and made.max() <= 255
     entry = result.final_entry(0)
@@ -38,16 +35,15 @@ def test_a_picture_takes_on_the_hog_of_another_and_stays_nearer_to_itself(pair):
     assert entry["hog"] == pytest.approx(
         hog_lookalike.distance(hog_lookalike.descriptor(result.image[0]), target) ** 2, rel=1e-3
     )
-    loose = hog_lookalike.lookalike(source, start, steps=120, keep=5.0).image[0]
+    loose = hog_lookalike.lookalike(source, start, steps=100, keep=5.0).image[0]
     assert np.abs(loose - start).mean() < np.abs(made - start).mean()
 
 
 def test_a_hog_gives_back_the_directions_of_edges(pair):
-    _, waves = pair
-    target = hog_lookalike.descriptor(waves)
-    made = hog_lookalike.inverse(target, 48, 40, steps=150).image[0]
+    target = hog_lookalike.descriptor(pair[0])
+    made = hog_lookalike.inverse(target, 56, 64, steps=200).image[0]
     assert (made == made[..., :1]).all() and made.min() == 0 and made.max() == 255
     blocks = hog_lookalike.descriptor(made)
-    assert hog_lookalike.distance(blocks, target) < 0.35
     strongest = [cell_weights(each[None]).numpy()[0].argmax(-1) for each in (blocks, target)]
-    assert (strongest[0] == strongest[1]).mean() > 0.8
+    found = hog_lookalike.distance(blocks, target), (strongest[0] == strongest[1]).mean()
+    assert found[0] < 0.5 and found[1] > 0.6, found

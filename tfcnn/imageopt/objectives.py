@@ -83,7 +83,11 @@ class Objective:
     def __mul__(self, weight: float | tf.Tensor | tf.Variable) -> "Objective":
         return Objective([term.times(weight) for term in self.terms])
 
-    __rmul__ = __mul__
+    def __rmul__(self, weight: float) -> "Objective":
+        if tf.is_tensor(weight) and not isinstance(weight, tf.Variable):
+            # TensorFlow reads a variable on the left before this is asked: its value would be that of now for ever.
+            raise TypeError("a tensor or tf.Variable stands on the right: objective * variable")
+        return self * weight
 
     def __neg__(self) -> "Objective":
         return (-1.0) * self
