@@ -139,5 +139,5 @@ def test_a_variable_weight_may_change_later(order):
 
 
 def test_a_variable_on_the_left_is_refused_since_its_value_would_be_frozen():
-    with pytest.raises(TypeError, match=r"objective \* variable"):
+    with pytest.raises(RuntimeError, match=r"objective \* variable"):
         tf.Variable(2.0) * objectives.logit(3)

@@ -85,8 +85,9 @@ class Objective:
 
     def __rmul__(self, weight: float) -> "Objective":
         if tf.is_tensor(weight) and not isinstance(weight, tf.Variable):
-            # TensorFlow reads a variable on the left before this is asked: its value would be that of now for ever.
-            raise TypeError("a tensor or tf.Variable stands on the right: objective * variable")
+            # TensorFlow reads a variable on the left before it asks here: its value would be that of now for ever.
+            # A TypeError or ValueError would be replaced by TensorFlow's own.
+            raise RuntimeError("a tensor or tf.Variable stands on the right: objective * variable")
         return self * weight
 
     def __neg__(self) -> "Objective":
