@@ -60,6 +60,18 @@ EXAMPLES = {
     ),
     "nets": "The nets that every app can take, with their sizes and where their weights come from.",
     "download": "The weights that the network offers, and which of them are here.",
+    "activations --limit=2 --layer=stem,stage3,stage5 --gradients=1": (
+        "What every channel of three layers answers to a photograph; its own page has layers and channels to browse."
+    ),
+    "filters --layer=stem_conv,block3_depthwise_conv --fits=8": (
+        "Kernels of two layers as pictures, and the Gabor functions that fit them best and worst."
+    ),
+    "patches --layer=stage3 --channel=3,11,20": (
+        "Parts of the photographs that excite three channels most: each channel likes one kind of thing."
+    ),
+    "embed --limit=500 --grid=20": (
+        "Handwritten digits laid out in the plane, by t-SNE of their pixels: equal ones lie together."
+    ),
     "class_model --class=pelican,volcano --steps=180": (
         "Pictures made from noise so that the net is as sure as it can be of a class."
     ),

@@ -362,6 +362,25 @@ def test_files_folders_globs_and_archives_are_found_once_and_in_order(tmp_path):
         images.find([str(tmp_path / "*.bmp")])
 
 
+def test_an_archive_is_opened_once_for_its_members_and_again_when_it_has_changed(tmp_path, monkeypatch):
+    def write(text):
+        with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+            for number in range(20):
+                archive.writestr(f"{number}.png", f"{text} {number}")
+
+    write("old")
+    members = images.find([tmp_path / "z.zip"])
+    opened, plain = [], zipfile.ZipFile
+    monkeypatch.setattr(zipfile, "ZipFile", lambda path: opened.append(path) or plain(path))
+    assert sorted(source.open() for source in members) == sorted(f"old {n}".encode() for n in range(20))
+    assert len(opened) == 1, (
+        "its list of members is long: read for each, ten thousand would take half an hour"
+    )
+    monkeypatch.undo()
+    write("changed")
+    assert members[0].open() == b"changed 0"
+
+
 def test_archives_that_are_damaged_or_encrypted_are_refused_by_name(tmp_path):
     with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(range(256)) * 20)

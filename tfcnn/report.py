@@ -21,11 +21,13 @@ LONGEST_SIDE = 320  # of an embedded picture, in pixels
 SHEET_SIDE = 1600  # of a picture of the whole run
 _TINY = 64  # a picture of at most so many pixels is shown larger, each pixel sharp
 
-_STYLE = """
+COLOURS = """
 :root { color-scheme: light dark; --page: #f6f5f2; --card: #fff; --ink: #1d1c1a; --soft: #6b6862; --line: #dedbd4;
   --mark: #a3350c; }
 @media (prefers-color-scheme: dark) { :root { --page: #161513; --card: #211f1c; --ink: #ece9e3; --soft: #a19c92;
   --line: #37342f; --mark: #ff9f6b; } }
+"""  # of every page, by day and by night
+_STYLE = """
 * { box-sizing: border-box; }
 html { scroll-behavior: smooth; }
 body { margin: 0 auto; max-width: 90rem; padding: 1.5rem clamp(.8rem, 3vw, 2.5rem) 3rem; color: var(--ink);
@@ -182,7 +184,7 @@ def gallery(title: str, entries: Sequence[Entry], lines: Sequence[str] = (), mor
     viewer = f"{_BOX}<script>{_SCRIPT}</script>" if room < MOST_PICTURES else ""
     page = (
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{COLOURS}{_STYLE}</style>'
         f"<h1>{html.escape(title)}</h1>{text}{contents}<main>{''.join(body)}</main>{viewer}</html>\n"
     )
     return page.encode("utf-8", "xmlcharrefreplace")

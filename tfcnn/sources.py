@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import glob
 import importlib.util
 import os
 import pathlib
 import stat
+import threading
 import zipfile
 from collections.abc import Iterable
 
@@ -18,6 +20,7 @@ SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .jp2 .png .apng .gif .bmp .dib .tif .tiff .webp .avif .ppm .pgm .pbm .tga".split()
 )
 _MAX_MEMBER_BYTES = 2**30
+_READING = threading.Lock()  # of members of an archive, which is open once
 
 # Photographs that the wheels of scikit-image and scikit-learn carry, the cat first.
 _PACKAGED = (
@@ -58,7 +61,9 @@ class Source:
                 if not stat.S_ISREG(os.stat(self.path).st_mode):
                     raise InputError(f"{self.file}: not a regular file")
                 return self.path.read_bytes()
-            with zipfile.ZipFile(self.path) as archive:
+            with _READING:
+                status = os.stat(self.path)
+                archive = _archive(self.path, status.st_mtime_ns, status.st_size)
                 size = archive.getinfo(self.member).file_size
                 if size > _MAX_MEMBER_BYTES:
                     raise InputError(
@@ -81,6 +86,12 @@ class Source:
             Exception
         ) as error:  # the decompressors' own errors (zlib.error, lzma.LZMAError) have no common base
             raise InputError(f"{self.file}: the archive is damaged ({error})") from error
+
+
+@functools.lru_cache(maxsize=4)
+def _archive(path, changed, size):
+    """An archive, open: its list of members, read anew for each, would take longer than the pictures."""
+    return zipfile.ZipFile(path)
 
 
 def find(specs: Iterable[str | os.PathLike]) -> list[Source]:

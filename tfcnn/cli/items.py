@@ -22,20 +22,21 @@ class Item:
     """One entry of results.json under way: a picture's, or a class's; as a context, InputError refuses it.
 
     Attributes:
+        index: its place in the results' list; a picture's is its number among the inputs.
         name: what the person calls it.
         stem: a unique name for its files.
         entry: its fields; give it more.
         lines: text that index.html shows under its pictures.
-        card: its card on index.html, which gets the pictures `shown` and the `lines`.
+        card: its card on index.html, which gets the pictures `shown` and the `lines`; None: it has none.
         shown: its pictures for index.html.
         finished: whether it is in the results, or refused.
     """
 
     def __init__(self, output: Output, index: int, name: str, stem: str, entry: dict[str, Any]):
-        self._output, self._index = output, index
+        self._output, self.index = output, index
         self.name, self.stem, self.entry = name, stem, entry
         self.lines: list[str] = []
-        self.card = report.Entry(name)
+        self.card: report.Entry | None = report.Entry(name)
         self.shown: list[report.Shown] = []
         self.finished = False
 
@@ -83,7 +84,7 @@ class Item:
         for name in self.entry.pop("files", []):
             (self._output.output_dir / name).unlink(missing_ok=True)
         self.finished = True
-        self._output.refuse(self.name, why, self._index)
+        self._output.refuse(self.name, why, self.index)
 
     def finish(self) -> None:
         """Take the entry into the results; iterating on does this by itself."""
@@ -96,7 +97,7 @@ class Item:
         except ValueError:
             self.refuse("non-finite")
         else:
-            self._output.entries[self._index] = self
+            self._output.entries[self.index] = self
 
 
 class Picture(Item):

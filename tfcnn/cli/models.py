@@ -56,8 +56,9 @@ def load_net(
 
     Args:
         run: the run; its TensorFlow is started.
-        kind: "classifier", with outputs `logits` and `scores` (a --model that hides its logits: `scores` only),
-            or "backbone", with a dict of endpoints.
+        kind: "classifier", with outputs `logits` and `scores` (a --model that hides its logits: `scores` only);
+            "backbone", with a dict of endpoints; or "any": a classifier, or a --model that is none (a detector, say)
+            as it is, without classes.
         endpoints: of the backbone; None takes all.
         at_own_size: build a classifier for pictures of its own size, whatever --image_size says.
 
@@ -120,12 +121,16 @@ def _of_file(run, kind, wanted):
         asked = f", not the {wanted} of --image_size" if wanted else "; only squares are supported"
         raise InputError(f"--model={flags.model} takes pictures of {shape[1]} x {shape[2]} pixels{asked}")
     classes = []
-    if kind == "classifier":
+    if kind != "backbone":
         from tfcnn.backbones.heads import with_logits
 
-        model = with_logits(model, may_hide=True)
-        classes = _names(flags, model.output["scores"].shape[-1])
-    return Net(flags.model, model, wanted or size or 224, classes)
+        try:
+            model = with_logits(model, may_hide=True)
+            classes = _names(flags, model.output["scores"].shape[-1])
+        except InputError:
+            if kind == "classifier":
+                raise
+    return Net(flags.model, model, wanted or size or card_of(flags.model).get("image_size") or 224, classes)
 
 
 def _names(flags, count):

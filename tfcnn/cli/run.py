@@ -101,7 +101,7 @@ class Run(Output):
             yield from batch
 
     def batches(
-        self, size: int, prepare: Callable[[np.ndarray], Any] | None = None
+        self, size: int, prepare: Callable[[np.ndarray], Any] | None = None, listed: bool = True
     ) -> Iterator[list[Picture]]:
         """The input pictures in lists of up to `size`, read ahead in --threads threads.
 
@@ -109,6 +109,7 @@ class Run(Output):
             size: pictures a list.
             prepare: done to the image in the reading thread, e.g. a resize; its result is
                 `picture.prepared`, and the image itself is let go (asked for, it is read again).
+            listed: False where results.json lists something else (units, say) than the pictures.
         """
         sources = self.sources()
         stems = unique_stems(sources)
@@ -132,7 +133,8 @@ class Run(Output):
                 if batch and (len(batch) == size or not (waiting or ahead)):
                     yield batch
                     for picture in batch:
-                        picture.finish()
+                        if listed:
+                            picture.finish()
                         picture.let_go()
                     progress.advance(len(batch))
                     self.rate = round(progress.rate, 2)
@@ -202,12 +204,15 @@ class Run(Output):
             **self.results,
         }
         self.save_json(results, RESULTS)
-        parts = (
-            [report.Entry("", lines=self._table_lines(), sheet=True)] if self._table and not entries else []
-        )
+        bare = not any(item.card for item in entries)
+        parts = [report.Entry("", lines=self._table_lines(), sheet=True)] if self._table and bare else []
         parts += [
             *self._sheets,
-            *(dataclasses.replace(item.card, pictures=item.shown, lines=item.lines) for item in entries),
+            *(
+                dataclasses.replace(item.card, pictures=item.shown, lines=item.lines)
+                for item in entries
+                if item.card
+            ),
         ]
         page = report.gallery(
             f"tfcnn {self.app}",

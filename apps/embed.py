@@ -1,0 +1,205 @@
+"""Lay pictures out in the plane so that those with like codes lie together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from absl import flags
+
+from tfcnn import cli, images
+from tfcnn.cli import data_flags, layers
+from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tfcnn.datasets import Record
+
+GROUP, SUMMARY = "looking inside", "lay pictures out in the plane, like ones together (t-SNE)"
+
+METHOD = flags.DEFINE_enum(
+    "method", "tsne", ["pca", "tsne"], "The first two principal components, or t-SNE of the first fifty"
+)
+LAYER = flags.DEFINE_string(
+    "layer",
+    None,
+    "Layer whose answers are the codes (of a map the mean), or pixels; none takes what the classes are linear in, of "
+    "digits the pixels, e.g. --layer=stage5",
+)
+CHANNEL = flags.DEFINE_list("channel", [], "Only these channels of --layer, e.g. --channel=3,4,5")
+SPLIT = flags.DEFINE_string(
+    "split", None, "Part of --dataset; none takes the layout's first, of digits all, e.g. --split=val"
+)
+CLASS = flags.DEFINE_string(
+    "class", None, "Classes of --dataset, by index or name; none takes all, e.g. --class=3,8"
+)
+PERPLEXITY = flags.DEFINE_float(
+    "perplexity",
+    30.0,
+    "t-SNE: about how many neighbours each picture keeps, e.g. --perplexity=50",
+    lower_bound=1.0,
+)
+THUMBNAIL = flags.DEFINE_integer(
+    "thumbnail", 40, "Side in pixels of a picture on the sheets, e.g. --thumbnail=64", lower_bound=4
+)
+GRID = flags.DEFINE_integer("grid", 40, "Cells in a row of the grid, at most, e.g. --grid=20", lower_bound=1)
+
+PIXELS = "pixels"
+DIGITS = "digits"
+NEIGHBOURS = 10
+
+
+@dataclasses.dataclass
+class Seen:
+    """What is known of the pictures: their entries of results.json, codes, thumbnails, and classes (-1: none)."""
+
+    entries: list[cli.Item] = dataclasses.field(default_factory=list)
+    codes: list[np.ndarray] = dataclasses.field(default_factory=list)
+    thumbnails: list[np.ndarray] = dataclasses.field(default_factory=list)
+    labels: list[int] = dataclasses.field(default_factory=list)
+
+
+def main(run: cli.Run) -> None:
+    if run.flags.images and data_flags.DATASET.value:
+        raise InputError("--images and --dataset are two inputs; give one of them")
+    if not run.flags.images and not data_flags.DATASET.value:
+        flags.FLAGS["dataset"].value = DIGITS
+    if run.flags.images and (SPLIT.value or CLASS.value):
+        raise InputError("--split and --class belong to --dataset")
+    names, records = ([], []) if run.flags.images else chosen(run)
+    run.runtime  # noqa: B018  (starts TensorFlow, silently)
+    code, size = coder(run)
+    seen = of_pictures(run, code, size) if run.flags.images else of_dataset(run, code, size, names, records)
+    from tfcnn.visualization import embedding
+
+    codes, labels = np.stack(seen.codes), np.array(seen.labels)
+    points = embedding.positions(codes, METHOD.value, perplexity=PERPLEXITY.value, seed=run.flags.seed)
+    for item, point in zip(seen.entries, points.tolist(), strict=True):
+        item.entry["position"] = point
+
+    known = labels if len(names) and (labels >= 0).all() else None
+    thumbnails = np.stack(seen.thumbnails)
+    title = f"{len(points)} pictures by {METHOD.value}"
+    run.sheet(embedding.scatter(points, known, names), "scatter.png", title)
+    sheet = max(800, min(2400, round(1.2 * THUMBNAIL.value * math.sqrt(len(points)))))
+    run.sheet(
+        embedding.pictures_at(points, thumbnails, sheet), "pictures.png", "The pictures at their places"
+    )
+    side = min(GRID.value, math.isqrt(len(points)))
+    laid = embedding.in_cells(embedding.cells(points, side), thumbnails)
+    run.sheet(laid, "grid.png", f"{side} x {side} cells, each with a picture near it")
+    words = [names[label] if known is not None else "" for label in labels]
+    files = [item.entry["file"] for item in seen.entries]
+    for name, data in embedding.projector(codes, points, files, words, thumbnails).items():
+        run.results.setdefault("files", []).append(run.save_bytes(data, f"projector/{name}"))
+
+    rows = [["pictures", len(points)], ["numbers of a code", codes.shape[1]]]
+    run.metrics |= {"images": len(points), "code": codes.shape[1]}
+    if known is not None and len(set(labels.tolist())) > 1:
+        agree = {
+            "neighbours": min(NEIGHBOURS, len(points) - 1),
+            "codes": embedding.agreement(codes, labels, NEIGHBOURS),
+            "positions": embedding.agreement(points, labels, NEIGHBOURS),
+        }
+        run.metrics["agreement"] = agree
+        rows += [
+            [
+                f"of a picture's {agree['neighbours']} nearest neighbours by code have its class",
+                f"{agree['codes']:.1%}",
+            ],
+            ["the same in the plane", f"{agree['positions']:.1%}"],
+        ]
+    run.table(["what", "value"], rows)
+
+
+def coder(run: cli.Run) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """(a function from pictures [N, H, W, 3] to codes, the side that pictures get)."""
+    own_net = run.flags.model or not run.flags["net"].using_default_value
+    layer = LAYER.value or (PIXELS if data_flags.DATASET.value == DIGITS and not own_net else None)
+    if layer == PIXELS:
+        if CHANNEL.value:
+            raise InputError(f"--channel belongs to a layer of a net, not to --layer={PIXELS}")
+        return pixels, run.flags.image_size or (8 if data_flags.DATASET.value == DIGITS else 32)
+    net = run.load_net("any")
+    from tfcnn.visualization import embedding
+
+    if layer is None:
+        layer = embedding.last_code(net.model) if net.classes else layers.deep(net.model)
+    wanted = layers.channels(net.model, layer, CHANNEL.value, 0) if CHANNEL.value or LAYER.value else []
+    code = embedding.codes(net.model, layer, wanted or None)
+    return (lambda batch: code(batch).numpy()), net.size
+
+
+def pixels(batch: np.ndarray) -> np.ndarray:
+    """Pictures as their own codes: grey ones by one number a pixel."""
+    grey = (batch[..., :1] == batch).all()
+    return batch[..., 0].reshape(len(batch), -1) if grey else batch.reshape(len(batch), -1)
+
+
+def of_pictures(run: cli.Run, code: Callable, size: int) -> Seen:
+    """Codes and thumbnails of the input pictures."""
+
+    def prepare(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        resized = images.resize(image, size, run.flags.resize)[0]
+        return resized, images.resize(image, THUMBNAIL.value, run.flags.resize)[0]
+
+    seen = Seen()
+    for batch in run.batches(run.flags.batch_size, prepare):
+        found = code(np.stack([picture.prepared[0] for picture in batch]).astype(np.float32))
+        for picture, values in zip(batch, found, strict=True):
+            with picture:
+                take(seen, picture, values, picture.prepared[1], -1)
+    if not seen.entries:
+        raise InputError("no picture could be read")
+    return seen
+
+
+def chosen(run: cli.Run) -> tuple[list[str], list[Record]]:
+    """The names of a data set's classes, and the pictures of those that --class names."""
+    splits = [SPLIT.value]
+    if data_flags.DATASET.value == DIGITS and SPLIT.value is None:
+        splits = ["train", "test"]
+    parts = [data_flags.open_split(split) for split in splits]
+    names = [name.split(",")[0] for name in parts[0].classes]
+    wanted = cli.resolve_class(CLASS.value or "", [("", name) for name in names], run.say)
+    records = [each for part in parts for each in part.examples if not wanted or each.label in wanted]
+    if not records:
+        raise InputError(f"{parts[0].name} has no pictures of these classes")
+    return names, records[: run.flags.limit]
+
+
+def of_dataset(run: cli.Run, code: Callable, size: int, names: list[str], records: list[Record]) -> Seen:
+    """Codes and thumbnails of a data set's pictures."""
+    seen = Seen()
+    with run.progress(len(records), "embed") as progress:
+        for first in range(0, len(records), run.flags.batch_size):
+            batch = records[first : first + run.flags.batch_size]
+            shown = [record.image() for record in batch]
+            resized = np.stack([images.resize(image, size, run.flags.resize)[0] for image in shown])
+            for record, image, values in zip(batch, shown, code(resized.astype(np.float32)), strict=True):
+                height, width = image.shape[:2]
+                with run.item(record.file, file=record.file, width=width, height=height) as item:
+                    thumbnail = images.resize(image, THUMBNAIL.value, run.flags.resize)[0]
+                    if record.label >= 0:
+                        item.entry["label"] = names[record.label]
+                    take(seen, item, values, thumbnail, record.label)
+            progress.advance(len(batch))
+    return seen
+
+
+def take(seen: Seen, item: cli.Item, code: np.ndarray, thumbnail: np.ndarray, label: int) -> None:
+    """Keep what is known of a picture; it has no card on the page, where it would be one of thousands."""
+    if not np.isfinite(code).all():
+        raise InputError("non-finite")
+    item.card = None
+    seen.entries.append(item)
+    seen.codes.append(code)
+    seen.thumbnails.append(thumbnail)
+    seen.labels.append(label)
+
+
+if __name__ == "__main__":
+    cli.start(main, batch_size=32)

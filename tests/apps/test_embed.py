@@ -1,0 +1,64 @@
+"""embed as a person runs it: digits by their pixels, a folder by a net's codes, wrong commands."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tfcnn import images
+
+
+def test_digits_by_their_pixels(run_app, tmp_path):
+    done = run_app("embed", "--class=0,1,7", "--limit=60", "--grid=5", f"--output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "results.json").read_text())
+    assert len(report["images"]) == 60 and report["net"] is None
+    assert {entry["label"] for entry in report["images"]} == {"0", "1", "7"}
+    assert all(len(entry["position"]) == 2 for entry in report["images"])
+    agreement = report["metrics"]["agreement"]
+    assert agreement["neighbours"] == 10 and agreement["codes"] > 0.85 and agreement["positions"] > 0.8
+    assert report["metrics"]["code"] == 64
+    assert images.read(tmp_path / "grid.png").shape == (200, 200, 3)
+    places = ("codes.tsv", "positions.tsv", "metadata.tsv", "sprite.png", "projector_config.pbtxt")
+    assert all((tmp_path / "projector" / name).exists() for name in places)
+    assert set(report["files"]) >= {"scatter.png", "pictures.png", "grid.png", "projector/codes.tsv"}
+
+
+def test_a_folder_by_a_small_nets_codes(run_app, tmp_path):
+    random = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for number in range(6):
+        shade = np.array([250, 20, 20] if number % 2 else [20, 20, 250], np.uint8)
+        images.write(
+            tmp_path / "in" / f"{number}.png", shade // 2 + random.integers(0, 99, (20, 30, 3), np.uint8)
+        )
+    (tmp_path / "in" / "bad.png").write_bytes(b"")
+    done = run_app(
+        "embed",
+        tmp_path / "in",
+        "--model=digits",
+        "--method=pca",
+        "--layer=relu1",
+        f"--output_dir={tmp_path / 'out'}",
+    )
+    assert done.returncode == 1 and "bad.png" in done.stderr
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    x = [entry["position"][0] for entry in report["images"]]
+    assert len(x) == 6 and len({value > 0 for value in x[::2]}) == 1 and (x[0] > 0) != (x[1] > 0)
+    assert report["metrics"] == {"images": 6, "code": 16}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--layer=relu9", "--model=digits"], ["relu9", "--list_layers"]),
+        (["--class=12"], ["12", "0 to 9"]),
+        (["--dataset=tiny_imagenet"], ["--data"]),
+        (["--channel=3"], ["--channel", "--layer=pixels"]),
+    ],
+)
+def test_wrong_commands(run_app, tmp_path, flags, words):
+    done = run_app("embed", *flags, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    (line,) = done.stderr.strip().splitlines()
+    assert all(word in line for word in words), line
