@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,7 @@ def main(run: cli.Run) -> None:
         largest = int(np.argmax(sizes))
         compare(run, others, seen, shown[largest][1], labels, net.size, sizes[largest])
     run.sheet(
-        robustness.plot(curve, f"{net.name}, {METHOD.value}, {len(seen)} pictures"),
+        robustness.plot(curve, f"{'/'.join(pathlib.PurePath(net.name).parts[-2:])}, {METHOD.value}"),
         "curve",
         "error against eps",
     )
