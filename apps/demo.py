@@ -54,6 +54,11 @@ EXAMPLES = {
     "localize --model={train_localizer}/release --limit=2": (
         "What that net says of photographs: the best of its five shapes, and a box; it has seen drawings alone."
     ),
+    "train_pose --dataset=figures --net=tiny --image_size=96 --stages=2 --part_size=32 --steps=120 --stage_steps=40 "
+    "--validate_epochs=0": "A net learns the joints of drawn stick figures, and to refine them: its first seconds.",
+    "pose --model={train_pose}/release --limit=1": (
+        "That net's joints on a photograph, of which it knows nothing: it has seen a few hundred drawings alone."
+    ),
     "detect": "A box around each object that a Faster R-CNN trained on Pascal VOC finds, its class and score.",
     f"evaluate --dataset=voc --annotations={shlex.quote(str(TRUTH))} --results={{detect}}/detections.json": (
         "The boxes just found, measured against the photographs' ground truth by Pascal VOC's rules."

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import pathlib
-import time
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from tfcnn import cli
 from tfcnn.cli import box_files, lists, testing_flags
+from tfcnn.cli.film import over_frames
 from tfcnn.detections import Detections
 from tfcnn.errors import InputError
 
@@ -81,37 +79,13 @@ def of_pictures(
 
 def of_video(run: cli.Run, predictor: Predictor, source: video.Video, found: list[dict]) -> list[list]:
     """Detect in a video's frames and write it with the boxes drawn; a table's rows."""
-    from tfcnn.video import Film
 
-    stem = pathlib.PurePath(source.name).stem
-    film = Film(run.place(f"{stem}_detected.mp4"), source.rate) if run.flags.save_images else None
-    width, height = source.size
-    entry = {"file": source.name, "width": width, "height": height, "frames": 0, "detections": []}
-    total = min(filter(None, (source.count, run.flags.limit)), default=None)
-    began, frames = time.perf_counter(), 0
-    try:
-        with source, run.progress(total, "detect", "frames") as progress:
-            for frame in itertools.islice(source, run.flags.limit):
-                (detections,) = predictor([frame])
-                found += detections.to_coco(f"{stem}_{frames:06d}", predictor.category_ids)
-                entry["detections"].append(box_files.entries(detections))
-                if film:
-                    film.add(shown(detections).draw(frame))
-                frames += 1
-                progress.advance()
-    finally:  # what was written stays playable, whatever ended the loop
-        if film:
-            film.close()
-            if film.frames:
-                entry["picture"], entry["files"] = film.path.name, [film.path.name]
-        entry |= {"frames": frames, "frames_per_second": round(frames / (time.perf_counter() - began), 2)}
-        if frames:
-            run.add(entry)
-    if not frames:
-        run.refuse(source.name, "not one frame of it could be read")
-    elif source.count and source.count > frames and run.flags.limit is None:
-        run.say(f"{source.name} breaks off after {frames} of {source.count} frames; these are written")
-    return [[source.name, f"{frames} frames", f"{entry['frames_per_second']} frames/s"]]
+    def answer(name, frame):
+        (detections,) = predictor([frame])
+        found.extend(detections.to_coco(name, predictor.category_ids))
+        return box_files.entries(detections), lambda: shown(detections).draw(frame)
+
+    return over_frames(run, source, "detect", "detections", "detected", answer)
 
 
 def _open_video():

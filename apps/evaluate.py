@@ -144,6 +144,38 @@ def of_localizers(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int |
     return _of_predictor(run, data, *box_files.open_localizer(run, sources), "guesses")
 
 
+def of_pose_nets(run: cli.Run, data: Dataset, sources: list[str]) -> np.ndarray:
+    """The joints that pose nets find in whole pictures: float64 [N, J, 2], NaN where one cannot be read."""
+    import numpy as np
+
+    run.runtime  # noqa: B018  (starts TensorFlow, silently)
+    from tfcnn import pose_estimator
+
+    estimator = pose_estimator(sources, batch_size=run.flags.batch_size, threads=run.threads)
+    if estimator.names != data.joints:
+        raise InputError(
+            f"--model={run.flags.model} has other joints than {DATASET.value}: {_some(estimator.names)}"
+        )
+    run.net = run.flags.model
+    records = data.examples[: run.flags.limit]
+    with run.progress(len(records), "pose") as progress:
+        found, refused = estimator.over_records(records, progress=progress.advance)
+        run.results["images_per_second"] = round(progress.rate, 2)
+    for file, why in refused.items():
+        run.refuse(file, why)
+    joints = np.full((len(records), len(data.joints), 2), np.nan)
+    rows = []
+    for row, record in zip(joints, records, strict=True):
+        if record.image_id in found:
+            pose = found[record.image_id]
+            row[:] = pose.joints
+            entry = {"file": record.file, "width": record.width, "height": record.height}
+            run.add(entry | {"persons": [pose.fields()]})
+            rows += pose.to_coco(record.image_id)
+    run.save_json(rows, "poses.json")
+    return joints
+
+
 def _of_predictor(run, data, predictor, given, field):
     names, ids = predictor.names, predictor.category_ids
     index = match(names, ids, data.classes, data.category_ids, _present(data))
@@ -272,6 +304,7 @@ DETECTOR = (of_detectors, ("voc", "coco", "yolo", "imagenet_det"))
 MODELS: dict[str, tuple[Callable, tuple[str, ...]]] = {
     **dict.fromkeys(("faster_rcnn", "fast_rcnn", "yolo", "one_stage"), DETECTOR),
     "localizer": (of_localizers, ("imagenet_loc", "tiny_imagenet")),
+    "pose": (of_pose_nets, ("lsp",)),
 }
 
 

@@ -9,7 +9,6 @@ from absl import flags
 from tfcnn import cli
 from tfcnn.cards import card_of
 from tfcnn.cli import models, training_flags
-from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
     import keras
@@ -74,7 +73,7 @@ LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released
 
 def main(run: cli.Run) -> None:
     training, validation = training_flags.read_data(run)
-    hidden = hidden_units()
+    hidden = training_flags.whole_numbers(HIDDEN)
     strategy = run.runtime.strategy  # starts TensorFlow, silently
     from tfcnn import localization
 
@@ -93,17 +92,6 @@ def main(run: cli.Run) -> None:
         trained = localization.train_localizer(model, training, validation, config, run.output_dir, **told)
     training_flags.record(run, trained)
     run.table(*table(trained.metrics, trained.card))
-
-
-def hidden_units() -> tuple[int, ...]:
-    """The numbers of --hidden."""
-    try:
-        units = tuple(int(number) for number in HIDDEN.value if number)
-    except ValueError:
-        units = (0,)
-    if min(units, default=1) < 1:
-        raise InputError(f"--hidden={','.join(HIDDEN.value)}: whole numbers from 1 on")
-    return units
 
 
 def make_model(run: cli.Run, classes: int, hidden: tuple[int, ...]) -> tuple[keras.Model, str]:

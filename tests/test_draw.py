@@ -93,3 +93,14 @@ def test_a_hog_is_drawn_as_strokes_along_its_edges():
     assert upright[7, 7] == 255 and upright[1, 7] > 0 and not upright[7, [0, 1, 13, 14]].any()
     assert lying[7, 1] == lying[7, 13] == 255 and not lying[[0, 1, 13, 14], 7].any()
     assert not draw.hog_glyphs(np.zeros([2, 2, 9])).any()
+
+
+def test_a_skeleton_has_its_lines_and_points():
+    """Of three joints the last is not known: a red line between the first two, and nothing else."""
+    image = np.zeros((100, 100, 3), np.uint8)
+    joints = np.array([[20, 50], [80, 50], [np.nan, 10]])
+    pairs, red, blue = [(0, 1), (1, 2)], (255, 0, 0), (0, 0, 255)
+    drawn = draw.skeleton(image, joints, pairs, [red, blue], [blue] * 3)
+    assert drawn[50, 50].tolist() == list(red) and drawn[50, 20].tolist() == list(blue)
+    assert not drawn[:40].any() and not image.any()
+    assert (drawn != draw.skeleton(image, joints + 5, pairs, [red, blue], [blue] * 3)).any()

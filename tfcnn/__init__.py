@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from tfcnn.version import __version__
 
 if TYPE_CHECKING:
-    from tfcnn.kinds import detector, localizer
+    from tfcnn.kinds import detector, localizer, pose_estimator
     from tfcnn.loading import load_model
 
-__all__ = ["__version__", "detector", "load_model", "localizer"]
+__all__ = ["__version__", "detector", "load_model", "localizer", "pose_estimator"]
 
-_HOME = {"detector": "kinds", "load_model": "loading", "localizer": "kinds"}
+_HOME = {"detector": "kinds", "load_model": "loading", "localizer": "kinds", "pose_estimator": "kinds"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-from tfcnn import draw
+from tfcnn import draw, images
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +48,10 @@ class Detections:
     def top(self, count: int) -> "Detections":
         """The best `count` of them."""
         return Detections(self.boxes[:count], self.scores[:count], self.labels[:count], self.names)
+
+    def to_file(self, placement: images.Placement) -> "Detections":
+        """The same in the pixels that a placement leads from, as of a picture that was resized after annotation."""
+        return dataclasses.replace(self, boxes=placement.to_file(self.boxes))
 
     def draw(self, image: np.ndarray) -> np.ndarray:
         """The picture with every box, its class and its score: uint8 [H, W, 3] in, a new one of the same size out."""

@@ -1,4 +1,4 @@
-"""Boxes with labels, heat maps and sheets of pictures: uint8 [H, W, 3] in, a new one out."""
+"""Boxes with labels, skeletons, heat maps and sheets of pictures: uint8 [H, W, 3] in, a new one out."""
 
 from __future__ import annotations
 
@@ -77,6 +77,39 @@ def _tag(canvas, text, left, top, rgb, font, size):
     canvas.rectangle((left, top, left + wide, top + high), fill=rgb)
     light = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 140
     canvas.text((left + 2 - x1, top + 2 - y1), text, font=font, fill="black" if light else "white")
+
+
+def skeleton(
+    image: np.ndarray,
+    joints: np.ndarray,
+    pairs: Sequence[tuple[int, int]],
+    lines: Sequence[tuple[int, int, int]],
+    points: Sequence[tuple[int, int, int]],
+) -> np.ndarray:
+    """Draw the joints of a person and the lines between them.
+
+    Args:
+        image: uint8 [H, W, 3].
+        joints: [J, 2], x and y in its continuous pixels; parts outside are cut off, joints that are not finite are
+            left out with their lines.
+        pairs: the two joints of each line.
+        lines: RGB of each line.
+        points: RGB of each joint.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    picture = Image.fromarray(np.asarray(image, np.uint8))
+    canvas = ImageDraw.Draw(picture)
+    joints = np.asarray(joints, np.float64).reshape(-1, 2)
+    there = np.isfinite(joints).all(axis=1)
+    width = max(1, round(min(picture.size) / 80))
+    for (a, b), rgb in zip(pairs, lines, strict=True):
+        if there[a] and there[b]:
+            canvas.line([*joints[a], *joints[b]], fill=rgb, width=width)
+    for (x, y), rgb in zip(joints[there], np.array(points)[there].tolist(), strict=True):
+        canvas.ellipse((x - width, y - width, x + width, y + width), fill=tuple(rgb), outline="white")
+    return np.array(picture)
 
 
 def heat_map(values: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Opens what was trained, each kind of model by the method that its card names: `tfcnn.detector`, `tfcnn.localizer`."""
+"""Opens what was trained, each kind of model by the method that its card names: `tfcnn.detector`, `tfcnn.localizer`,
+`tfcnn.pose_estimator`."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ DETECTORS = {
     "one_stage": ("tfcnn.detection.single_shot", "SingleShot"),
 }
 LOCALIZERS = {"localizer": ("tfcnn.localization.localizer", "Localizer")}
+POSES = {"pose": ("tfcnn.localization.pose_estimator", "PoseEstimator")}
 SIZE = 320  # pixels, where no card says what a model was trained for
 
 
@@ -155,6 +157,49 @@ def localizer(
         threads=threads,
         category_ids=cards[0].get("category_ids"),
         card=cards[0],
+    )
+
+
+def pose_estimator(
+    model: str | os.PathLike | keras.Model | Sequence[str | os.PathLike | keras.Model],
+    *,
+    joints: Sequence[str] | None = None,
+    skeleton: Sequence[tuple[int, int]] | None = None,
+    batch_size: int = 8,
+    threads: int | None = None,
+    allow_custom_objects: bool = False,
+) -> Predictor:
+    """Opens a pose net: called on a list of pictures of one person each, it gives a Pose in the pixels of each.
+
+    Args:
+        model: a release's name, a folder, a .keras file or a keras.Model; a list of them is an ensemble, whose joints
+            are averaged.
+        joints: names of the joints; None takes the card's, else "0", "1" and so on.
+        skeleton: pairs of joints that are connected in a drawing; None takes the card's, else none.
+        batch_size: persons computed at once.
+        threads: for reading; None takes the machine's cores.
+        allow_custom_objects: of `tfcnn.load_model`.
+
+    Returns:
+        The predictor; the joints' names are `.names`. Of several persons of a picture
+        `tfcnn.localization.pose_estimator.in_boxes` gives the poses.
+
+    Raises:
+        InputError: there is no such model, it is no pose net, or the models of an ensemble do not fit.
+    """
+    method, sources, cards, models = _opened(model, POSES, "pose net", allow_custom_objects)
+    found = method(models)
+    named = [card | {"classes": card.get("joints", [])} for card in cards]
+    pairs = cards[0].get("skeleton", []) if skeleton is None else skeleton
+    return Predictor(
+        found,
+        names=_names_of_all(sources, named, joints, found.classes),
+        image_size=found.form.size,
+        resize="letterbox",
+        batch_size=batch_size,
+        threads=threads,
+        card=cards[0],
+        result=importlib.import_module(POSES["pose"][0]).result([tuple(pair) for pair in pairs]),
     )
 
 

@@ -202,7 +202,7 @@ class Predictor:
             progress: called with the number of pictures done since the last call.
 
         Returns:
-            ({image_id: Detections}, {file: why} of pictures that could not be read).
+            ({image_id: the result, such as Detections}, {file: why} of pictures that could not be read).
         """
         found, unreadable = {}, {}
         for batch in self.read(records):
@@ -210,8 +210,7 @@ class Predictor:
             precomputed = [proposals.of(record.file) for record, _ in ready] if proposals else None
             answers = self.predict([prepared for _, prepared in ready], precomputed)
             for (record, prepared), answer in zip(ready, answers, strict=True):
-                boxes = record.placement(prepared.shape).to_file(answer.boxes)
-                found[record.image_id] = dataclasses.replace(answer, boxes=boxes)
+                found[record.image_id] = answer.to_file(record.placement(prepared.shape))
             unreadable |= {record.file: why for record, _, why in batch if why}
             progress(len(batch))
         return found, unreadable

@@ -78,7 +78,10 @@ def coco_json():
             {"id": 7, "file_name": "a.jpg", "width": 40, "height": 30},
             {"id": 9, "file_name": "b.jpg", "width": 40, "height": 30},
         ],
-        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 3, "name": "person", "keypoints": names}],
+        "categories": [
+            {"id": 90, "name": "toothbrush"},
+            {"id": 3, "name": "person", "keypoints": names, "skeleton": [[1, 2], [2, 3], "x"]},
+        ],
         "annotations": [
             {
                 "id": 1,

@@ -28,6 +28,7 @@ def test_by_hand(folder):
     data = coco.read(folder, "val2017")
     assert data.classes == ["person", "toothbrush"] and data.category_ids == [3, 90]
     assert data.joints == ["left_eye", "right_eye"] and not data.broken
+    assert data.skeleton == [(0, 1)]  # the file counts from 1, and has two joints
     a, b = data.examples
     assert (a.image_id, a.file, a.width, a.height) == (7, "val2017/a.jpg", 40, 30)
     assert a.boxes.tolist() == [[10, 5, 20, 15], [0, 0, 2, 30]]

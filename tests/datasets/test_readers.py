@@ -11,7 +11,7 @@ import pytest
 import scipy.io
 
 from tfcnn import datasets
-from tfcnn.datasets import shapes, tfds
+from tfcnn.datasets import figures, shapes, tfds
 from tfcnn.errors import InputError
 
 MADE = {
@@ -425,3 +425,20 @@ def test_a_split_may_be_a_part_of_one():
     assert len(datasets.open("digits", split="[:7]")) == 7  # of the reader's default
     with pytest.raises(InputError, match="no split"):
         datasets.open("digits", split="nothing[:5]")
+
+
+def test_figures_are_where_their_joints_say():
+    """The wrist's pixel has the colour of its side, and all joints lie in the picture."""
+    data = datasets.open("figures")
+    assert len(data) == 300 and data.joints == datasets.open("figures", split="val").joints
+    for record in data.examples[:40]:
+        points = record.joints[:, :2]
+        assert (points > 0).all() and (points < 128).all() and record.joints[:, 2].all()
+        assert record.boxes[0].tolist() == [*points.min(0), *points.max(0)]
+    record = data.examples[0]
+    image = record.image().astype(int)
+    for name, colour in (("left_wrist", figures.LEFT), ("right_ankle", figures.RIGHT)):
+        x, y = record.joints[data.joints.index(name), :2].astype(int)
+        assert np.abs(image[y, x] - colour).max() < 30
+    with pytest.raises(InputError, match="no split 'x'"):
+        datasets.open("figures", split="x")

@@ -98,3 +98,18 @@ def test_a_picture_without_a_pose_is_wrong_in_all():
 
 def test_no_pictures():
     assert np.isnan(measured(np.zeros((0, 14, 2)), np.zeros((0, 14, 2)))["pcp_strict"])
+
+
+def test_of_other_joints_only_the_limbs_that_they_have_are_measured():
+    """COCO has no neck and no top of the head: nine limbs, a torso, no head."""
+    names = ["nose", *(name for name in pose.JOINTS if name not in ("neck", "head_top"))]
+    truth = np.concatenate([np.zeros((1, 1, 2)), person()[:, [J[name] for name in names[1:]]]], axis=1)
+    predicted = truth.copy()
+    predicted[0, names.index("left_knee")] += 6
+    found = pose.evaluate(truth, np.ones((1, 13), bool), predicted, names)
+    assert found["pcp_strict"] == pytest.approx(7 / 9) and found["pdj_02"] == 1
+    assert (
+        np.isnan(found["pckh_05"]) and list(found["per_joint"]) == names and "head" not in found["per_limb"]
+    )
+    nothing = pose.evaluate(truth[:, :1], np.ones((1, 1), bool), predicted[:, :1], names[:1])
+    assert np.isnan(nothing["pcp_strict"]) and np.isnan(nothing["pdj_02"]) and not nothing["per_limb"]

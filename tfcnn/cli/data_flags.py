@@ -18,7 +18,7 @@ DATASET = flags.DEFINE_string(
     "dataset",
     None,
     "Kind of data: voc, coco, yolo, imagenet_loc, imagenet_det, tiny_imagenet, lsp, folder, cifar10, mnist, digits, "
-    "shapes or tfds:NAME; evaluate takes those that a rule belongs to, e.g. --dataset=coco",
+    "shapes, figures or tfds:NAME; evaluate takes those that a rule belongs to, e.g. --dataset=coco",
 )
 DATA = flags.DEFINE_string(
     "data", None, "Folder or .zip that holds the data, e.g. --data=VOCdevkit/VOC2007 or --data=pictures.zip"

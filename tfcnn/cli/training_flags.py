@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import pathlib
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from absl import flags
@@ -99,11 +99,12 @@ flags.register_validator(
 )
 
 
-def read_data(run: Run) -> list[Dataset]:
+def read_data(run: Run, open_split: Callable[[str], Dataset] = data_flags.open_split) -> list[Dataset]:
     """Opens the two splits, with --limit so many pictures of each, evenly spread; results.json says which they are.
 
     Args:
         run: the app's run; where it is finished already, this is as far as it goes.
+        open_split: opens a split by its name.
 
     Returns:
         (training, validation): tfcnn.datasets.Dataset each.
@@ -118,7 +119,7 @@ def read_data(run: Run) -> list[Dataset]:
             raise InputError(
                 f"--{name} is for a --model; a trainer has its classes and pictures from --dataset"
             )
-    parts = [data_flags.open_split(split) for split in (TRAIN_SPLIT.value, VAL_SPLIT.value)]
+    parts = [open_split(split) for split in (TRAIN_SPLIT.value, VAL_SPLIT.value)]
     for part, split in zip(parts, (TRAIN_SPLIT.value, VAL_SPLIT.value), strict=True):
         if not part.examples:
             raise InputError(f"the split {split} of {DATASET.value} has no pictures")
@@ -140,6 +141,21 @@ def _compare(run: Run, parts: Mapping[str, Dataset]) -> None:
     raise NothingToDo(
         f"nothing to do: the run in {run.output_dir} is finished; see {run.output_dir / RESULTS}"
     )
+
+
+def whole_numbers(flag: flags.FlagHolder) -> tuple[int, ...]:
+    """The numbers of a list flag, from 1 on.
+
+    Raises:
+        InputError: one is none.
+    """
+    try:
+        numbers = tuple(int(number) for number in flag.value if number)
+    except ValueError:
+        numbers = (0,)
+    if min(numbers, default=1) < 1:
+        raise InputError(f"--{flag.name}={','.join(flag.value)}: whole numbers from 1 on")
+    return numbers
 
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:

@@ -25,9 +25,10 @@ READERS = {
     "mnist": ("mnist", "read"),
     "digits": ("digits", "read"),
     "shapes": ("shapes", "read"),
+    "figures": ("figures", "read"),
     "yolo": ("yolo", "read"),
 }
-PACKAGED = ("digits", "shapes")  # need no files
+PACKAGED = ("digits", "shapes", "figures")  # need no files
 
 
 def open(
@@ -41,7 +42,7 @@ def open(
 
     Args:
         name: one of `READERS`, or "tfds:NAME".
-        path: the folder or .zip that holds it; not needed by digits and shapes, nor by COCO's annotations
+        path: the folder or .zip that holds it; not needed by digits, shapes and figures, nor by COCO's annotations
             alone.
         split: as the layout names its parts; None is the reader's default. "test[:8000]" and "test[8000:]" are its
             first 8000 pictures and those after them.

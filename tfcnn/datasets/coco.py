@@ -51,7 +51,7 @@ def read(
 
     Returns:
         The data set; every listed picture is an example, with objects or without. A file with keypoints gives
-        `joints` [M, J, 3], whose last number is 0 for not labelled, 1 for hidden, 2 for visible.
+        `joints` [M, J, 3], whose last number is 0 for not labelled, 1 for hidden, 2 for visible, and the skeleton.
 
     Raises:
         InputError: no such set, split or annotation, not COCO's JSON, or a picture's name found in two folders.
@@ -66,7 +66,8 @@ def read(
     keys = [_key(_entry(content, "images", k, name, "id")["id"]) for k in range(len(content["images"]))]
     objects_of = _objects(content, dict.fromkeys(keys), set(categories), name, broken)
     index_of = {category_id: index for index, category_id in enumerate(categories)}
-    joints = next(filter(None, (category["joints"] for category in categories.values())), [])
+    person = next((category for category in categories.values() if category["joints"]), {})
+    joints = person.get("joints", [])
     search = _search(root, where.folders) if root is not None and pictures else None
     examples = []
     for key, image in zip(keys, content["images"], strict=True):
@@ -90,7 +91,7 @@ def read(
         fields = _fields(objects, index_of, len(joints), broken, **size)
         examples.append(Record(image_id=image["id"], source=source, **size, **fields))
     names = [category["name"] for category in categories.values()]
-    return Dataset("coco", names, list(categories), examples, broken, joints)
+    return Dataset("coco", names, list(categories), examples, broken, joints, person.get("skeleton", []))
 
 
 @dataclasses.dataclass
@@ -230,7 +231,7 @@ def _entry(content: dict[str, list], key: str, index: int, name: str, *fields: s
 
 
 def _categories(content: dict[str, list], name: str, broken: list[dict]) -> dict[int, dict[str, Any]]:
-    """{id: {"name", "joints"}} in the order of the ids; a name that comes twice is reported."""
+    """{id: {"name", "joints", "skeleton"}} in the order of the ids; a name that comes twice is reported."""
     found: dict[int, dict[str, Any]] = {}
     for index in range(len(content["categories"])):
         entry = _entry(content, "categories", index, name, "id", "name")
@@ -240,10 +241,9 @@ def _categories(content: dict[str, list], name: str, broken: list[dict]) -> dict
                 f"{name}: categories[{index}] has the id {entry['id']!r}, where each has a whole number of its own"
             )
         joints = entry.get("keypoints") or []
-        found[int(number)] = {
-            "name": str(entry["name"]),
-            "joints": list(map(str, joints)) if isinstance(joints, list) else [],
-        }
+        joints = list(map(str, joints)) if isinstance(joints, list) else []
+        skeleton = _skeleton(entry.get("skeleton"), len(joints))
+        found[int(number)] = {"name": str(entry["name"]), "joints": joints, "skeleton": skeleton}
     found = dict(sorted(found.items()))
     ids_of: dict[str, list[int]] = {}
     for category_id, category in found.items():
@@ -253,6 +253,13 @@ def _categories(content: dict[str, list], name: str, broken: list[dict]) -> dict
             why = f"the categories {' and '.join(map(str, ids))} are both called {same}"
             report(broken, name, why, "classes of their own; figures tell them apart by their ids")
     return found
+
+
+def _skeleton(pairs: object, count: int) -> list[tuple[int, int]]:
+    """The pairs of joints, from 0, of a list that counts from 1; those that name no joint are left out."""
+    numbers = [_numbers(pair, 2) for pair in pairs] if isinstance(pairs, list) else []
+    ends = [(int(a) - 1, int(b) - 1) for a, b in filter(None, numbers)]
+    return [(a, b) for a, b in ends if 0 <= a < count and 0 <= b < count]
 
 
 def _objects(

@@ -159,6 +159,7 @@ class Dataset:
         examples: the pictures, in the split's order.
         broken: what was wrong: {"file", "why", "rule"}, the rule being what was done about it.
         joints: names of the J joints of a pose set.
+        skeleton: the pairs of joints, 0..J-1, that are connected in a drawing.
     """
 
     name: str
@@ -167,6 +168,7 @@ class Dataset:
     examples: list[Record]
     broken: list[dict] = dataclasses.field(default_factory=list)
     joints: list[str] = dataclasses.field(default_factory=list)
+    skeleton: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -19,6 +19,9 @@ JOINTS = (
     "right_ankle right_knee right_hip left_hip left_knee left_ankle right_wrist right_elbow right_shoulder "
     "left_shoulder left_elbow left_wrist neck head_top"
 ).split()
+# The pairs of joints that a skeleton's lines connect.
+SKELETON = [(0, 1), (1, 2), (3, 4), (4, 5), (6, 7), (7, 8), (9, 10), (10, 11), (2, 8), (3, 9)]
+SKELETON += [(2, 3), (8, 12), (9, 12), (12, 13)]
 Row = tuple[str, int, int, np.ndarray]  # a picture's file, width, height, and joints [14, 3]
 TRAIN_PICTURES = 1000  # the first half of the original 2000 trains, the second tests
 
@@ -51,7 +54,7 @@ def read(path: str | pathlib.Path, split: str = "train", pictures: bool = True) 
             report(broken, file, "the picture is missing", "picture skipped")
         else:
             examples.append(_record(root, file, width, height, joints, broken))
-    return Dataset("lsp", ["person"], [1], examples, broken, list(JOINTS))
+    return Dataset("lsp", ["person"], [1], examples, broken, list(JOINTS), list(SKELETON))
 
 
 def _csv_splits(root: Root) -> list[str]:

@@ -116,10 +116,10 @@ def _covers(a: np.ndarray, b: np.ndarray) -> float:
 def _source(shapes: list[Shape], side: int, key: list[int]) -> Callable[[], np.ndarray]:
     def draw() -> np.ndarray:
         rng = np.random.default_rng([*key, 1])
-        image = _texture(rng, side, contrast=35)
+        image = texture(rng, side, contrast=35)
         for shape in shapes:
             share = _coverage(shape, side)[..., None]
-            image += share * (_texture(rng, side, contrast=70) - image)
+            image += share * (texture(rng, side, contrast=70) - image)
         return np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
 
     return draw
@@ -147,8 +147,17 @@ def _coverage(shape: Shape, side: int) -> np.ndarray:
     return cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
-def _texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
-    """float32 [size, size, 3]: stripes, checks, waves or blots of two colours of one hue's neighbourhood."""
+def texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
+    """Draws stripes, checks, waves or blots of two colours of one hue's neighbourhood.
+
+    Args:
+        rng: the source of randomness.
+        size: side of the picture, in pixels.
+        contrast: grey levels between the two colours, at most.
+
+    Returns:
+        float32 [size, size, 3], 0..255.
+    """
     import cv2
 
     base = rng.uniform(40, 215, 3)

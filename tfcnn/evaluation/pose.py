@@ -1,10 +1,13 @@
 """How right a pose is: PCP of limbs, PDJ and PCK of joints.
 
-N pictures, J joints in LSP's order, L = 10 limbs. Joints that the annotation does not have count nowhere; a
-picture without a predicted pose is wrong in all it has.
+N pictures, J joints, in LSP's order where nothing else is said, L limbs (10 of LSP's joints). Left and right are the
+person's own. Joints that the annotation does not have count nowhere; a picture without a predicted pose is wrong in all
+it has.
 
 Source: DeepPose (Toshev and Szegedy, CVPR 2014), section 4; PCP of Ferrari et al., CVPR 2008.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,13 +29,21 @@ LIMBS = {
 TORSO = ("left_shoulder", "right_hip")  # its length is the torso's diameter
 
 
-def evaluate(truth: np.ndarray, visible: np.ndarray, predicted: np.ndarray) -> dict:
+def limbs_of(names: Sequence[str]) -> list[str]:
+    """Lists the limbs all of whose joints are among these names."""
+    return [limb for limb, ends in LIMBS.items() if all(name in names for end in ends for name in end)]
+
+
+def evaluate(
+    truth: np.ndarray, visible: np.ndarray, predicted: np.ndarray, names: Sequence[str] = JOINTS
+) -> dict:
     """PCP, PDJ and PCK of predicted poses.
 
     Args:
         truth: float [N, J, 2], x and y in pixels.
         visible: bool [N, J], joints that the annotation has.
         predicted: float [N, J, 2]; NaN where nothing was predicted.
+        names: of the J joints; limbs, torso and head that they do not have are not measured.
 
     Returns:
         pcp_strict: share of limbs whose two ends are both within half its length of where they belong.
@@ -48,10 +59,11 @@ def evaluate(truth: np.ndarray, visible: np.ndarray, predicted: np.ndarray) -> d
     truth = np.asarray(truth, np.float64)
     predicted = np.asarray(predicted, np.float64)
     visible = np.asarray(visible, bool)
-    strict, relaxed, limbs = _limbs(truth, visible, predicted)
+    known, measured = list(names), limbs_of(names)
+    strict, relaxed, limbs = _limbs(known, measured, truth, visible, predicted)
     distance = _length(predicted - truth)
-    torso, has_torso = _segment(truth, visible, *((name,) for name in TORSO))
-    head, has_head = _segment(truth, visible, *LIMBS["head"])
+    torso, has_torso = _segment(known, truth, visible, *((name,) for name in TORSO))
+    head, has_head = _segment(known, truth, visible, *LIMBS["head"])
     by_torso, by_head = visible & has_torso[:, None], visible & has_head[:, None]
     near_torso, near_head = distance <= 0.2 * torso[:, None], distance <= 0.5 * head[:, None]
     pdj = _share(near_torso, by_torso)
@@ -67,7 +79,7 @@ def evaluate(truth: np.ndarray, visible: np.ndarray, predicted: np.ndarray) -> d
                 "pcp_relaxed": _share(relaxed[:, l], limbs[:, l]),
                 "count": int(limbs[:, l].sum()),
             }
-            for l, name in enumerate(LIMBS)
+            for l, name in enumerate(measured)
         },
         "per_joint": {
             name: {
@@ -75,35 +87,37 @@ def evaluate(truth: np.ndarray, visible: np.ndarray, predicted: np.ndarray) -> d
                 "pckh_05": _share(near_head[:, j], by_head[:, j]),
                 "count": int(by_torso[:, j].sum()),
             }
-            for j, name in enumerate(JOINTS)
+            for j, name in enumerate(known)
         },
     }
 
 
 def _limbs(
-    truth: np.ndarray, visible: np.ndarray, predicted: np.ndarray
+    names: list[str], limbs: list[str], truth: np.ndarray, visible: np.ndarray, predicted: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Strictly right, right by the mean, and annotated at all: bool [N, L] each."""
-    strict, relaxed, known = [], [], []
-    for ends in LIMBS.values():
-        length, has = _segment(truth, visible, *ends)
-        off = np.stack([_length(_end(predicted, end) - _end(truth, end)) for end in ends])
-        strict.append((off <= 0.5 * length).all(axis=0))
-        relaxed.append(off.mean(axis=0) <= 0.5 * length)
-        known.append(has)
-    return np.stack(strict, 1), np.stack(relaxed, 1), np.stack(known, 1)
+    strict, relaxed, known = np.zeros((3, len(limbs), len(truth)), bool)
+    for l, limb in enumerate(limbs):
+        ends = LIMBS[limb]
+        length, known[l] = _segment(names, truth, visible, *ends)
+        off = np.stack([_length(_end(names, predicted, end) - _end(names, truth, end)) for end in ends])
+        strict[l] = (off <= 0.5 * length).all(axis=0)
+        relaxed[l] = off.mean(axis=0) <= 0.5 * length
+    return strict.T, relaxed.T, known.T
 
 
-def _end(joints: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    return joints[:, [JOINTS.index(name) for name in names]].mean(axis=1)
+def _end(names: list[str], joints: np.ndarray, ends: tuple[str, ...]) -> np.ndarray:
+    return joints[:, [names.index(name) for name in ends]].mean(axis=1)
 
 
 def _segment(
-    truth: np.ndarray, visible: np.ndarray, first: tuple[str, ...], second: tuple[str, ...]
+    names: list[str], truth: np.ndarray, visible: np.ndarray, first: tuple[str, ...], second: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The distance of two ends, float64 [N], and whether all its joints are annotated, bool [N]."""
-    needed = [JOINTS.index(name) for name in (*first, *second)]
-    return _length(_end(truth, first) - _end(truth, second)), visible[:, needed].all(axis=1)
+    if not all(name in names for name in (*first, *second)):
+        return np.full(len(truth), np.nan), np.zeros(len(truth), bool)
+    needed = [names.index(name) for name in (*first, *second)]
+    return _length(_end(names, truth, first) - _end(names, truth, second)), visible[:, needed].all(axis=1)
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:

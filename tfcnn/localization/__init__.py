@@ -1,4 +1,4 @@
-"""Localization: what is in a picture, and where, by a classifier and a box head.
+"""Localization: what is in a picture, and where, by a classifier and a box head; the joints of a person.
 
     from tfcnn import backbones, datasets, localization
     model = localization.with_box_head(backbones.classifier("efficientnet_lite0", classes=5, size=128))
@@ -14,13 +14,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tfcnn.localization.heads import with_box_head
     from tfcnn.localization.localizer_training import LocalizerConfig, train_localizer
+    from tfcnn.localization.pose import pose_net
+    from tfcnn.localization.pose_training import PoseConfig, train_pose
 
-__all__ = ["LocalizerConfig", "train_localizer", "with_box_head"]
+__all__ = ["LocalizerConfig", "PoseConfig", "pose_net", "train_localizer", "train_pose", "with_box_head"]
 
 _HOME = {
     "with_box_head": "heads",
     "LocalizerConfig": "localizer_training",
     "train_localizer": "localizer_training",
+    "PoseConfig": "pose_training",
+    "pose_net": "pose",
+    "train_pose": "pose_training",
 }
 
 
