@@ -235,26 +235,13 @@ def displacements(
         )
         off = answer(tf.constant(batch["image"])).numpy() - truth
         found.append(np.where(labelled[..., None], off, np.nan))
-    off = np.concatenate(found)
-    enough = np.isfinite(off).sum(axis=0) > 1
+    off = np.ma.masked_invalid(np.concatenate(found))
+    enough = off.count(axis=0) > 1
     if not enough.any():
         raise InputError("No joint is labelled in the persons on whom displacements are measured.")
-    with np.errstate(all="ignore"):
-        everywhere = float(np.nanstd(off))
-        mean = np.array(
-            [[np.nanmean(c) if e else 0 for c, e in zip(j, k, strict=True)] for j, k in _columns(off, enough)]
-        )
-        spread = np.array(
-            [
-                [np.nanstd(c) if e else everywhere for c, e in zip(j, k, strict=True)]
-                for j, k in _columns(off, enough)
-            ]
-        )
+    mean = np.where(enough, off.mean(axis=0).filled(0), 0)
+    spread = np.where(enough, off.std(axis=0).filled(0), off.std())
     return mean.astype(np.float32), spread.astype(np.float32)
-
-
-def _columns(off, enough):
-    return zip(off.transpose(1, 2, 0), enough, strict=True)
 
 
 class PoseTrainee:
