@@ -54,6 +54,9 @@ EXAMPLES = {
     "localize --model={train_localizer}/release --limit=2": (
         "What that net says of photographs: the best of its five shapes, and a box; it has seen drawings alone."
     ),
+    "overfeat --limit=2 --scales=224,288,352 --top=2": (
+        "A classifier slid over two photographs at three scales: where its class answers, and its windows merged."
+    ),
     "train_pose --dataset=figures --net=tiny --image_size=96 --stages=2 --part_size=32 --steps=120 --stage_steps=40 "
     "--validate_epochs=0": "A net learns the joints of drawn stick figures, and to refine them: its first seconds.",
     "pose --model={train_pose}/release --limit=1": (

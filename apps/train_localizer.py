@@ -9,6 +9,7 @@ from absl import flags
 from tfcnn import cli
 from tfcnn.cards import card_of
 from tfcnn.cli import models, training_flags
+from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
     import keras
@@ -18,9 +19,9 @@ GROUP, SUMMARY = "localization", "train a box head on a classifier"
 ATTACH = flags.DEFINE_enum(
     "attach",
     "conv",
-    ["conv", "fc"],
+    ["conv", "fc", "rpn"],
     "Where the box head begins: after the last convolution (OverFeat, VGG), or after the last hidden dense layer "
-    "(DeepPose, R-CNN); a net without one is given one",
+    "(DeepPose, R-CNN); a net without one is given one. Or a region proposal network a class (ResNet) instead",
 )
 PER_CLASS = flags.DEFINE_bool("per_class", False, "A box for each class (C x 4 numbers); false: one box")
 OBJECTS = flags.DEFINE_integer(
@@ -108,6 +109,10 @@ def make_model(run: cli.Run, classes: int, hidden: tuple[int, ...]) -> tuple[ker
         run.net = card_of(training_flags.INIT.value).get("net", start)
         if "boxes" in (classifier.output if isinstance(classifier.output, dict) else {}):
             return classifier, start  # a localizer that is trained on; its head is its own
+    if ATTACH.value == "rpn":
+        if OBJECTS.value > 1:
+            raise InputError(f"--attach=rpn has one object a class, not --objects={OBJECTS.value}")
+        return localization.with_class_rpn(classifier), start
     model = localization.with_box_head(
         classifier,
         attach=ATTACH.value,

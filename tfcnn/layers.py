@@ -2,4 +2,4 @@
 
 from tfcnn.backbones import layers as backbones  # noqa: F401
 from tfcnn.detection import fast_rcnn, faster_rcnn, one_stage, rpn, yolo  # noqa: F401
-from tfcnn.localization import pose  # noqa: F401
+from tfcnn.localization import class_rpn, pose  # noqa: F401

@@ -12,15 +12,25 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tfcnn.localization.class_rpn import with_class_rpn
     from tfcnn.localization.heads import with_box_head
     from tfcnn.localization.localizer_training import LocalizerConfig, train_localizer
     from tfcnn.localization.pose import pose_net
     from tfcnn.localization.pose_training import PoseConfig, train_pose
 
-__all__ = ["LocalizerConfig", "PoseConfig", "pose_net", "train_localizer", "train_pose", "with_box_head"]
+__all__ = [
+    "LocalizerConfig",
+    "PoseConfig",
+    "pose_net",
+    "train_localizer",
+    "train_pose",
+    "with_box_head",
+    "with_class_rpn",
+]
 
 _HOME = {
     "with_box_head": "heads",
+    "with_class_rpn": "class_rpn",
     "LocalizerConfig": "localizer_training",
     "train_localizer": "localizer_training",
     "PoseConfig": "pose_training",

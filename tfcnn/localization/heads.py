@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import keras
 
-from tfcnn.backbones.graph import calls, made_by, zero_rgb
+from tfcnn.backbones.graph import Call, calls, made_by, zero_rgb
 from tfcnn.backbones.heads import with_logits
 from tfcnn.errors import InputError, unknown
 
@@ -22,7 +22,7 @@ ATTACH = ("conv", "fc")
 FC = "head_fc"  # the hidden layer that a net without one is given
 OWN_LAYERS = "box_"  # how the names of the box head's layers begin
 # The last layer of each form of the head, by which a saved model is known again.
-FORMS = {"agnostic": "box_agnostic", "per_class": "box_per_class", "objects": "box_objects"}
+FORMS = {"agnostic": "box_agnostic", "per_class": "box_per_class", "objects": "box_objects", "rpn": "box_rpn"}
 BETWEEN = (  # what stands between a dense layer and the next
     keras.layers.Activation,
     keras.layers.BatchNormalization,
@@ -37,7 +37,8 @@ class Form:
     """What a localizer gives.
 
     Attributes:
-        kind: "agnostic" (boxes [N, 4]), "per_class" ([N, C, 4]) or "objects" ([N, K, 4]).
+        kind: "agnostic" (boxes [N, 4]), "per_class" ([N, C, 4]), "objects" ([N, K, 4]) or "rpn" ([N, C, 4], of
+            `class_rpn`).
         classes: C.
         objects: K; 1 of the first two.
     """
@@ -89,9 +90,9 @@ def with_box_head(
         )
     outputs = {name: classifier.output[name] for name in ("logits", "scores")}
     count = outputs["logits"].shape[-1]
-    below = _class_layer(outputs["logits"]).inputs[0]
+    below = class_layer(outputs["logits"]).inputs[0]
     if attach == "conv":
-        features = _last_map(below)
+        features = last_map(below)
     else:
         features = _past_dropout(below)
         if not _is_hidden_dense(features):
@@ -157,15 +158,24 @@ def split(model: keras.Model, untrained: set[str] = frozenset()) -> tuple[keras.
     return body, keras.Model(features, model.output, name="head")
 
 
-def _class_layer(tensor: keras.KerasTensor):
-    """The call of the layer that holds the weights of the classes."""
+def class_layer(tensor: keras.KerasTensor) -> Call:
+    """Gives the call of the layer that holds the weights of the classes.
+
+    Args:
+        tensor: the classes' logits.
+    """
     call = made_by(tensor)
     while not getattr(call.operation, "weights", None):
         call = made_by(call.inputs[0])
     return call
 
 
-def _last_map(tensor: keras.KerasTensor) -> keras.KerasTensor:
+def last_map(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """Gives the last map [N, h, w, C] on the way to what the layer of the classes reads.
+
+    Args:
+        tensor: what it reads.
+    """
     while len(tensor.shape) != 4:
         tensor = made_by(tensor).inputs[0]
     return _past_dropout(tensor)

@@ -25,8 +25,8 @@ class Localizer:
     objects has K guesses, all of the picture's best class: its classifier judges the picture, not each box.
 
     Args:
-        models: of `tfcnn.localization.with_box_head`; of several of one form, scores and boxes are averaged.
-            Weights may be trained on between two calls.
+        models: of `tfcnn.localization.with_box_head` or `with_class_rpn`; of several of one form, scores and boxes are
+            averaged. Weights may be trained on between two calls.
         top: guesses of a picture, one a class, best first.
 
     Attributes:
@@ -73,7 +73,7 @@ class Localizer:
         labels = np.argsort(-scores, axis=1, kind="stable")[:, : self.top].astype(np.int32)
         if self.form.kind == "objects":
             labels = np.repeat(labels[:, :1], self.form.objects, axis=1)
-        elif self.form.kind == "per_class":
+        elif self.form.kind in ("per_class", "rpn"):
             boxes = np.take_along_axis(boxes, labels[..., None], axis=1)
         else:
             boxes = np.repeat(boxes[:, None], labels.shape[1], axis=1)

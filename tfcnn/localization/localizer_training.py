@@ -27,7 +27,7 @@ from tfcnn import draw
 from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError, unknown
 from tfcnn.evaluation import imagenet
-from tfcnn.localization import heads, losses
+from tfcnn.localization import class_rpn, heads, losses
 from tfcnn.localization.localizer import GUESSES, Localizer
 from tfcnn.localization.localizer_data import Source
 from tfcnn.localization.targets import largest_objects
@@ -210,13 +210,14 @@ class LocalizerTrainee:
     ):
         self.networks, self.net, self.config = {"localizer": model}, net, config
         self.form, self.validate = heads.form(model), validation
+        self.anchors = model.get_layer(heads.FORMS["rpn"]) if self.form.kind == "rpn" else None
 
     def losses(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Gives the losses, summed over the batch.
 
         Args:
             batch: image float32 [N, H, W, 3] (or features [N, ...]), label int32 [N], unit_boxes float32 [N, K, 4],
-                zeros where a picture has fewer objects.
+                zeros where a picture has fewer objects; and for `with_class_rpn` seed int32 [2].
 
         Returns:
             {"box"} and, with `fine_tune`, "softmax": scalars. A picture without an object has no loss of boxes.
@@ -229,8 +230,12 @@ class LocalizerTrainee:
         elif self.form.kind == "per_class":  # the ground-truth class's box alone
             predicted = tf.gather(predicted, tf.maximum(label, 0), batch_dims=1)[:, None]
         present = ops.area(truth) > 0
-        matched = self.config.order == "matched" and self.form.objects > 1
-        value = {"box": losses.objects_loss(self.config.loss, predicted, truth, present, matched)}
+        if self.form.kind == "rpn":
+            box = class_rpn.losses(self.anchors, found, truth, present, label, batch["seed"])
+        else:
+            matched = self.config.order == "matched" and self.form.objects > 1
+            box = losses.objects_loss(self.config.loss, predicted, truth, present, matched)
+        value = {"box": box}
         if self.config.fine_tune:
             value["softmax"] = tf.nn.sparse_softmax_cross_entropy_with_logits(label, found["logits"])
         return {name: tf.reduce_sum(each) for name, each in value.items()}
