@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from absl import flags
 
 from tfcnn import cli
@@ -177,15 +175,10 @@ def table(card: dict) -> tuple[list[str], list[list]]:
     rows = []
     for number, metrics in enumerate(card["stage_metrics"], 1):
         figures = metrics["best"] or metrics["last"]
-        shares = [training_flags.percent(share(figures[name])) for name in ("pcp_strict", "pdj_02")]
-        rows.append([f"stage {number}", figures["step"], *shares, f"{share(figures['error']):.3f}"])
+        shares = [training_flags.percent(figures.get(name)) for name in ("pcp_strict", "pdj_02")]
+        rows.append([f"stage {number}", figures["step"], *shares, f"{figures['error']:.3f}"])
     rows.append(["release", f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights", "", ""])
     return ["validation", "step", "strict PCP", "PDJ at 0.2", "mean error"], rows
-
-
-def share(value: float | None) -> float:
-    """A figure; NaN where it could not be measured."""
-    return math.nan if value is None else value
 
 
 if __name__ == "__main__":

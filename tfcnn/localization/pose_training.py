@@ -300,7 +300,7 @@ class Validation:
         stage: 1..T, whose joints are measured.
 
     Attributes:
-        best: the figure by which the best validation is chosen: strict PCP where the joints have limbs to measure.
+        best: the figure by which the best validation is chosen: strict PCP where there is a limb to measure.
         dataset: the persons that are looked at.
         refused: {file: why} of pictures that could not be read.
     """
@@ -320,11 +320,12 @@ class Validation:
             step = max(1, len(dataset) // config.validate_images)
             kept = dataset.examples[::step][: config.validate_images]
             self.dataset = dataclasses.replace(dataset, examples=kept)
-        self.best = "pcp_strict" if figures.limbs_of(dataset.joints) else "-error"
+        truth = np.stack([record.truth.joints for record in self.dataset.examples])
+        self.best = "pcp_strict" if "pcp_strict" in self._shares(truth, truth[..., :2]) else "-error"
 
     def __call__(self) -> dict[str, float]:
-        """Gives `pcp_strict`, `pdj_02` (shares; NaN where the joints have no limb or torso) and `error`: the mean
-        distance of a joint from the labelled one, in longer sides of the picture.
+        """Gives `error`, the mean distance of a joint from the labelled one in longer sides of the picture, and the
+        shares `pcp_strict` and `pdj_02` where the labelled joints have a limb and a torso.
 
         Raises:
             InputError: no picture can be read.
@@ -336,13 +337,14 @@ class Validation:
             raise InputError("No picture of the validation split can be read: nothing can be measured.")
         truth = np.stack([record.truth.joints for record in records])
         joints = np.stack([found[record.image_id].stages[self.stage - 1] for record in records])
-        visible = truth[..., 2] > 0
-        measured = figures.evaluate(truth[..., :2], visible, joints, self.dataset.joints)
         sides = np.array([max(found[record.image_id].box[2:]) for record in records])
         off = np.linalg.norm(joints - truth[..., :2], axis=-1) / sides[:, None]
-        return {name: measured[name] for name in ("pcp_strict", "pdj_02")} | {
-            "error": float(off[visible].mean())
-        }
+        return {"error": float(off[truth[..., 2] > 0].mean())} | self._shares(truth, joints)
+
+    def _shares(self, truth, joints):
+        measured = figures.evaluate(truth[..., :2], truth[..., 2] > 0, joints, self.dataset.joints)
+        shares = {name: measured[name] for name in ("pcp_strict", "pdj_02")}
+        return {name: share for name, share in shares.items() if np.isfinite(share)}
 
     def drawn(self) -> list[tuple[np.ndarray, str, str]]:
         """Gives sheets of validation pictures, each with a file's name and a title: poses, and one stage by stage."""
