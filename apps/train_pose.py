@@ -125,7 +125,7 @@ def open_split(split: str) -> Dataset:
         return data_flags.open_split(split)
     from tfcnn.datasets.root import Root
 
-    file = f"annotations/person_keypoints_{split}.json"
+    file = f"annotations/person_keypoints_{split.partition('[')[0]}.json"
     path = data_flags.DATA.value
     if path is not None:
         root = Root(path)
