@@ -69,6 +69,16 @@ def test_a_large_picture_has_a_mask_of_its_own_size():
     assert mask_iou(cv2.resize(found.mask.astype(np.uint8), (160, 120)) > 0, mask) > 0.9
 
 
+def test_where_colours_say_nothing_the_map_is_believed():
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    values = hill((60, 80), (30, 20), 6)
+    region = values > segmentation.otsu(values)
+    assert mask_iou(segmentation.segment(noise, values, blur=0).mask, region) > segmentation.AGREEMENT
+    plain = segmentation.grab_cut(noise, segmentation.seeds(values)).mask
+    kept = segmentation.segment(noise, values, blur=0).mask
+    assert np.array_equal(kept, plain if mask_iou(plain, region) > segmentation.AGREEMENT else region)
+
+
 def test_a_ring_is_filled():
     image, mask = disk()
     ring = image.copy()

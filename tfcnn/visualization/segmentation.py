@@ -16,6 +16,7 @@ from tfcnn.visualization import SEEDS
 LONGEST = 400  # pixels of the longer side at which GrabCut works: it is slow, and colours need no more
 OBJECT = (cv2.GC_FGD, cv2.GC_PR_FGD)
 FOREGROUND, BACKGROUND = 0.95, 0.3  # the paper's quantiles
+AGREEMENT = 0.25  # IoU of mask and map below which the map is believed
 BLUR = 0.027  # share of the shorter side: 6 of 224 pixels
 
 
@@ -92,6 +93,9 @@ def segment(
 ) -> Segment:
     """Cuts out the object that a map points at.
 
+    Where object and background share their colours, GrabCut takes most of the picture or hardly anything. By "otsu" a
+    mask that has so little to do with the map is given up for the part of the map above the threshold.
+
     Args:
         image: uint8 [H, W, 3], RGB.
         saliency_map: [h, w], at least 0, of the whole picture at any size.
@@ -111,7 +115,12 @@ def segment(
     height, width = image.shape[:2]
     smooth = ndimage.gaussian_filter(np.asarray(saliency_map, np.float32), blur * min(saliency_map.shape))
     values = cv2.resize(smooth, _working_size(height, width), interpolation=cv2.INTER_LINEAR)
-    return grab_cut(image, seeds(values, rule), iterations, seed)
+    found = grab_cut(image, seeds(values, rule), iterations, seed)
+    if rule == "paper":
+        return found
+    region = cv2.resize(largest_piece(values > otsu(values)).astype(np.float32), (width, height)) > 0.5
+    overlap = (found.mask & region).sum() / max(1, (found.mask | region).sum())
+    return found if overlap > AGREEMENT else Segment(region, box_of(region))
 
 
 def grab_cut(image: np.ndarray, labels: np.ndarray, iterations: int = 5, seed: int = 0) -> Segment:
