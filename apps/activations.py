@@ -96,7 +96,7 @@ class Looker:
 
     def gradients(self, layer: str, channels: list[int], seen: np.ndarray) -> dict[int, np.ndarray]:
         """Pictures of the gradients of channels' means to a picture [H, W, 3]."""
-        from tfcnn.visualization import activations, gradients
+        from tfcnn.visualization import gradients, relu_rules
 
         if layer not in self._gradients:
             self._gradients[layer] = gradients.channel_gradients(self.net.model, layer)
@@ -104,7 +104,7 @@ class Looker:
         found = {}
         for channel in channels:
             gradient = self._gradients[layer](pixels, np.array([channel], np.int32))[0]
-            found[channel] = activations.signed_picture(gradient[0].numpy())
+            found[channel] = np.rint(relu_rules.picture(gradient[0].numpy())).astype(np.uint8)
         return found
 
 

@@ -14,6 +14,8 @@ from tfcnn.cli import layers
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tfcnn.visualization.patches import Patch, TopPatches
 
 GROUP, SUMMARY = "looking inside", "find the parts of pictures that excite channels of a layer most"
@@ -37,6 +39,14 @@ OVERLAP = flags.DEFINE_float(
     upper_bound=1.0,
 )
 
+RULE = flags.DEFINE_enum(
+    "rule",
+    "guided",
+    ["guided", "deconvnet", "gradient", "none"],
+    "How the unit's signal goes back to the picture, shown beside the patches; where a net has no ReLU the gradient, "
+    "e.g. --rule=deconvnet",
+)
+
 SPREAD = 12  # channels where none is named
 SIDE = 112  # pixels of a patch on the sheet
 
@@ -48,6 +58,7 @@ def main(run: cli.Run) -> None:
     from tfcnn.backbones import zero_rgb
     from tfcnn.visualization import patches
 
+    signals = back(run, net, layer) if RULE.value != "none" else None
     best = patches.TopPatches(net.model, layer, channels, net.size, top=TOP.value, overlap=OVERLAP.value)
 
     def prepare(image: np.ndarray) -> np.ndarray:
@@ -65,18 +76,18 @@ def main(run: cli.Run) -> None:
     if not count:
         raise InputError("no picture could be read")
     found = {channel: best.best(channel) for channel in channels}
-    pieces = cut_out(run, best, found, net.size, zero_rgb(net.model))
+    pieces = cut_out(run, best, found, net.size, zero_rgb(net.model), signals)
     rows = []
     for channel, patches_found in found.items():
         with run.item(f"{layer}, channel {channel}", f"{layer.replace('/', '_')}_{channel}") as item:
-            described, sheet = zip(
-                *(pieces[channel, rank] for rank in range(len(patches_found))), strict=True
-            )
+            pieces_found = [pieces[channel, rank] for rank in range(len(patches_found))]
+            described, *sheets = zip(*pieces_found, strict=True)
             item.entry |= {"layer": layer, "channel": channel, "patches": list(described)}
             captions = [f"{patch.value:.3g}" for patch in patches_found]
-            item.save(
-                draw.grid(list(sheet), columns(len(sheet)), captions), "", "its patches and values", main=True
-            )
+            row = columns(len(patches_found))
+            grids = [draw.grid(list(sheet), row, captions) for sheet in sheets]
+            words = "patches and values" + (f", and what {RULE.value} sends back" if signals else "")
+            item.save(np.concatenate(grids, axis=1), "", words, main=True)
             rows.append([item.name, f"{described[0]['value']:.4g}", described[0]["file"]])
     run.metrics |= {"images": count}
     field = best.field
@@ -89,26 +100,54 @@ def columns(count: int) -> int:
     return 3 if count <= 9 else min(8, count)
 
 
+def back(run: cli.Run, net: cli.Net, layer: str) -> Callable:
+    """A function from pictures [N, H, W, 3], channels [N] and places [N, 2] to the signals [N, H, W, 3] sent back."""
+    from tfcnn.visualization.gradients import neuron_gradients
+
+    try:
+        signals = neuron_gradients(net.model, layer, RULE.value)
+    except InputError as error:
+        if RULE.present:
+            raise
+        run.say(f"{error}: the plain gradient is shown")
+        signals = neuron_gradients(net.model, layer)
+    return lambda *asked: signals(*asked)[0].numpy()
+
+
 def cut_out(
-    run: cli.Run, best: TopPatches, found: dict[int, list[Patch]], size: int, fill: Sequence[float]
-) -> dict[tuple[int, int], tuple[dict, np.ndarray]]:
-    """Each patch's entry and pixels, by (channel, rank): its pictures are read once more, each once."""
+    run: cli.Run,
+    best: TopPatches,
+    found: dict[int, list[Patch]],
+    size: int,
+    fill: Sequence[float],
+    signals: Callable | None,
+) -> dict[tuple[int, int], tuple]:
+    """Each patch's entry, pixels and signal, by (channel, rank): its pictures are read once more, each once."""
+    from tfcnn.visualization.patches import cut
+    from tfcnn.visualization.relu_rules import picture
+
     wanted = collections.defaultdict(list)
     for channel, patches_found in found.items():
         for rank, patch in enumerate(patches_found):
             wanted[patch.picture].append((channel, rank, patch))
-    from tfcnn.visualization.patches import cut
-
     sources, pieces = run.sources(), {}
-    for number, its in wanted.items():
-        image = images.read(sources[number], run.flags.max_pixels)
-        seen, place = images.resize(image, size, run.flags.resize)
-        only = [patch for *_, patch in its]
-        height, width = image.shape[:2]
-        inside = np.clip(place.to_file(best.boxes(only)), 0, [width, height, width, height])
-        for (channel, rank, patch), box, whole in zip(its, inside, best.boxes(only, clip=False), strict=True):
-            entry = {"file": sources[number].file, "box": box, "value": patch.value}
-            pieces[channel, rank] = entry, images.resize(cut(seen, whole, fill), SIDE)[0]
+    with run.progress(len(wanted), "patches cut") as progress:
+        for number, its in wanted.items():
+            image = images.read(sources[number], run.flags.max_pixels)
+            seen, place = images.resize(image, size, run.flags.resize)
+            only = [patch for *_, patch in its]
+            height, width = image.shape[:2]
+            inside = np.clip(place.to_file(best.boxes(only)), 0, [width, height, width, height])
+            fields = best.boxes(only, clip=False)
+            for (channel, rank, patch), box, field in zip(its, inside, fields, strict=True):
+                entry = {"file": sources[number].file, "box": box, "value": patch.value}
+                pieces[channel, rank] = [entry, images.resize(cut(seen, field, fill), SIDE)[0]]
+                if signals:
+                    spot = np.array([[patch.row, patch.column]], np.int32)
+                    sent = signals(seen[None].astype(np.float32), np.array([channel], np.int32), spot)[0]
+                    shown = np.rint(picture(sent)).astype(np.uint8)
+                    pieces[channel, rank].append(images.resize(cut(shown, field), SIDE)[0])
+            progress.advance()
     return pieces
 
 

@@ -123,17 +123,3 @@ def grid(sheet: Sheet) -> np.ndarray:
 def strongest(maps: np.ndarray, count: int) -> list[int]:
     """Gives the channels of a layer [h, w, C] with the greatest mean, the first the strongest."""
     return np.argsort(-maps.mean((0, 1)), kind="stable")[:count].tolist()
-
-
-def signed_picture(gradient: np.ndarray, percentile: float = 99.5) -> np.ndarray:
-    """Shows values round zero: 0 is middle grey, the percentile of the sizes black or white.
-
-    Args:
-        gradient: float32 [H, W, 3].
-        percentile: a few values are far larger than the rest, and would leave it grey.
-
-    Returns:
-        uint8 [H, W, 3].
-    """
-    size = np.percentile(np.abs(gradient), percentile) or 1.0
-    return np.rint(127.5 + 127.5 * np.clip(gradient / size, -1, 1)).astype(np.uint8)
