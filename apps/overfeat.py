@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tfcnn.localization.class_rpn import AnchorWindow
     from tfcnn.localization.overfeat import Found, SlidingWindow, Windows
 
+DRAWN = 5  # merged boxes of the best class on a picture
 GROUP, SUMMARY = (
     "localization",
     "slide a net over a picture at several scales, and merge its boxes (OverFeat)",
@@ -139,7 +140,7 @@ def show(picture, looks: Sequence[Windows], before: Found, merged: Found, names:
     kept = merged.labels == best
     after = detections(merged, names)
     after = Detections(after.boxes[kept], after.scores[kept], after.labels[kept], names)
-    picture.save(after.draw(image), "merged", f"merged: {names[best]}", main=True)
+    picture.save(after.top(DRAWN).draw(image), "merged", f"merged: {names[best]}", main=True)
     picture.save(boxes, "windows", f"{int(own.sum())} boxes before merging")
     columns = min(len(maps), 4)
     picture.save(draw.grid(maps, columns=columns, captions=captions), "maps", f"where {names[best]} answers")
