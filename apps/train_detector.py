@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tfcnn import cli
-from tfcnn.cards import card_of
+from tfcnn.cards import card_of, is_darknet
 from tfcnn.cli import models, training_flags
 from tfcnn.errors import InputError
 
@@ -245,7 +245,14 @@ def make_model(
     from tfcnn.detection.faster_rcnn import copy_weights
 
     init = training_flags.init_file()
-    if init is None:
+    if init is not None and is_darknet(init):
+        from tfcnn.detection import yolo_weights
+
+        if DETECTOR.value not in yolo_weights.HIDDEN:
+            raise InputError(f"--init={init} is a YOLO: --detector={' or '.join(yolo_weights.HIDDEN)}")
+        yolo_weights.check_net(init, DETECTOR.value)
+        weights, architecture = None, yolo_weights.architecture(init) | {"dropout": DROPOUT.value}
+    elif init is None:
         weights = models.weights_of(run)
         architecture = {"net": run.flags.net}
         if of_regions():

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import time
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ from tfcnn.cards import card_of, releases
 from tfcnn.datasets import Record
 from tfcnn.detection.faster_rcnn import faster_rcnn
 from tfcnn.errors import InputError
-from tfcnn.predictor import Predictor
+from tfcnn.predictor import Predictor, fastest
 
 
 @pytest.fixture(scope="module")
@@ -199,3 +200,25 @@ def test_detections_of_a_data_set_are_in_the_pixels_of_its_annotations(resize, t
     # What a person sees at x 15..30 of 60 and y 20..40 of 80 is stored at x 20..40 and, from below, y 15..30.
     np.testing.assert_allclose(found[2].boxes, [[20, 30, 40, 45]], atol=1e-3)
     assert list(unreadable) == ["broken"] and found[1].names == ("thing",)
+
+
+def test_the_fastest_is_measured_and_said_and_one_that_is_not_here_is_left_out():
+    class Slow(ByHand):
+        def __call__(self, *arrays):
+            time.sleep(0.02)
+            return super().__call__(*arrays)
+
+    methods = {"slow": Slow(), "quick": ByHand()}
+
+    def make(name):
+        if name not in methods:
+            raise InputError("It is not installed.")
+        return Predictor(methods[name], names=["thing"], image_size=64, runtime=name)
+
+    said = []
+    best = fastest(("slow", "absent", "quick"), make, [picture(60, 80)] * 3, said.append)
+    assert best.runtime == "quick" and best.method is methods["quick"]
+    (sentence,) = said
+    assert sentence.startswith("runtime quick: slow takes ") and "absent not at all: It is not" in sentence
+    with pytest.raises(InputError, match="not installed"):  # the first one has to work
+        fastest(("absent", "quick"), make, [picture(60, 80)])

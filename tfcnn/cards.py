@@ -1,9 +1,12 @@
-"""The packaged releases, and the card.json beside a model. Imports neither Keras nor TensorFlow."""
+"""The packaged releases, the card.json beside a model, and darknet's files, which have none. Imports neither Keras nor
+TensorFlow.
+"""
 
 from __future__ import annotations
 
 import os
 import pathlib
+import struct
 
 from tfcnn import files
 
@@ -23,12 +26,23 @@ def card_of(source: str | os.PathLike) -> dict:
         source: as `tfcnn.load_model` takes it.
 
     Returns:
-        The card; {} where there is none.
+        The card; {} where there is none, and {"kind": "yolo"} of a .weights file of darknet.
     """
     folder = pathlib.Path(releases().get(str(source), source))
+    own = {"kind": "yolo"} if is_darknet(folder) else {}
     path = (folder if folder.is_dir() else folder.parent) / "card.json"
     try:
         card = files.from_json(path.read_bytes(), str(path))
     except (OSError, ValueError):
-        return {}
-    return card if isinstance(card, dict) else {}
+        return own
+    return own | card if isinstance(card, dict) else own
+
+
+def is_darknet(path: str | os.PathLike) -> bool:
+    """Tells by its header whether a file is a .weights file of darknet, which holds nothing but numbers."""
+    try:
+        with open(path, "rb") as file:
+            major, minor, revision = struct.unpack("<3i", file.read(12))
+    except (OSError, struct.error):
+        return False
+    return major in (0, 1, 1000, 1001) and 0 <= minor < 100 and 0 <= revision < 100

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 
-from tfcnn import backbones, files
-from tfcnn.cards import card_of
+from tfcnn import backbones, files, images
+from tfcnn.cards import card_of, is_darknet
+from tfcnn.datasets import voc
 from tfcnn.errors import InputError
 from tfcnn.loading import load_model
-from tfcnn.predictor import Predictor
+from tfcnn.predictor import Predictor, fastest
 from tfcnn.runtime import cores
 
 # The method of each kind of detector; a model without a kind on its card is taken for the first.
@@ -26,6 +28,7 @@ DETECTORS = {
 LOCALIZERS = {"localizer": ("tfcnn.localization.localizer", "Localizer")}
 POSES = {"pose": ("tfcnn.localization.pose_estimator", "PoseEstimator")}
 SIZE = 320  # pixels, where no card says what a model was trained for
+CALIBRATION = 100  # pictures, at most, by which int8's ranges are found
 
 
 def detector(
@@ -35,10 +38,12 @@ def detector(
     longest: int | None = None,
     resize: str | None = None,
     runtime: str = "tf",
+    calibration: Sequence[np.ndarray | str | os.PathLike | images.Source] | None = None,
     threads: int | None = None,
     batch_size: int = 8,
     scales: Sequence[int] = (),
     flip: bool = False,
+    proposals: int | None = None,
     refine: int = 0,
     box_voting: bool = False,
     score_threshold: float | None = None,
@@ -46,22 +51,28 @@ def detector(
     max_detections: int | None = None,
     labels: Sequence[str] | str | os.PathLike | None = None,
     allow_custom_objects: bool = False,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> Predictor:
     """Opens a detector: called on a list of pictures, it gives Detections in the pixels of each.
 
     Args:
-        model: a release's name, a folder, a .keras file or a keras.Model; a list of them is an ensemble, whose
-            proposals are put together and whose scores and boxes are averaged.
+        model: a release's name, a folder, a .keras file, a .weights file of darknet's YOLO (the first version) or a
+            keras.Model; a list of them is an ensemble, whose proposals are put together and whose scores and boxes are
+            averaged.
         image_size: side in pixels of the square that each picture becomes, or its shorter side with resize="fit";
             None takes the card's.
         longest: most pixels of the longer side with resize="fit"; None takes the card's, else 5/3 of image_size (the
             papers' 600 and 1000).
         resize: "stretch", "letterbox" or "fit", as `tfcnn.images.resize`; None takes the card's.
-        runtime: "tf" or "litert".
+        runtime: "tf"; "litert", the networks' convolutions by LiteRT; "litert_int8", the same in int8, faster and a
+            little less exact; or "auto": whichever of the first two is faster on this machine, on three pictures.
+        calibration: pictures by which litert_int8's ranges are found, uint8 [H, W, 3] or files, the first 100 of them:
+            such as the detector will see. None: the photographs that scikit-image and scikit-learn carry.
         threads: for reading, and of LiteRT; None takes the machine's cores.
         batch_size: pictures computed at once.
         scales: look at each picture at several sizes, in pixels, instead of at image_size.
         flip: look at each picture mirrored, too.
+        proposals: regions of a picture that are classified; None takes the model's own. Fewer are faster.
         refine: so many times the boxes found become regions that are classified and regressed again.
         box_voting: average each box with those of its class around it.
         score_threshold: least score of a detection, 0..1; None takes the model's own, like the two that follow.
@@ -70,9 +81,10 @@ def detector(
         labels: names of the classes, or the path of a text file with a name a line; None takes the card's, else
             "0", "1" and so on.
         allow_custom_objects: of `tfcnn.load_model`.
+        say: is told in a sentence what "auto" took.
 
     Returns:
-        The predictor; its class names are `.names`.
+        The predictor; its class names are `.names`, what computes it `.runtime`.
 
     Raises:
         InputError: there is no such model, it is no detector, the models of an ensemble have other classes, or an
@@ -81,33 +93,46 @@ def detector(
     labels = _read(labels)  # before any model is opened
     method, sources, cards, models = _opened(model, DETECTORS, "detector", allow_custom_objects)
     card = cards[0]
-    found = method(
-        models,
-        max(1, len(scales)),
-        flip=flip,
-        refine=refine,
-        box_voting=box_voting,
-        score_threshold=score_threshold,
-        nms_threshold=nms_threshold,
-        max_detections=max_detections,
-        runtime=runtime,
-        threads=threads or cores(),
-    )
-    size = image_size
-    if size is None:
-        size = scales[0] if scales else card.get("image_size") or SIZE
-    return Predictor(
-        found,
-        names=_names_of_all(sources, cards, labels, found.classes),
-        image_size=size,
-        longest=longest or card.get("longest") or round(size * 5 / 3),
-        resize=resize or card.get("resize", "stretch"),
-        scales=scales,
-        batch_size=batch_size,
-        threads=threads,
-        category_ids=card.get("category_ids"),
-        card=card,
-    )
+    if runtime != "litert_int8" and calibration is not None:
+        raise InputError("calibration belongs to runtime='litert_int8'.")
+    seen = _calibration(calibration) if runtime == "litert_int8" else ()
+
+    def made(runtime: str) -> Predictor:
+        found = method(
+            models,
+            max(1, len(scales)),
+            flip=flip,
+            refine=refine,
+            box_voting=box_voting,
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            max_detections=max_detections,
+            runtime=runtime,
+            threads=threads or cores(),
+            calibration=seen,
+            proposals=proposals,
+        )
+        size = image_size
+        if size is None:
+            own = card.get("image_size") or getattr(found, "size", None) or SIZE
+            size = scales[0] if scales else own
+        return Predictor(
+            found,
+            names=_names_of_all(sources, cards, labels, found.classes),
+            image_size=size,
+            longest=longest or card.get("longest") or round(size * 5 / 3),
+            resize=resize or card.get("resize", "stretch"),
+            scales=scales,
+            batch_size=batch_size,
+            threads=threads,
+            category_ids=card.get("category_ids"),
+            card=card,
+            runtime=runtime,
+        )
+
+    if runtime != "auto":
+        return made(runtime)
+    return fastest(("tf", "litert"), made, [images.read(source) for source in images.packaged()[:3]], say)
 
 
 def localizer(
@@ -203,6 +228,12 @@ def pose_estimator(
     )
 
 
+def _calibration(pictures) -> list[np.ndarray]:
+    """The first pictures to find int8's ranges on, read."""
+    chosen = list(images.packaged() if pictures is None else pictures)[:CALIBRATION]
+    return [p if isinstance(p, np.ndarray) else images.read(p) for p in chosen]
+
+
 def _read(labels):
     return files.read_labels(labels) if isinstance(labels, str | os.PathLike) else labels
 
@@ -212,7 +243,7 @@ def _opened(model, known, what, allow_custom_objects):
     sources = [model] if isinstance(model, str | os.PathLike | keras.Model) else list(model)
     if not sources:
         raise InputError(f"There is no model: a {what} is needed.")
-    cards = [{} if isinstance(source, keras.Model) else card_of(source) for source in sources]
+    cards = [_card(source) for source in sources]
     method = _method(sources, cards, known, what)
     models = [
         source
@@ -221,6 +252,13 @@ def _opened(model, known, what, allow_custom_objects):
         for source in sources
     ]
     return method, sources, cards, [backbones.folded(net) for net in models]
+
+
+def _card(source) -> dict:
+    if isinstance(source, keras.Model):
+        return {}
+    card = card_of(source)
+    return {"classes": list(voc.CLASSES)} | card if is_darknet(source) else card
 
 
 def _method(sources, cards, known, what):

@@ -19,7 +19,7 @@ from tfcnn.backbones.graph import zero_rgb
 from tfcnn.backbones.layers import Preprocess, preprocess
 from tfcnn.backbones.rows import Preprocessing
 from tfcnn.backbones.table import preprocessing as find_preprocessing
-from tfcnn.cards import releases
+from tfcnn.cards import is_darknet, releases
 from tfcnn.errors import InputError
 
 # Where the parts of a model may come from; keras.utils, for one, has functions that fetch files.
@@ -39,8 +39,8 @@ def load_model(
     """Opens a model for use, not for going on with its training.
 
     Args:
-        source: a release's name, a .keras or legacy .h5 file (told by content), a SavedModel's folder, or
-            a folder that holds a model.keras.
+        source: a release's name, a .keras or legacy .h5 file or a .weights file of darknet's first YOLO (told by
+            content), a SavedModel's folder, or a folder that holds a model.keras.
         preprocessing: what to do first to RGB values of 0..255, for a model that was saved without: "unit"
             (to 0..1), "tf" (to -1..1), "torch", "caffe", or the name of a net of the table.
         allow_custom_objects: let the file run its Lambda layers, and import the modules that it names.
@@ -62,11 +62,22 @@ def load_model(
         if not path.is_file():
             known = ", ".join(releases()) or "none yet"
             raise InputError(f"There is no model {source}: give a file, a folder, or a release ({known})")
-        model = _keras_model(path, allow_custom_objects)
-        _check_finite(model, path)
-        model = _see_through(model, preprocessing, path)
+        if is_darknet(path):
+            model = _darknet_model(path, preprocessing)
+        else:
+            model = _keras_model(path, allow_custom_objects)
+            _check_finite(model, path)
+            model = _see_through(model, preprocessing, path)
     model.zero_rgb = zero_rgb(model)
     return model
+
+
+def _darknet_model(path: pathlib.Path, preprocessing: Preprocessing | None) -> keras.Model:
+    from tfcnn.detection import yolo_weights
+
+    if preprocessing:
+        raise InputError(f"{path} is a YOLO, which has its preprocessing inside: do not name another")
+    return yolo_weights.load(path)
 
 
 def _keras_model(path: pathlib.Path, allow_custom_objects: bool) -> keras.Model:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from tfcnn import images, runtime
+from tfcnn import images
 from tfcnn.datasets import Record
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.detections import Detections
 from tfcnn.errors import InputError
+from tfcnn.runtime import cores
 
 RESIZES = ("stretch", "letterbox", "fit")
 MULTIPLE = 32  # sides of a batch of `fit` are padded to multiples of the coarsest map's stride
@@ -100,6 +103,7 @@ class Predictor:
         threads: for reading and resizing; None takes the machine's cores.
         category_ids: the data set's id of each class; None: 1..K.
         card: of the release.
+        runtime: what computes the method's networks, for those who ask.
         result: makes the method's arrays of one picture the result.
 
     Raises:
@@ -119,6 +123,7 @@ class Predictor:
         threads: int | None = None,
         category_ids: Sequence[int] | None = None,
         card: dict | None = None,
+        runtime: str = "tf",
         result: Callable[[dict[str, np.ndarray], Prepared, Sequence[str]], Any] = detections,
     ):
         if resize not in RESIZES:
@@ -129,11 +134,11 @@ class Predictor:
             raise InputError("image_size, scales and batch_size are whole numbers from 1 on.")
         if len(names) != method.classes:
             raise InputError(f"There are {len(names)} labels, and the model has {method.classes} classes.")
-        self.method, self.names, self.card = method, list(names), card or {}
+        self.method, self.names, self.card, self.runtime = method, list(names), card or {}, runtime
         self.category_ids = list(category_ids or range(1, method.classes + 1))
         self.image_size, self.longest, self.resize = image_size, longest, resize
         self.scales = list(scales) or [image_size]
-        self.batch_size, self.threads = batch_size, threads or runtime.cores()
+        self.batch_size, self.threads = batch_size, threads or cores()
         self._result = result
 
     def __call__(self, pictures: Iterable, proposals: Sequence[np.ndarray] | None = None) -> list:
@@ -261,3 +266,45 @@ class Predictor:
                 batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
                 waiting += [pool.submit(load, item) for item in itertools.islice(items, len(batch))]
                 yield [item.result() for item in batch]
+
+
+def fastest(
+    runtimes: Sequence[str],
+    make: Callable[[str], Predictor],
+    pictures: Sequence[np.ndarray],
+    say: Callable[[str], None] = lambda sentence: None,
+    rounds: int = 3,
+) -> Predictor:
+    """Of predictors that find the same, the one that is fastest on this machine.
+
+    Args:
+        runtimes: what `make` takes; the first one always works, others may be missing here.
+        make: makes the predictor of a runtime.
+        pictures: uint8 [H, W, 3], on which they are measured, once each before any time is taken.
+        say: is told in a sentence which one it is, and why.
+        rounds: of each in turn; the median counts.
+    """
+    made, words = {}, []
+    for runtime in runtimes:
+        try:
+            predictor = make(runtime)
+            ready = [predictor.prepare(picture) for picture in pictures]
+            given = None
+            if predictor.method.needs_proposals:
+                given = [np.float32([[0, 0, *picture.shape[1::-1]]]) for picture in pictures]
+            predictor.predict(ready, given)
+        except InputError as error:
+            if not made:
+                raise
+            words.append(f"{runtime} not at all: {str(error).rstrip('.')}")
+        else:
+            made[runtime] = predictor, functools.partial(predictor.predict, ready, given), []
+    for _, run, seconds in list(made.values()) * rounds:
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    cost = {name: 1000 * float(np.median(seconds)) / len(pictures) for name, (_, _, seconds) in made.items()}
+    best = min(cost, key=cost.get)
+    words = [f"{name} takes {ms:.1f} ms a picture" for name, ms in cost.items()] + words
+    say(f"runtime {best}: {', '.join(words)}")
+    return made[best][0]

@@ -3,10 +3,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfcnn
 from tfcnn import backbones
 from tfcnn.detection import one_stage, yolo
+from tfcnn.detection.single_shot import SingleShot
 from tfcnn.errors import InputError
 
 SIDE = 64
@@ -14,7 +16,13 @@ SIDE = 64
 
 def small_yolo():
     body = backbones.backbone("tiny", None)
-    return yolo.yolo(body, 3, size=SIDE, grid=5, channels=4, hidden=((16, "leaky"),), score_threshold=0.0)
+    model = yolo.yolo(body, 3, size=SIDE, grid=5, channels=4, hidden=((16, "leaky"),), score_threshold=0.0)
+    bias = np.zeros(25 * 13, np.float32)
+    bias[25 * 5 :] = (
+        0.5  # boxes in the middle of their cells, a quarter of the picture wide and high: none is empty
+    )
+    model.get_layer("output").bias.assign(bias)
+    return model
 
 
 def small_one_stage():
@@ -89,9 +97,40 @@ def test_litert_finds_what_tensorflow_finds(folder):
         np.testing.assert_allclose(a.top(5).boxes, b.top(5).boxes, atol=0.1)
 
 
+def test_int8_is_near_what_tensorflow_computes(model, folder):
+    pytest.importorskip("ai_edge_litert", reason="the extra litert is not installed")
+    plain, lite = (
+        SingleShot([model], runtime=runtime, calibration=pictures()).nets[0]
+        for runtime in ("tf", "litert_int8")
+    )
+    lite.make_ready(SIDE, SIDE)
+    rows = pictures()[1][None].astype(np.float32)
+    (program,) = lite._programs.values()
+    assert len(program.data) < sum(w.numpy().nbytes for w in model.weights) / 2  # a byte a weight
+    for a, b in zip(tf.nest.flatten(plain(rows)), program(rows).values(), strict=True):
+        error, span = np.abs(a - b), np.ptp(a)
+        assert a.shape == b.shape and 0 < error.mean() < 0.15 * span, (error.mean(), span)
+    with pytest.raises(InputError, match="give calibration"):
+        SingleShot([model], runtime="litert_int8")
+    with pytest.raises(InputError, match="belongs to runtime='litert_int8'"):
+        tfcnn.detector(folder, calibration=pictures())
+
+
+def test_auto_takes_one_of_the_two_that_find_the_same(folder):
+    said = []
+    detector = tfcnn.detector(folder, runtime="auto", say=said.append)
+    assert detector.runtime in ("tf", "litert") and said[0].startswith(
+        f"runtime {detector.runtime}: tf takes "
+    )
+    np.testing.assert_allclose(
+        detector(pictures())[0].top(3).scores, tfcnn.detector(folder)(pictures())[0].top(3).scores, atol=1e-4
+    )
+
+
 def test_what_cannot_be_done_is_one_line(kind, folder, tmp_path):
-    with pytest.raises(InputError, match="no regions to refine"):
-        tfcnn.detector(folder, refine=1)
+    for given in ({"refine": 1}, {"proposals": 9}):
+        with pytest.raises(InputError, match="has no regions to"):
+            tfcnn.detector(folder, **given)
     with pytest.raises(InputError, match="one kind"):
         tfcnn.detector([folder, released(small_yolo(), "faster_rcnn", tmp_path)])
     other = tfcnn.detector(folder, image_size=96)

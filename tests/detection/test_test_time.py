@@ -149,6 +149,22 @@ def test_litert_computes_each_picture_once(model, image, monkeypatch):
     assert calls == [1, 12]  # the features of the picture, the head of its regions
 
 
+def test_int8_features_are_near_and_fewer_proposals_are_classified(model, image, monkeypatch):
+    pytest.importorskip("ai_edge_litert")
+    method = FasterRCNN([model], runtime="litert_int8", calibration=[image], proposals=5)
+    predictor = Predictor(method, names=["a", "b", "c"], image_size=96)
+    calls, run = [], litert.Program.__call__
+    monkeypatch.setattr(litert.Program, "__call__", lambda self, x: calls.append(len(x)) or run(self, x))
+    assert len(predictor([image])[0]) > 0
+    assert calls == [1, 5] and method.proposal_count == 5
+    rows = litert.rows([image], 96, 96)[0]
+    for name, value in Stages(model).features(rows).items():
+        error = np.abs(method.stages[0]._program_for(rows)(rows)[name] - value)
+        assert 0 < error.mean() < 0.05 * np.ptp(value), name
+    with pytest.raises(InputError, match="makes none"):
+        FasterRCNN([build(proposals=0)], proposals=5)
+
+
 def test_without_batch_norm_layers_the_release_finds_the_same():
     release, image = load_model("faster_rcnn_voc"), images.read(images.packaged()[0])
     names = [str(index) for index in range(20)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from tfcnn import images
 from tfcnn.cli import classes
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.errors import InputError
@@ -26,7 +27,25 @@ NMS = flags.DEFINE_float(
     lower_bound=0.0,
     upper_bound=1.0,
 )
-RUNTIME = flags.DEFINE_enum("runtime", "tf", ["tf", "litert"], "What computes the net: TensorFlow or LiteRT")
+RUNTIME = flags.DEFINE_enum(
+    "runtime",
+    "tf",
+    ["tf", "litert", "litert_int8", "auto"],
+    "What computes the net: TensorFlow, LiteRT, LiteRT in int8 (faster, a little less exact), or auto: whichever of "
+    "the first two is faster on three pictures",
+)
+CALIBRATION = flags.DEFINE_list(
+    "calibration",
+    [],
+    "Of --runtime=litert_int8: pictures, folders or .zip by which int8's ranges are found, the first 100 of them; "
+    "none: the packaged photographs, e.g. --calibration=photos",
+)
+PROPOSALS = flags.DEFINE_integer(
+    "proposals",
+    None,
+    "Of Faster R-CNN: regions of a picture that are classified; none: the model's own, e.g. --proposals=100",
+    lower_bound=1,
+)
 REFINE = flags.DEFINE_integer(
     "refine", 0, "Take the regions anew from the boxes found, so many times", lower_bound=0, upper_bound=10
 )
@@ -34,7 +53,7 @@ VOTING = flags.DEFINE_bool("box_voting", False, "Average each box with those of 
 SCALES = flags.DEFINE_list(
     "scales", [], "Look at each picture at several sizes, in pixels, e.g. --scales=224,320,416"
 )
-PROPOSALS = flags.DEFINE_string(
+PROPOSALS_FILE = flags.DEFINE_string(
     "proposals_file",
     None,
     "Of a Fast R-CNN: results.json of the app propose over the same pictures, e.g. "
@@ -43,12 +62,15 @@ PROPOSALS = flags.DEFINE_string(
 FLIP = flags.DEFINE_bool("flip", False, "Look at each picture mirrored, too")
 
 
-def open_detector(run: Run, sources: Sequence[str]) -> tuple[Predictor, Proposals | None]:
+def open_detector(
+    run: Run, sources: Sequence[str], plain: bool = False
+) -> tuple[Predictor, Proposals | None]:
     """The detector that the flags describe, and the proposals of --proposals_file.
 
     Args:
         run: the app's run; its TensorFlow is started.
         sources: --model's parts: releases, folders or files; several are an ensemble.
+        plain: open it at its own size and with a single view, whatever the flags say of --model's.
 
     Raises:
         InputError: no such model, no detector, other classes in a second model, labels or proposals that cannot be
@@ -57,36 +79,51 @@ def open_detector(run: Run, sources: Sequence[str]) -> tuple[Predictor, Proposal
     values = run.flags
     scales = [_size(text) for text in SCALES.value]
     labels = classes.labels_for(values.labels, sources[0])
-    precomputed = Proposals(PROPOSALS.value) if PROPOSALS.value else None
+    precomputed = Proposals(PROPOSALS_FILE.value) if PROPOSALS_FILE.value and not plain else None
+    if CALIBRATION.value and RUNTIME.value != "litert_int8":
+        raise InputError("--calibration belongs to --runtime=litert_int8")
+    calibration = images.find(CALIBRATION.value) if CALIBRATION.value else None
     if values.resize == "crop":
         raise InputError("--resize=crop would cut objects off; take stretch, letterbox or fit")
     run.runtime  # noqa: B018  (starts TensorFlow, silently)
     from tfcnn import detector
 
+    views = (
+        {}
+        if plain
+        else {
+            "image_size": values.image_size,
+            "longest": None if values["longest"].using_default_value else values.longest,
+            "resize": None if values["resize"].using_default_value else values.resize,
+            "scales": scales,
+            "flip": FLIP.value,
+            "proposals": PROPOSALS.value,
+            "refine": REFINE.value,
+            "box_voting": VOTING.value,
+            "nms_threshold": NMS.value,
+            "labels": labels,
+        }
+    )
     predictor = detector(
         list(sources),
-        image_size=values.image_size,
-        longest=None if values["longest"].using_default_value else values.longest,
-        resize=None if values["resize"].using_default_value else values.resize,
+        **views,
         runtime=RUNTIME.value,
+        calibration=calibration,
         threads=run.threads,
         batch_size=values.batch_size,
-        scales=scales,
-        flip=FLIP.value,
-        refine=REFINE.value,
-        box_voting=VOTING.value,
         score_threshold=SCORE.value,
-        nms_threshold=NMS.value,
         max_detections=MOST.value,
-        labels=labels,
         allow_custom_objects=values.allow_custom_objects,
+        say=run.say,
     )
     if (precomputed is not None) != predictor.method.needs_proposals:
         need = (
             "makes its own proposals" if precomputed else "needs those of a file: name it by --proposals_file"
         )
-        raise InputError(f"--model={','.join(sources)} {need}")
+        raise InputError(f"{','.join(sources)} {need}")
     run.net = ",".join(sources)
+    if RUNTIME.value == "auto" and not plain:
+        run.results["runtime"] = predictor.runtime
     return predictor, precomputed
 
 

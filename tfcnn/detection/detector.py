@@ -14,6 +14,7 @@ from tfcnn.datasets import Record
 from tfcnn.detection import test_time
 from tfcnn.detection.stages import LiteStages, Stages
 from tfcnn.errors import InputError
+from tfcnn.export import litert
 from tfcnn.predictor import Predictor, Prepared
 
 
@@ -27,8 +28,10 @@ class FasterRCNN:
         flip: look at each picture mirrored, too.
         refine, box_voting: of `test_time.find`.
         score_threshold, nms_threshold, max_detections: None takes the first model's own.
-        runtime: "tf", or "litert" for the networks' convolutions (one picture after the other).
+        runtime: "tf", or for the networks' convolutions "litert" or "litert_int8" (one picture after the other).
         threads: of LiteRT.
+        calibration: for "litert_int8", pictures uint8 [H, W, 3] by which int8's ranges are found.
+        proposals: R, regions that are classified at test; None takes the first model's own.
 
     Attributes:
         classes: K.
@@ -37,7 +40,8 @@ class FasterRCNN:
         proposal_count: R; 0 of a Fast R-CNN.
 
     Raises:
-        InputError: a model is no Faster R-CNN, the models have different classes, or LiteRT is not installed.
+        InputError: a model is no Faster R-CNN, the models have different classes, LiteRT is not installed, or a Fast
+            R-CNN is asked for proposals.
     """
 
     def __init__(
@@ -53,16 +57,23 @@ class FasterRCNN:
         max_detections: int | None = None,
         runtime: str = "tf",
         threads: int = 1,
+        calibration: Sequence[np.ndarray] = (),
+        proposals: int | None = None,
     ):
-        if runtime not in ("tf", "litert"):
-            raise InputError(f"runtime={runtime!r} is none of tf, litert.")
-        stages = [LiteStages(m, threads) if runtime == "litert" else Stages(m) for m in models]
+        litert.check(runtime, calibration)
+        if runtime == "tf":
+            stages = [Stages(model) for model in models]
+        else:
+            seen = calibration if runtime == "litert_int8" else None
+            stages = [LiteStages(model, threads, proposals, seen) for model in models]
         if len({each.classes for each in stages}) > 1:
             counts = ", ".join(str(each.classes) for each in stages)
             raise InputError(f"The models of an ensemble need the same classes, but have {counts} of them.")
         self.stages, first, output = stages, stages[0], stages[0].output
         self.classes, self.zero_rgb = first.classes, backbones.zero_rgb(models[0])
-        self.proposal_count = first.proposals.count if first.proposals else 0
+        if proposals and not first.proposals:
+            raise InputError("A Fast R-CNN takes the proposals that it is given: it makes none.")
+        self.proposal_count = (proposals or first.proposals.count) if first.proposals else 0
         self.needs_proposals = not self.proposal_count
         options = {
             "refine": refine,

@@ -33,12 +33,15 @@ class SingleShot:
         refine: must be 0: there are no regions to refine.
         box_voting: average each box with those of its class around it.
         score_threshold, nms_threshold, max_detections: None takes the first model's own.
-        runtime: "tf", or "litert" (one picture after the other).
+        runtime: "tf", or "litert" or "litert_int8" (one picture after the other).
         threads: of LiteRT.
+        calibration: for "litert_int8", pictures uint8 [H, W, 3] by which int8's ranges are found.
+        proposals: must be None: there are none.
 
     Attributes:
         classes: K.
         zero_rgb: the colour that the network sees as zero.
+        size: side of the pictures that the first model takes, pixels; None: any.
 
     Raises:
         InputError: a model is neither, the models have different classes, or LiteRT is not installed.
@@ -59,17 +62,21 @@ class SingleShot:
         max_detections: int | None = None,
         runtime: str = "tf",
         threads: int = 1,
+        calibration: Sequence[np.ndarray] = (),
+        proposals: int | None = None,
     ):
-        if refine:
-            raise InputError("A detector of one network has no regions to refine: take refine=0.")
-        if runtime not in ("tf", "litert"):
-            raise InputError(f"runtime={runtime!r} is none of tf, litert.")
-        self.nets = [Network(model, threads if runtime == "litert" else None) for model in models]
+        if refine or proposals:
+            what = "refine: take refine=0" if refine else "propose: leave proposals out"
+            raise InputError(f"A detector of one network has no regions to {what}.")
+        litert.check(runtime, calibration)
+        seen = calibration if runtime == "litert_int8" else None
+        self.nets = [Network(model, None if runtime == "tf" else threads, seen) for model in models]
         if len({net.output.classes for net in self.nets}) > 1:
             counts = ", ".join(str(net.output.classes) for net in self.nets)
             raise InputError(f"The models of an ensemble need the same classes, but have {counts} of them.")
         output = self.nets[0].output
         self.classes, self.zero_rgb = output.classes, backbones.zero_rgb(models[0])
+        self.size = getattr(output, "size", None)
         score = output.score_threshold if score_threshold is None else score_threshold
         overlap = output.nms_threshold if nms_threshold is None else nms_threshold
         most = output.max_detections if max_detections is None else max_detections
@@ -112,6 +119,7 @@ class Network:
     Args:
         model: of `yolo` or `one_stage`.
         threads: of LiteRT; None computes with TensorFlow.
+        calibration: pictures uint8 [H, W, 3] of any size, by which LiteRT's program becomes int8; None: float.
 
     Attributes:
         output: the model's last layer, which decodes.
@@ -120,7 +128,9 @@ class Network:
         InputError: the model is neither.
     """
 
-    def __init__(self, model: keras.Model, threads: int | None):
+    def __init__(
+        self, model: keras.Model, threads: int | None, calibration: Sequence[np.ndarray] | None = None
+    ):
         self.output = model.layers[-1]
         if not isinstance(self.output, GridDetections | CellDetections):
             raise InputError(
@@ -130,7 +140,7 @@ class Network:
         self._names = [f"raw{index:02}" for index in range(len(raw))]
         self._net = keras.Model(model.inputs[0], dict(zip(self._names, raw, strict=True)), name=model.name)
         self._channels = [x.shape[1:] for x in raw]
-        self._threads, self._programs = threads, {}
+        self._threads, self._calibration, self._programs = threads, calibration, {}
 
     def make_ready(self, height: int, width: int) -> None:
         """Checks that the network takes pictures of this size; for LiteRT makes its program, once a size, in seconds.
@@ -145,7 +155,8 @@ class Network:
                 "the size."
             )
         if self._threads is not None and (height, width) not in self._programs:
-            program = litert.Program(self._net, [1, height, width, 3], self._threads)
+            seen = None if self._calibration is None else litert.rows(self._calibration, height, width)
+            program = litert.Program(self._net, [1, height, width, 3], self._threads, seen)
             self._programs[height, width] = program
 
     def __call__(self, picture: tf.Tensor) -> list[tf.Tensor]:

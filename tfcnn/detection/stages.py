@@ -3,6 +3,8 @@
 Letters: N images, A anchors, R regions of an image, K classes.
 """
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -135,24 +137,34 @@ class LiteStages(Stages):
     Args:
         model: as of `Stages`.
         threads: of LiteRT.
+        count: R, the regions that the head's program takes; None: the model's own proposals.
+        calibration: pictures uint8 [H, W, 3] of any size, by which the first network becomes int8; the regions' head
+            stays float. None: both are float.
 
     Raises:
         InputError: LiteRT is not installed, or the model has an operation that it lacks.
     """
 
-    def __init__(self, model: keras.Model, threads: int = 1):
+    def __init__(
+        self,
+        model: keras.Model,
+        threads: int = 1,
+        count: int | None = None,
+        calibration: Sequence[np.ndarray] | None = None,
+    ):
         super().__init__(model)
-        self._threads = threads
+        self._threads, self._calibration = threads, calibration
         self._features: dict[tuple, litert.Program] = {}
-        self._head = None
+        self._count, self._head = count or (self.proposals.count if self.proposals else 0), None
         if self.proposals and not self.pool.context:
-            rows = [self.proposals.count, *self.pool.output.shape[1:]]
+            rows = [self._count, *self.pool.output.shape[1:]]
             self._head = litert.Program(self.head, rows, threads)
 
     def convert(self, height: int, width: int) -> None:
         """Makes the program for pictures of this size, unless there is one; seconds."""
         if (height, width) not in self._features:
-            program = litert.Program(self.features, [1, height, width, 3], self._threads)
+            seen = None if self._calibration is None else litert.rows(self._calibration, height, width)
+            program = litert.Program(self.features, [1, height, width, 3], self._threads, seen)
             self._features[height, width] = program
 
     def first(self, image: tf.Tensor, training: bool = False) -> dict:
@@ -162,7 +174,7 @@ class LiteStages(Stages):
         self, regions: tf.Tensor, pool_maps: list[tf.Tensor], training: bool = False
     ) -> tuple[tf.Tensor, tf.Tensor]:
         # A program knows one number of rows.
-        if self._head is None or regions.shape[1] != self.proposals.count:
+        if self._head is None or regions.shape[1] != self._count:
             return super().regions(regions, pool_maps)
         answer = self._run(lambda rows: self._head, self.pool([regions, *pool_maps]), self.head.output)
         return tuple(fast_rcnn.per_image(answer[name], regions) for name in ("logits", "deltas"))

@@ -74,6 +74,15 @@ def load(path: str | os.PathLike, model: keras.Model) -> list[tuple[str, tuple[i
     return filled
 
 
+def count(path: str | os.PathLike) -> int:
+    """How many numbers a .weights file holds.
+
+    Raises:
+        InputError: it is no .weights file.
+    """
+    return len(_numbers(path)[0])
+
+
 def _numbers(path) -> tuple[np.ndarray, bool]:
     """The file's float32 numbers, mapped and not read, and whether its dense kernels are [inputs, outputs]."""
     size = os.path.getsize(path) if os.path.isfile(path) else 0
