@@ -45,6 +45,12 @@ RESULTS = flags.DEFINE_string(
     "devkit's files by a folder, a glob or a name, 1-based and inclusive. A second one after a comma is "
     "compared, e.g. --results=detections.json or --results='comp3_det_test_*.txt'",
 )
+RESCORE = flags.DEFINE_string(
+    "rescore",
+    None,
+    "Of detectors: another one, which raises the scores of --model's boxes where it finds the same, "
+    "e.g. --model=faster_rcnn_voc --rescore=out/train_detector/release",
+)
 STRICT = flags.DEFINE_bool(
     "voc_strict", False, "py-faster-rcnn's reading of VOC: IoU > 0.5 instead of >=, floating recall points"
 )
@@ -54,6 +60,8 @@ def main(run: cli.Run) -> None:
     data_flags.kind(SPLITS)
     if bool(RESULTS.value) == bool(run.flags.model):
         raise InputError("name either --results=FILE or --model=MODEL")
+    if RESCORE.value and not run.flags.model:
+        raise InputError("--rescore raises the scores of a --model, not of --results")
     specs = lists.paths(RESULTS.value or run.flags.model)
     read, measure = RULES[DATASET.value]
     find = of_models(specs) if run.flags.model else None
@@ -131,17 +139,32 @@ def of_models(sources: list[str]) -> Callable:
         raise InputError(
             f"--model={sources[0]} is a {kind}, measured on {', '.join(measured_on)}, not on {DATASET.value}"
         )
+    if RESCORE.value and find is not of_detectors:
+        raise InputError(f"--rescore raises the scores of detectors, and --model={sources[0]} is a {kind}")
     return find
 
 
 def of_detectors(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | str, Detections]:
     """What detectors find: {image_id: Detections} in the data set's classes."""
-    return _of_predictor(run, data, *testing_flags.open_detector(run, sources), "detections")
+    other = RESCORE.value and testing_flags.open_detector(run, lists.paths(RESCORE.value), plain=True)
+    own = testing_flags.open_detector(run, sources)
+    if not other:
+        found = _found(run, data, *own, "detect", _index(run, data, own[0]))
+        return _recorded(run, data, found, "detections")
+    from tfcnn.detection.rescoring import rescored
+
+    indices = _index(run, data, own[0]), _index(run, data, other[0], f"--rescore={RESCORE.value}")
+    confirmed = _found(run, data, *other, "rescore", indices[1])
+    found = _found(run, data, *own, "detect", indices[0])
+    found = {image: rescored(detections, confirmed[image]) for image, detections in found.items()}
+    return _recorded(run, data, found, "detections")
 
 
 def of_localizers(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | str, Detections]:
     """The five guesses of localizers, likewise."""
-    return _of_predictor(run, data, *box_files.open_localizer(run, sources), "guesses")
+    own = box_files.open_localizer(run, sources)
+    found = _found(run, data, *own, "localize", _index(run, data, own[0]))
+    return _recorded(run, data, found, "guesses")
 
 
 def of_pose_nets(run: cli.Run, data: Dataset, sources: list[str]) -> np.ndarray:
@@ -176,25 +199,36 @@ def of_pose_nets(run: cli.Run, data: Dataset, sources: list[str]) -> np.ndarray:
     return joints
 
 
-def _of_predictor(run, data, predictor, given, field):
-    names, ids = predictor.names, predictor.category_ids
-    index = match(names, ids, data.classes, data.category_ids, _present(data))
+def _index(run, data, predictor, flag=None):
+    """The data set's class of each of the model's, as `classes.match` gives them; what is not known is said."""
+    index = match(predictor.names, predictor.category_ids, data.classes, data.category_ids, _present(data))
     if max(index) < 0:
         raise InputError(
-            f"--model={run.flags.model} knows none of the classes of {DATASET.value}, such as {data.classes[0]}"
+            f"{flag or f'--model={run.flags.model}'} knows none of the classes of {DATASET.value}, such as "
+            f"{data.classes[0]}"
         )
-    absent = [name for name in data.classes if name not in names]
+    absent = [name for name in data.classes if name not in predictor.names]
     if absent:
         run.say(f"the model does not know {_some(absent)}")
+    return index
+
+
+def _found(run, data, predictor, given, what, index):
+    """What a predictor finds in the pictures, in the data set's classes: {image_id: Detections}."""
+    first = what != "rescore"  # of two detectors on the same pictures
     records = data.examples[: run.flags.limit]
-    with run.progress(len(records), "localize" if field == "guesses" else "detect") as progress:
+    with run.progress(len(records), what) as progress:
         found, refused = predictor.over_records(records, given, progress.advance)
         run.results["images_per_second"] = round(progress.rate, 2)
-    for file, why in refused.items():
+    for file, why in refused.items() if first else ():
         run.refuse(file, why)
-    found = {image: renamed(detections, index, data.classes) for image, detections in found.items()}
+    return {image: renamed(detections, index, data.classes) for image, detections in found.items()}
+
+
+def _recorded(run, data, found, field):
+    """Writes what was found into the run's results and detections.json, and gives it back."""
     rows = []
-    for record in records:
+    for record in data.examples[: run.flags.limit]:
         if record.image_id in found:
             detections = found[record.image_id]
             entry = {"file": record.file, "width": record.width, "height": record.height}

@@ -276,8 +276,12 @@ def test_a_wrong_command_is_one_line_and_leaves_nothing(evaluate, tmp_path, voc,
 @pytest.mark.parametrize(
     "dataset, model, message",
     [
-        ("voc", "digits", "is a classifier; evaluate measures faster_rcnn, fast_rcnn, localizer"),
-        ("lsp", "faster_rcnn_voc", "is a faster_rcnn, measured on voc, coco, imagenet_det, not on lsp"),
+        (
+            "voc",
+            "digits",
+            "is a classifier; evaluate measures faster_rcnn, fast_rcnn, yolo, one_stage, localizer",
+        ),
+        ("lsp", "faster_rcnn_voc", "is a faster_rcnn, measured on voc, coco, yolo, imagenet_det, not on lsp"),
     ],
 )
 def test_a_model_of_a_kind_that_is_not_measured_on_the_data_set_is_refused(evaluate, dataset, model, message):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tfcnn
+
 CLASSES = ["circle", "triangle", "square", "star", "ring"]
 SMALL = ["--dataset=shapes", "--net=tiny", "--image_size=96", "--batch_size=2", "--validate_images=4"]
 SMALL += ["--validate_epochs=0", "--steps=3"]
@@ -162,6 +164,15 @@ def test_an_ensemble_on_two_scales_is_measured(run_app, trained, tmp_path):
     found = results(out)
     assert set(found["metrics"]["voc"]["per_class"]) <= {"circle", "triangle", "square", "star", "ring"}
     assert 0 <= found["metrics"]["voc"]["map_11"] <= 1
+    # Rescored by itself: the best box of all has its own score for p, and IoU 1.
+    flags = ["--dataset=voc", f"--data={root}", f"--model={release}", f"--rescore={release}", "--limit=1"]
+    done = run_app("evaluate", *flags, "--score_threshold=0.001", f"--output_dir={out}")
+    assert done.returncode == 0, done.stderr
+    raised = results(out)["images"][0]["detections"][0]["score"]
+    data = datasets.open("voc", root, "val")
+    alone = tfcnn.detector(release, score_threshold=0.001)([data.examples[0].image()])[0]
+    plain = next(s for s, n in zip(alone.scores, alone.labels, strict=True) if CLASSES[n] in data.classes)
+    assert raised == pytest.approx(1 - (1 - plain) ** 2, rel=1e-4) and raised > plain
 
 
 def test_the_alternation_goes_through_its_four_steps_and_resumes(run_app, tmp_path):
@@ -248,6 +259,9 @@ def test_detectors_of_one_network_are_trained_and_used(run_app, pictures, tmp_pa
         ("detect", ["--video=nowhere.mp4"], "nowhere.mp4"),
         ("detect", ["--model=faster_rcnn_vco"], "faster_rcnn_vco"),
         ("detect", ["--scales=12"], "--scales=12"),
+        ("detect", ["--calibration=photos"], "belongs to --runtime=litert_int8"),
+        ("detect", ["--runtime=litert_int8", "--calibration=nowhere"], "nowhere"),
+        ("evaluate", ["--dataset=voc", "--results=r.json", "--rescore=faster_rcnn_voc"], "not of --results"),
     ],
 )
 def test_a_wrong_command_gets_one_line_and_writes_nothing(run_app, tmp_path, app, flags, words):
