@@ -17,10 +17,9 @@ SIDE = 64
 def small_yolo():
     body = backbones.backbone("tiny", None)
     model = yolo.yolo(body, 3, size=SIDE, grid=5, channels=4, hidden=((16, "leaky"),), score_threshold=0.0)
+    # Boxes in the middle of their cells, a quarter of the picture wide and high: none is empty.
     bias = np.zeros(25 * 13, np.float32)
-    bias[25 * 5 :] = (
-        0.5  # boxes in the middle of their cells, a quarter of the picture wide and high: none is empty
-    )
+    bias[25 * 5 :] = 0.5
     model.get_layer("output").bias.assign(bias)
     return model
 
