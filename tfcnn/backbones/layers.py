@@ -9,6 +9,8 @@ from keras import ops
 
 from tfcnn.backbones.rows import Preprocessing
 
+LUMA = (0.299, 0.587, 0.114)
+
 
 @keras.saving.register_keras_serializable(package="tfcnn")
 class Preprocess(keras.layers.Layer):
@@ -17,7 +19,7 @@ class Preprocess(keras.layers.Layer):
     It computes in float32 whatever the precision of the net: half floats hold no tenth of a level at 200.
 
     Args:
-        order: "rgb" or "bgr".
+        order: "rgb", "bgr", or "grey" for a net of one channel, the luma of ITU-R BT.601.
         mean: three values in the order red, green, blue.
         scale: three values in the same order.
     """
@@ -40,10 +42,12 @@ class Preprocess(keras.layers.Layer):
 
     def call(self, image: tf.Tensor) -> tf.Tensor:
         x = (image - np.asarray(self.mean, np.float32)) / np.asarray(self.scale, np.float32)
+        if self.order == "grey":
+            return tf.reduce_sum(x * LUMA, axis=-1, keepdims=True)
         return x[..., ::-1] if self.order == "bgr" else x
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return input_shape
+        return (*input_shape[:-1], 1) if self.order == "grey" else input_shape
 
     def get_config(self) -> dict:
         return {**super().get_config(), "order": self.order, "mean": self.mean, "scale": self.scale}
@@ -142,3 +146,99 @@ class GroupedConv2D(keras.layers.Conv2D):
             ],
             -1,
         )
+
+
+@keras.saving.register_keras_serializable(package="tfcnn")
+class CaffePooling2D(keras.layers.Layer):
+    """Caffe's pooling in full: padding, windows that hang over the edge, and means that count the padding they cover.
+
+    A window may hang over the right and the lower edge, and one that would lie in the padding alone is left out. The
+    mean of a window is its sum divided by its area inside the padded picture.
+
+    Args:
+        pool_size, strides, pads: (height, width) in pixels; pads are on both sides.
+        mode: "max" or "mean".
+        ceil: let windows hang over the edge.
+
+    Source: BVLC/caffe src/caffe/layers/pooling_layer.cpp.
+    """
+
+    def __init__(
+        self,
+        pool_size: Sequence[int],
+        strides: Sequence[int] = (1, 1),
+        pads: Sequence[int] = (0, 0),
+        mode: str = "max",
+        ceil: bool = True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.pool_size, self.strides, self.pads = tuple(pool_size), tuple(strides), tuple(pads)
+        self.mode, self.ceil = mode, ceil
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        sizes = ops.shape(x)[1:3]
+        counts = [self._count(size, axis) for axis, size in enumerate(sizes)]
+        before = [(0, 0), *((pad, 0) for pad in self.pads), (0, 0)]
+        for axis, size in enumerate(sizes):
+            reach = (counts[axis] - 1) * self.strides[axis] + self.pool_size[axis]
+            after = reach - size - self.pads[axis]
+            after = max(after, 0) if isinstance(after, int) else tf.maximum(after, 0)
+            before[axis + 1] = (self.pads[axis], after)
+        if self.mode == "max":
+            x = tf.pad(x, before, constant_values=x.dtype.min)
+            return tf.nn.max_pool2d(x, self.pool_size, self.strides, "VALID")
+        means = tf.nn.avg_pool2d(tf.pad(x, before), self.pool_size, self.strides, "VALID")
+        rows = self._inside(sizes[0], counts[0], 0)
+        columns = self._inside(sizes[1], counts[1], 1)
+        area = tf.cast(self.pool_size[0] * self.pool_size[1], x.dtype)
+        return means * (area / tf.cast(rows[:, None] * columns[None, :], x.dtype))[None, :, :, None]
+
+    def _count(self, size, axis):
+        """Windows along an axis."""
+        window, stride, pad = self.pool_size[axis], self.strides[axis], self.pads[axis]
+        steps = size + 2 * pad - window
+        count = (-(-steps // stride) if self.ceil else steps // stride) + 1
+        beyond = (count - 1) * stride >= size + pad if pad else False
+        return count - (int(beyond) if isinstance(beyond, bool) else tf.cast(beyond, tf.int32))
+
+    def _inside(self, size, count, axis):
+        """How much of each window along an axis lies in the padded picture, int32 [count]."""
+        begin = tf.range(count) * self.strides[axis] - self.pads[axis]
+        return tf.minimum(begin + self.pool_size[axis], size + self.pads[axis]) - begin
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        sides = [
+            None if size is None else self._count(size, axis) for axis, size in enumerate(input_shape[1:3])
+        ]
+        return (input_shape[0], *sides, input_shape[3])
+
+    def get_config(self) -> dict:
+        own = {name: getattr(self, name) for name in ("pool_size", "strides", "pads", "mode", "ceil")}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="tfcnn")
+class SpatialResponseNormalization(keras.layers.Layer):
+    """Divides each value by (1 + alpha * mean of squares of its channel's window x window around it) ^ beta.
+
+    Beyond the edge there are zeros, which count.
+
+    Source: BVLC/caffe src/caffe/layers/lrn_layer.cpp, WITHIN_CHANNEL.
+    """
+
+    def __init__(self, window: int = 5, alpha: float = 1.0, beta: float = 0.75, **kwargs):
+        super().__init__(**kwargs)
+        self.window, self.alpha, self.beta = window, alpha, beta
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        exact, side = tf.cast(x, tf.float32), self.window // 2
+        squares = tf.pad(tf.square(exact), [(0, 0), (side, side), (side, side), (0, 0)])
+        means = tf.nn.avg_pool2d(squares, self.window, 1, "VALID")
+        return tf.cast(exact * (1.0 + self.alpha * means) ** -self.beta, x.dtype)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        return input_shape
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "window": self.window, "alpha": self.alpha, "beta": self.beta}

@@ -86,7 +86,7 @@ def _of_factory(run, kind, size, endpoints):
     if kind == "backbone":
         return Net(flags.net, backbones.backbone(flags.net, weights, endpoints), size or own_size, [])
     model = backbones.classifier(flags.net, weights, size=size)
-    return Net(flags.net, model, size or own_size, _names(flags, model.output["logits"].shape[-1]))
+    return Net(flags.net, model, size or own_size, class_pairs(flags, model.output["logits"].shape[-1]))
 
 
 def weights_of(run: Running) -> str | None:
@@ -126,20 +126,22 @@ def _of_file(run, kind, wanted):
 
         try:
             model = with_logits(model, may_hide=True)
-            classes = _names(flags, model.output["scores"].shape[-1])
+            classes = class_pairs(flags, model.output["scores"].shape[-1])
         except InputError:
             if kind == "classifier":
                 raise
     return Net(flags.model, model, wanted or size or card_of(flags.model).get("image_size") or 224, classes)
 
 
-def _names(flags, count):
-    """The classes by --labels, else the release's card, else ImageNet's if there are 1000, else numbers."""
+def class_pairs(flags: flags.FlagValues, count: int) -> list[Class]:
+    """The classes by --labels, else the release's card, else ImageNet's (1001: after the background), else numbers."""
     if flags.labels:
         return read_labels(flags.labels, count)
     names = _names_beside(flags.model) if flags.model else []
     if len(names) == count:
         return names
+    if count == 1001:  # TF-Slim's
+        return [("", "background"), *_imagenet()]
     return _imagenet() if count == 1000 else [("", str(index)) for index in range(count)]
 
 
