@@ -1,0 +1,215 @@
+"""A model in another format, and how much it differs from the Keras model on pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfcnn import files
+from tfcnn.errors import InputError
+from tfcnn.export import litert_file, tf1_graph
+from tfcnn.ops import boxes as box_ops
+from tfcnn.runtime import quiet
+
+FORMATS = ("saved_model", "litert", "litert_float16", "litert_int8", "onnx", "tf1_graph")
+DETECTIONS = {"boxes", "scores", "labels", "count"}  # the outputs of a detector
+CONFIDENT, SAME_BOX = 0.3, 0.5  # score and IoU at which detections are compared
+
+Answer = Callable[[np.ndarray], dict[str, np.ndarray]]  # pictures [N, H, W, 3] -> outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        files: paths relative to the folder that it was written to.
+        bytes: of all of them.
+        answer: the written model at work, pictures float32 [1, H, W, 3] -> {output: array}.
+    """
+
+    files: list[str]
+    bytes: int
+    answer: Answer
+
+
+def export(
+    model: keras.Model,
+    folder: str | os.PathLike,
+    kind: str,
+    *,
+    size: int = 224,
+    calibration: Iterable[np.ndarray] | None = None,
+    threads: int = 1,
+) -> Exported:
+    """Writes a model in another format, and opens what was written.
+
+    Args:
+        model: one tensor of pictures [N, H, W, 3] -> a tensor or a dict of tensors; a detector with its suppression.
+        folder: to write to; it must be there.
+        kind: one of FORMATS.
+        size: side in pixels of the pictures of a format that needs one (LiteRT), where the model is open to any.
+        calibration: pictures float32 [H, W, 3] of that size, for litert_int8.
+        threads: of LiteRT.
+
+    Raises:
+        InputError: an unknown format, packages that are not installed, or the format lacks an operation of the model.
+    """
+    if kind not in FORMATS:
+        raise InputError(f"format {kind!r} is none of {', '.join(FORMATS)}")
+    folder = pathlib.Path(folder)
+    if kind == "saved_model":
+        return _saved_model(model, folder)
+    if kind == "onnx":
+        return _onnx(model, folder)
+    if kind == "tf1_graph":
+        names = tf1_graph.write(model, folder / "graph.pb")
+        described = {
+            "input": f"{tf1_graph.INPUT}:0",
+            "outputs": {name: f"{node}:0" for name, node in names.items()},
+        }
+        files.write_text(folder / "graph.json", files.to_json(described) + "\n")
+        runner = tf1_graph.Runner(folder / "graph.pb", names)
+        return _exported(folder, ["graph.pb", "graph.json"], lambda image: _arrays(runner(image)))
+    precision = {"litert": "float32"}.get(kind, kind.removeprefix("litert_"))
+    _, height, width, depth = model.input_shape
+    shape = [1, height or size, width or size, depth]
+    content = litert_file.converted(model, shape, precision, calibration)
+    files.write_bytes(folder / "model.tflite", content)
+    names = sorted(model.output) if isinstance(model.output, dict) else ["output"]
+    return _exported(folder, ["model.tflite"], litert_file.Runner(content, names, threads))
+
+
+def keras_answer(model: keras.Model) -> Answer:
+    """Gives the Keras model at work, compiled once a shape."""
+
+    @tf.function(reduce_retracing=True)
+    def run(image):
+        outputs = model(image, training=False)
+        return outputs if isinstance(outputs, dict) else {"output": outputs}
+
+    return lambda image: _arrays(run(tf.convert_to_tensor(image)))
+
+
+def compare(ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np.ndarray]]) -> dict:
+    """Compares the answers of two models for the same pictures.
+
+    Args:
+        ours: {output: array [1, ...]} of each picture, the Keras model's.
+        theirs: the same of the other.
+
+    Returns:
+        {"difference": the largest of any number, "agreement": share in 0..1}. Of a classifier the agreement is that of
+        the best class; a picture's scores, not its logits, are compared. Of a detector it is the share of its
+        detections with a score of at least 0.3 for which the other has one of the same class with an IoU of at least
+        0.5, and the difference is that of their scores. Else it is None.
+    """
+    differences, agreements = [0.0], []
+    for own, other in zip(ours, theirs, strict=True):
+        if set(own) >= DETECTIONS:
+            found = _detections_compared(own, other)
+            agreements += [gap is not None for gap in found]
+            differences += [gap for gap in found if gap is not None]
+            continue
+        names = ["scores"] if "scores" in own else list(own)
+        differences += [
+            float(np.abs(own[name] - np.asarray(other[name], np.float64)).max()) for name in names
+        ]
+        if len(names) == 1 and own[names[0]].ndim == 2:
+            agreements.append(bool(np.argmax(own[names[0]]) == np.argmax(other[names[0]])))
+    agreement = float(np.mean(agreements)) if agreements else None
+    return {"difference": max(differences), "agreement": agreement}
+
+
+def paired_milliseconds(
+    answers: dict[str, Answer], picture: np.ndarray, rounds: int = 10
+) -> dict[str, float]:
+    """Times several models on one picture, in turn, so that a noisy machine is noisy for all of them.
+
+    Args:
+        answers: {name: model}.
+        picture: float32 [1, H, W, 3].
+        rounds: of which the median is taken, after one that is not counted.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in answers}
+    for number in range(rounds + 1):
+        for name, answer in answers.items():
+            begun = time.perf_counter()
+            answer(picture)
+            if number:
+                taken[name].append(1000 * (time.perf_counter() - begun))
+    return {name: statistics.median(each) for name, each in taken.items()}
+
+
+def _saved_model(model, folder):
+    with quiet():
+        model.export(folder / "saved_model", verbose=False)
+    loaded = tf.saved_model.load(str(folder / "saved_model"))
+    signature = loaded.signatures["serving_default"]
+    (name,) = signature.structured_input_signature[1]
+
+    def answer(image):
+        assert loaded is not None  # its variables live as long as it does
+        outputs = _arrays(signature(**{name: tf.convert_to_tensor(image)}))
+        return outputs if isinstance(model.output, dict) else {"output": next(iter(outputs.values()))}
+
+    written = sorted(
+        path.relative_to(folder) for path in (folder / "saved_model").rglob("*") if path.is_file()
+    )
+    return _exported(folder, [path.as_posix() for path in written], answer)
+
+
+def _onnx(model, folder):
+    missing = [name for name in ("tf2onnx", "onnx", "onnxruntime") if not importlib.util.find_spec(name)]
+    if missing:
+        raise InputError(f"ONNX needs packages that are not installed: pip install {' '.join(missing)}")
+    import onnxruntime
+
+    path = folder / "model.onnx"
+    try:
+        with quiet():
+            model.export(path, format="onnx", verbose=False)
+    except Exception as error:  # of tf2onnx' own kinds
+        raise InputError(f"ONNX cannot be made of {model.name}: {' '.join(str(error).split())}") from error
+    session = onnxruntime.InferenceSession(str(path))
+    (taken,) = session.get_inputs()
+    names = sorted(model.output) if isinstance(model.output, dict) else ["output"]
+
+    def answer(image):
+        return dict(zip(names, session.run(None, {taken.name: np.asarray(image)}), strict=True))
+
+    return _exported(folder, ["model.onnx"], answer)
+
+
+def _exported(folder, names, answer):
+    return Exported(names, sum((folder / name).stat().st_size for name in names), answer)
+
+
+def _arrays(outputs):
+    return {name: np.asarray(value) for name, value in outputs.items()}
+
+
+def _detections_compared(own, other):
+    """The difference of scores of each confident detection, None where the other has none like it."""
+    gaps: list[float | None] = []
+    count, others = int(own["count"][0]), int(other["count"][0])
+    overlaps = np.asarray(box_ops.iou(own["boxes"][0][:count], np.asarray(other["boxes"][0][:others])))
+    for index in range(count):
+        if own["scores"][0][index] < CONFIDENT:
+            continue
+        same = np.asarray(other["labels"][0][:others]) == own["labels"][0][index]
+        overlap = np.where(same, overlaps[index], 0.0)
+        if not others or overlap.max() < SAME_BOX:
+            gaps.append(None)
+        else:
+            gaps.append(float(abs(own["scores"][0][index] - other["scores"][0][int(overlap.argmax())])))
+    return gaps
