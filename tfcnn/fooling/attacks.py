@@ -151,7 +151,8 @@ class Attack:
             InputError: a target that is its picture's label, or a method without targets.
         """
         images = eight_bits(images)
-        logits = self.net.logits(images)
+        clean = self.net.outputs(images)
+        logits = clean[0]
         before = logits.argmax(axis=1).astype(np.int32)
         labels = before if labels is None else np.asarray(labels, np.int32)
         targets = self._targets(targets, labels, logits)
@@ -164,7 +165,7 @@ class Attack:
             made[rows] = run.rounded(found, images[rows], aim[rows])
             for place, entries in zip(rows, histories, strict=True):
                 history[place] = entries
-        return self.measured(images, made, labels, targets, history)
+        return self.measured(images, made, labels, targets, history, clean)
 
     def measured(
         self,
@@ -173,6 +174,7 @@ class Attack:
         labels: np.ndarray,
         targets: np.ndarray | None = None,
         history: History | None = None,
+        clean: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Attacked:
         """Measures finished pictures, e.g. read back from their files.
 
@@ -182,9 +184,11 @@ class Attack:
             labels: int32 [N].
             targets: int32 [N] or None.
             history: for each picture its entries.
+            clean: logits and scores of `images`, where they are known.
         """
         images, made = eight_bits(images), eight_bits(made)
-        (logits, scores), (after_logits, after_scores) = self.net.outputs(images), self.net.outputs(made)
+        logits, scores = self.net.outputs(images) if clean is None else clean
+        after_logits, after_scores = self.net.outputs(made)
         before, after, rows = logits.argmax(axis=1), after_logits.argmax(axis=1), np.arange(len(images))
         difference, aim = (made - images).astype(np.float64), self._aim(labels, targets)
         l2 = np.sqrt(np.square(difference).sum(axis=(1, 2, 3)))
