@@ -42,15 +42,11 @@ def test_codes_are_means_over_locations_and_the_last_code_is_what_the_classes_ar
 
 def test_digits_lie_with_their_like(digits):
     codes, labels = digits
-    near = embedding.agreement(codes, labels)
     flat = embedding.positions(codes, "tsne", perplexity=15, seed=1)
-    assert flat.shape == (200, 2) and near > 0.8
-    assert (
-        embedding.agreement(flat, labels)
-        > 0.8
-        > embedding.agreement(embedding.positions(codes, "pca"), labels)
-    )
-    assert (flat == embedding.positions(codes, "tsne", perplexity=15, seed=1)).all()
+    assert flat.shape == (70, 2) and embedding.agreement(codes, labels) > 0.9
+    assert embedding.agreement(flat, labels) > 0.9
+    again = [embedding.positions(codes[:12], "tsne", perplexity=3, seed=1) for _ in range(2)]
+    assert (again[0] == again[1]).all()
 
 
 def test_pca_is_the_two_directions_of_greatest_variance(digits):
