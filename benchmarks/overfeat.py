@@ -47,7 +47,7 @@ def main(rounds=3, nets=("efficientnet_lite0", "overfeat_accurate")):
     print(f"{'net':20}{'windows':>9}{'dense s':>9}{'plain s':>9}{'ratio':>8}{'largest difference':>20}")
     for name in nets:
         here = backbones.offline(name)
-        model = backbones.folded(backbones.classifier(name, "imagenet" if here else None))
+        model = backbones.classifier(name, "imagenet" if here else None)
         window = SlidingWindow(model)
         picture = images.resize(images.read(images.packaged()[0]), 2 * window.window)[0].astype(np.float32)
         picture = np.ascontiguousarray(picture[: window.size_of(*picture.shape[:2], picture.shape[0])[0]])
