@@ -33,8 +33,7 @@ EXAMPLES = {
     "classify --dense --image_size=640 --limit=4": (
         "The same net slid over larger pictures: bright is where it finds the class that it names."
     ),
-    "saliency --limit=4": "Where in the picture the answer comes from: Grad-CAM of the class.",
-    "saliency --method=guided_grad_cam --limit=4": "The same down to single pixels, by guided backpropagation.",
+    "saliency --limit=4": "Which pixels the answer comes from: guided Grad-CAM of the class.",
     "neurons --neuron=block10_expand_relu --limit=2": (
         "What the most active channel of a layer answers to, by the gradient, the deconvnet and guided backpropagation."
     ),
