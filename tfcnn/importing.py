@@ -3,7 +3,6 @@
 import os
 import pathlib
 import re
-import struct
 import zipfile
 from collections.abc import Sequence
 
@@ -15,7 +14,7 @@ from tfcnn.backbones import weights
 from tfcnn.backbones.importers import caffe, darknet, protobuf, slim
 from tfcnn.backbones.importers.imported import Imported
 from tfcnn.backbones.rows import Preprocessing
-from tfcnn.cards import releases
+from tfcnn.cards import is_darknet, releases
 from tfcnn.detection.yolo import FAST_YOLO_HIDDEN, YOLO_HIDDEN, yolo
 from tfcnn.errors import InputError
 from tfcnn.loading import load_model
@@ -64,7 +63,7 @@ def kind_of(source: str | os.PathLike) -> str:
         end = file.read()
     if end == TABLE_END:
         return "checkpoint"
-    if _is_darknets(head, path.stat().st_size):
+    if is_darknet(path):
         return "darknet"
     if head[:1] == b"\x80":
         return "pytorch"
@@ -176,13 +175,6 @@ def _part_of_checkpoint(path: pathlib.Path) -> pathlib.Path:
         return pathlib.Path(tf.train.latest_checkpoint(str(path)) or path)
     stem = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", str(path))
     return pathlib.Path(stem) if pathlib.Path(f"{stem}.index").is_file() else path
-
-
-def _is_darknets(head: bytes, size: int) -> bool:
-    if len(head) < 20:
-        return False
-    major, minor, revision = struct.unpack("<3i", head[:12])
-    return major in (0, 1) and 0 <= minor <= 10 and 0 <= revision <= 100 and size % 4 == 0
 
 
 def _is_caffes(path: pathlib.Path) -> bool:

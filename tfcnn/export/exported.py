@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfcnn import files
 from tfcnn.errors import InputError
-from tfcnn.export import litert_file, tf1_graph
+from tfcnn.export import litert, tf1_graph
 from tfcnn.ops import boxes as box_ops
 from tfcnn.runtime import quiet
 
@@ -83,10 +83,11 @@ def export(
     precision = {"litert": "float32"}.get(kind, kind.removeprefix("litert_"))
     _, height, width, depth = model.input_shape
     shape = [1, height or size, width or size, depth]
-    content = litert_file.converted(model, shape, precision, calibration)
+    examples = [np.asarray(picture, np.float32)[None] for picture in calibration or ()]
+    content = litert.converted(model, shape, precision, examples)
     files.write_bytes(folder / "model.tflite", content)
     names = sorted(model.output) if isinstance(model.output, dict) else ["output"]
-    return _exported(folder, ["model.tflite"], litert_file.Runner(content, names, threads))
+    return _exported(folder, ["model.tflite"], litert.Runner(content, names, threads))
 
 
 def keras_answer(model: keras.Model) -> Answer:

@@ -1,4 +1,4 @@
-"""A model as a LiteRT program, for inference on a CPU: in float, or in int8 with ranges found on pictures."""
+"""A model as a LiteRT program for a CPU: float32, kernels of float16, or int8 with ranges found on examples."""
 
 from __future__ import annotations
 
@@ -7,30 +7,122 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tfcnn import images
 from tfcnn.errors import InputError
+from tfcnn.export import suppression
 from tfcnn.runtime import quiet
 
+PRECISIONS = ("float32", "float16", "int8")
 RUNTIMES = ("tf", "litert", "litert_int8")  # what computes a net
 
 
-class Program:
-    """A model, converted to LiteRT.
+def converted(
+    model: keras.Model,
+    shape: Sequence[int],
+    precision: str = "float32",
+    calibration: Sequence[np.ndarray] | None = None,
+) -> bytes:
+    """Converts a model to what a .tflite file holds.
 
     Args:
-        model: one tensor of rows, e.g. pictures [N, H, W, 3] -> a dict of tensors.
+        model: one tensor of rows, e.g. pictures [N, H, W, 3] -> a tensor or a dict of tensors; a one-shot detector's
+            suppression becomes one that LiteRT has.
         shape: the rows that are computed at once, e.g. [1, 224, 224, 3].
-        threads: for its work.
-        calibration: arrays float32 of this shape, such as the model will see: weights and activations become int8,
-            the ranges of the activations being those that these rows have; inputs and outputs stay float32. None: all
-            stays float.
+        precision: "float32"; "float16" stores kernels as halves; "int8" computes in whole numbers of 8 bits where there
+            is such a kernel, and takes and gives float32.
+        calibration: of int8, arrays float32 of this shape, such as the model will see: their activations say the
+            ranges.
+
+    Returns:
+        The file. Its outputs are in the order of their names.
 
     Raises:
-        InputError: ai-edge-litert is not installed, or the model has an operation that LiteRT lacks.
+        InputError: the model has an operation that LiteRT lacks, or int8 has nothing to calibrate on.
 
     Source: Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only
     inference", 2018, section 2, for int8.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision={precision!r} is none of {', '.join(PRECISIONS)}")
+    if precision == "int8" and not calibration:
+        raise InputError("int8 needs calibration pictures")
+    answer = suppression.program(model)
+
+    @tf.autograph.experimental.do_not_convert
+    def program(rows):
+        outputs = answer(rows)
+        return {name: tf.identity(outputs[name], name) for name in sorted(outputs)}
+
+    spec = tf.TensorSpec(shape, model.inputs[0].dtype, "rows")
+    function = tf.function(program, input_signature=[spec]).get_concrete_function()
+    # weights that are no constants stay outside the file, and nothing is quantised
+    function = convert_variables_to_constants_v2(function)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int8":
+        converter.representative_dataset = lambda: ([rows] for rows in calibration)
+    try:
+        with quiet():
+            return converter.convert()
+    except Exception as error:  # the converter's own error type is not public
+        if "not supported" not in str(error) and "custom op" not in str(error).lower():
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        why = next((line for line in lines if "error:" in line), lines[0])
+        raise InputError(f"LiteRT lacks an operation of {model.name}: {why}; TensorFlow runs it") from error
+
+
+class Runner:
+    """A .tflite file at work.
+
+    Args:
+        content: of the file.
+        names: of its outputs, sorted.
+        threads: for its work.
+
+    Raises:
+        InputError: ai-edge-litert is not installed.
+    """
+
+    def __init__(self, content: bytes, names: Sequence[str], threads: int = 1):
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise InputError("LiteRT is not installed: pip install 'tfcnn[litert]'") from error
+        with quiet():
+            self._interpreter = Interpreter(model_content=content, num_threads=threads)
+            self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        indices = [detail["index"] for detail in self._interpreter.get_output_details()]
+        self._outputs = dict(zip(names, indices, strict=True))
+
+    def __call__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Gives {output: array} of the rows that the file was made for."""
+        self._interpreter.set_tensor(self._input, np.asarray(rows))
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+
+class Program:
+    """A model, converted to LiteRT and ready for any number of rows.
+
+    Args:
+        model: one tensor of rows -> a dict of tensors.
+        shape: the rows that are computed at once, e.g. [1, 224, 224, 3].
+        threads: for its work.
+        calibration: as of `converted`: weights and activations become int8. None: all stays float32.
+
+    Attributes:
+        data: what `converted` gave.
+        names: of the outputs.
+
+    Raises:
+        InputError: ai-edge-litert is not installed, or the model has an operation that LiteRT lacks.
     """
 
     def __init__(
@@ -40,21 +132,12 @@ class Program:
         threads: int = 1,
         calibration: Sequence[np.ndarray] | None = None,
     ):
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise InputError("LiteRT is not installed: pip install 'tfcnn[litert]'") from error
-        self.rows = shape[0]
-        self.names = sorted(model.output)  # the order in which a function's dict of outputs is flattened
-        with quiet():
-            self.data = _converted(model, tf.TensorSpec(shape, tf.float32, "rows"), calibration)
-            self._interpreter = Interpreter(model_content=self.data, num_threads=threads)
-            self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
+        self.rows, self.names = shape[0], sorted(model.output)
+        self.data = converted(model, shape, "float32" if calibration is None else "int8", calibration)
+        self._runner = Runner(self.data, self.names, threads)
 
     def __call__(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Run it on rows, so many at once as it was made for, one lot after the other.
+        """Runs it on rows, so many at once as it was made for, one lot after the other.
 
         Args:
             batch: float32 [N, ...], N a multiple of the rows computed at once.
@@ -62,13 +145,8 @@ class Program:
         Returns:
             {output's name: [N, ...]}.
         """
-        answers = {name: [] for name in self.names}
-        for first in range(0, len(batch), self.rows):
-            self._interpreter.set_tensor(self._input, batch[first : first + self.rows])
-            self._interpreter.invoke()
-            for name, index in zip(self.names, self._outputs, strict=True):
-                answers[name].append(self._interpreter.get_tensor(index))
-        return {name: np.concatenate(parts) for name, parts in answers.items()}
+        parts = [self._runner(batch[first : first + self.rows]) for first in range(0, len(batch), self.rows)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.names}
 
 
 def check(runtime: str, calibration: Sequence[np.ndarray]) -> None:
@@ -92,28 +170,3 @@ def check(runtime: str, calibration: Sequence[np.ndarray]) -> None:
 def rows(pictures: Sequence[np.ndarray], height: int, width: int) -> list[np.ndarray]:
     """Pictures uint8 [H, W, 3] of any size as a program's rows, float32 [1, height, width, 3] each, stretched."""
     return [images.resize(p, (height, width))[0][None].astype(np.float32) for p in pictures]
-
-
-def _converted(model, spec, calibration):
-    @tf.autograph.experimental.do_not_convert
-    def program(rows):
-        outputs = model(rows, training=False)
-        return {name: tf.identity(outputs[name], name) for name in sorted(outputs)}
-
-    function = tf.function(program, input_signature=[spec]).get_concrete_function()
-    if calibration is not None:  # weights outside of the graph would not be quantised
-        from tensorflow.python.framework import convert_to_constants
-
-        function = convert_to_constants.convert_variables_to_constants_v2(function)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
-    if calibration is not None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([array] for array in calibration)
-    try:
-        return converter.convert()
-    except Exception as error:  # the converter's own error type is not public
-        if "not supported" not in str(error) and "custom op" not in str(error).lower():
-            raise
-        lines = str(error).splitlines()
-        why = next((line.strip() for line in lines if "error:" in line), lines[0])
-        raise InputError(f"LiteRT lacks an operation of {model.name}: {why}; TensorFlow runs it") from error
