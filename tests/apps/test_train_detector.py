@@ -175,6 +175,7 @@ def test_an_ensemble_on_two_scales_is_measured(run_app, trained, tmp_path):
     assert raised == pytest.approx(1 - (1 - plain) ** 2, rel=1e-4) and raised > plain
 
 
+@pytest.mark.slow  # the library's is tested in every run
 def test_the_alternation_goes_through_its_four_steps_and_resumes(run_app, tmp_path):
     flags = [*SMALL[:-1], "--steps=4", "--training=alternating", f"--output_dir={tmp_path}"]
     done = run_app("train_detector", *flags)
@@ -225,7 +226,9 @@ def test_fast_rcnn_learns_from_proposals_of_a_file(run_app, trained, tmp_path):
     ("detector", "own"),
     [
         ("yolo", ["--grid=5", "--dense_channels=8", "--dense_units=32"]),
-        ("fast_yolo", ["--grid=4", "--dense_channels=8", "--convolutions=16"]),
+        pytest.param(
+            "fast_yolo", ["--grid=4", "--dense_channels=8", "--convolutions=16"], marks=pytest.mark.slow
+        ),
         ("one_stage", ["--channels=16", "--tower=1", "--focal=2", "--box_loss=ciou"]),
     ],
 )

@@ -79,6 +79,7 @@ GROUP, SUMMARY = "start", "counts"
 STEPS = flags.DEFINE_integer("steps", 3, "Steps, e.g. --steps=9")
 
 def main(run):
+    run.trains_on({"training": "numbers"})
     run.begin()
     place = run.output_dir / "step"
     step = int(place.read_text()) if run.resume else 0

@@ -20,6 +20,7 @@ from tfcnn.cli.classes import resolve_class
 from tfcnn.cli.items import Item, Picture, Single, unique_stems
 from tfcnn.cli.output import FLAGS_FILE, PAGE, RESULTS, Output
 from tfcnn.cli.progress import Progress
+from tfcnn.errors import InputError
 from tfcnn.version import __version__
 
 
@@ -153,6 +154,29 @@ class Run(Output):
         if self.trainer:  # a killed run's flags say whose it is, and no older result speaks for it
             (self.output_dir / RESULTS).unlink(missing_ok=True)
             self.write_flags()
+
+    def trains_on(self, data: dict[str, str]) -> None:
+        """Say what a trainer trains on; a finished run of the same command goes no further.
+
+        Args:
+            data: each part's fingerprint; results.json keeps them.
+
+        Raises:
+            InputError: output_dir holds a finished run on other data.
+            NothingToDo: it holds the finished run on these.
+        """
+        self.results["data"] = data
+        if self.finished is None:
+            return
+        then = self.finished.get("data", data)
+        if then != data:
+            what = "; ".join(f"{n} {then.get(n)} then, {data[n]} now" for n in data if then.get(n) != data[n])
+            raise InputError(
+                f"{self.output_dir} holds a finished run on other data ({what}); --resume=false starts anew"
+            )
+        raise NothingToDo(
+            f"nothing to do: the run in {self.output_dir} is finished; see {self.output_dir / RESULTS}"
+        )
 
     def progress(self, total: int | None, what: str, unit: str = "images") -> Progress:
         """A context whose `advance(n, **numbers)` shows how far the work is."""

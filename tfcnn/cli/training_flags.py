@@ -14,8 +14,7 @@ from absl import flags
 from tfcnn import runtime
 from tfcnn.cli import data_flags, usage
 from tfcnn.cli.data_flags import DATASET
-from tfcnn.cli.output import RESULTS
-from tfcnn.cli.run import NothingToDo, Run
+from tfcnn.cli.run import Run
 from tfcnn.datasets.classes import united
 from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
@@ -124,23 +123,8 @@ def read_data(run: Run, open_split: Callable[[str], Dataset] = data_flags.open_s
         if not part.examples:
             raise InputError(f"the split {split} of {DATASET.value} has no pictures")
     parts = [limited(part, flags.FLAGS.limit) for part in united(parts)]
-    _compare(run, dict(zip(("training", "validation"), parts, strict=True)))
+    run.trains_on({n: p.fingerprint() for n, p in zip(("training", "validation"), parts, strict=True)})
     return parts
-
-
-def _compare(run: Run, parts: Mapping[str, Dataset]) -> None:
-    now = run.results["data"] = {name: part.fingerprint() for name, part in parts.items()}
-    if run.finished is None:
-        return
-    then = run.finished.get("data", now)
-    if then != now:
-        what = "; ".join(f"{n} {then.get(n)} then, {now[n]} now" for n in now if then.get(n) != now[n])
-        raise InputError(
-            f"{run.output_dir} holds a finished run on other data ({what}); --resume=false starts anew"
-        )
-    raise NothingToDo(
-        f"nothing to do: the run in {run.output_dir} is finished; see {run.output_dir / RESULTS}"
-    )
 
 
 def whole_numbers(flag: flags.FlagHolder) -> tuple[int, ...]:

@@ -59,7 +59,8 @@ def converted(
     function = tf.function(program, input_signature=[spec]).get_concrete_function()
     # weights that are no constants stay outside the file, and nothing is quantised
     function = convert_variables_to_constants_v2(function)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+    with quiet():  # it asks for an argument that it does not need
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
