@@ -24,7 +24,7 @@ demo: setup
 	@$(BIN)/python -m apps.demo
 
 test: lint
-	@echo "tests, about ten minutes on two cores"
+	@echo "tests, about fifteen minutes on two cores"
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: lint
