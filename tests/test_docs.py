@@ -100,8 +100,11 @@ def needs_the_readers_own(arguments):
     """Whether an argument names a file, folder, video, model or data that the repository does not have."""
     values = [value for each in arguments for value in each.rpartition("=")[2].split(",")]
     positional = [each for each in arguments if not each.startswith("-")]
-    return bool(positional) or any(
-        re.search(r"[/*]|\.\w{2,5}$", value) and not (ROOT / value).exists() for value in values
+    data = any(each.startswith("--data=") for each in arguments)
+    return (
+        bool(positional)
+        or data
+        or any(re.search(r"[/*]|\.\w{2,5}$", value) and not (ROOT / value).exists() for value in values)
     )
 
 
