@@ -11,8 +11,7 @@ from absl import flags
 
 from tfcnn import cli, draw, images, report
 from tfcnn.cli.classes import resolve_class
-from tfcnn.cli.output import PAGE, RESULTS
-from tfcnn.cli.run import NothingToDo
+from tfcnn.cli.output import PAGE
 from tfcnn.errors import InputError
 from tfcnn.runtime import Interrupted
 
@@ -77,9 +76,7 @@ flags.register_validator(
 
 def main(run: cli.Run) -> None:
     check_command()
-    if run.finished is not None:
-        where = f"{run.output_dir} is finished; see {run.output_dir / RESULTS}"
-        raise NothingToDo(f"nothing to do: the run in {where}")
+    run.trains_on({})  # there are no data; a finished run goes no further
     if not run.flags.model and run.flags.weights != "none":
         from tfcnn import backbones
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import keras
 import numpy as np
@@ -130,7 +130,9 @@ class PoseEstimator:
         return {"stages": (found.astype(np.float64) + 0.5) * self.form.size}
 
 
-def result(skeleton: Sequence[tuple[int, int]]):
+def result(
+    skeleton: Sequence[tuple[int, int]],
+) -> Callable[[dict[str, np.ndarray], Prepared, Sequence[str]], Pose]:
     """The `result` of a Predictor of poses: makes a picture's arrays a Pose in the file's pixels."""
 
     def of(row: dict[str, np.ndarray], prepared: Prepared, names: Sequence[str]) -> Pose:
