@@ -167,10 +167,10 @@ def _columns(entries: object, keys: Sequence[str], where: str) -> dict[str, list
 
 
 def _numbers(entries: list, column: list, key: str, width: int, where: str) -> np.ndarray:
-    """A column as float64 [n, width]: JSON's numbers, neither texts nor truth values."""
+    """A column as float64 [n, width]: numbers, neither texts nor truth values."""
     try:
         flat = column if width == 1 else itertools.chain.from_iterable(column)
-        if set(map(type, flat)) <= {int, float}:
+        if all(map(_is_number, set(map(type, flat)))):
             numbers = np.array(column, np.float64)
             shape = (len(entries), width) if width > 1 and entries else (len(entries),)
             if numbers.shape == shape and np.isfinite(numbers).all():
@@ -179,14 +179,19 @@ def _numbers(entries: list, column: list, key: str, width: int, where: str) -> n
         pass
     bad = next(i for i, value in enumerate(column) if not _sound(value, width))
     what = "a finite number" if width == 1 else f"{width} finite numbers"
-    raise InputError(f"{where}: {key} of entry {bad + 1} is not {what}: {json.dumps(column[bad])[:60]}")
+    raise InputError(f"{where}: {key} of entry {bad + 1} is not {what}: {json.dumps(column[bad], default=str)[:60]}")
 
 
 def _sound(value: object, width: int) -> bool:
     numbers = [value] if width == 1 else value
     if not isinstance(numbers, list) or len(numbers) != width:
         return False
-    return all(type(n) in (int, float) and abs(n) <= sys.float_info.max for n in numbers)
+    return all(_is_number(type(n)) and abs(n) <= sys.float_info.max for n in numbers)
+
+
+def _is_number(kind: type) -> bool:
+    """Whether values of this type are numbers: JSON's, or NumPy's where a list was made in Python."""
+    return issubclass(kind, (int, float, np.integer, np.floating)) and kind is not bool
 
 
 def image_indices(names: Sequence[Hashable], images: dict[Hashable, int], where: str) -> np.ndarray:
