@@ -244,7 +244,7 @@ def make_model(
     from tfcnn.detection.fast_rcnn import copy_dense
     from tfcnn.detection.faster_rcnn import copy_weights
 
-    init = training_flags.init_file()
+    init = training_flags.init_file(darknet=True)
     if init is not None and is_darknet(init):
         from tfcnn.detection import yolo_weights
 

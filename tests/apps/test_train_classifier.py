@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import struct
 
 import numpy as np
 import pytest
@@ -196,4 +197,11 @@ def test_a_wrong_command_is_said_in_a_line_and_nothing_is_written(run_app, tmp_p
     done = run_app("train_classifier", *flags, f"--output_dir={tmp_path / 'out'}")
     assert done.returncode == 2
     assert message in done.stderr and len(done.stderr.strip().splitlines()) <= 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_darknet_are_no_classifier(run_app, tmp_path):
+    (tmp_path / "yolo.weights").write_bytes(struct.pack("<4i", 0, 1, 0, 0))
+    done = run_app("train_classifier", "--init=yolo.weights", cwd=tmp_path)
+    assert done.returncode == 2 and "--init=yolo.weights is a YOLO of darknet" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -188,6 +188,20 @@ def test_a_value_that_is_none_is_one_line_with_its_field(entry):
         results.coco_results([whole], {"a": 0}, {1: 0})
 
 
+def test_a_list_made_in_python_may_hold_numpys_numbers():
+    whole = {
+        "image_id": np.int64(7),
+        "category_id": np.int64(1),
+        "bbox": [np.float32(2.5)] * 4,
+        "score": np.float64(0.5),
+    }
+    table, _ = results.coco_results([whole], {7: 0}, {1: 0})
+    assert table.boxes.tolist() == [[2.5, 2.5, 5.0, 5.0]] and table.score.tolist() == [0.5]
+    for value in (np.float32("nan"), np.bool_(True), "0.5"):
+        with pytest.raises(InputError, match="score of entry 1 is not a finite number"):
+            results.coco_results([whole | {"score": value}], {7: 0}, {1: 0})
+
+
 def test_brackets_without_end_are_no_results(tmp_path):
     (tmp_path / "r.json").write_text("[" * 100_000)
     with pytest.raises(InputError, match="nested too deep"):

@@ -171,12 +171,12 @@ def config(kind: type[Config], **others: object) -> Config:
     return kind(**values | others)
 
 
-def init_file() -> pathlib.Path | None:
-    """The .keras file that --init names, or None."""
+def init_file(darknet: bool = False) -> pathlib.Path | None:
+    """The .keras file that --init names, or None; where `darknet` is true also a .weights file of darknet."""
     if INIT.value is None:
         return None
 
-    from tfcnn.cards import releases
+    from tfcnn.cards import is_darknet, releases
 
     path = pathlib.Path(releases().get(INIT.value, INIT.value))
     path = path / "model.keras" if path.is_dir() else path
@@ -184,6 +184,8 @@ def init_file() -> pathlib.Path | None:
         raise InputError(
             f"--init={INIT.value} is no release: {', '.join(releases()) or 'none is here'}, or a file"
         )
+    if is_darknet(path) and not darknet:
+        raise InputError(f"--init={INIT.value} is a YOLO of darknet: train_detector goes on from it")
     return path
 
 

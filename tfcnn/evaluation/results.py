@@ -179,13 +179,16 @@ def _numbers(entries: list, column: list, key: str, width: int, where: str) -> n
         pass
     bad = next(i for i, value in enumerate(column) if not _sound(value, width))
     what = "a finite number" if width == 1 else f"{width} finite numbers"
-    raise InputError(f"{where}: {key} of entry {bad + 1} is not {what}: {json.dumps(column[bad], default=str)[:60]}")
+    raise InputError(
+        f"{where}: {key} of entry {bad + 1} is not {what}: {json.dumps(column[bad], default=str)[:60]}"
+    )
 
 
 def _sound(value: object, width: int) -> bool:
     numbers = [value] if width == 1 else value
     if not isinstance(numbers, list) or len(numbers) != width:
         return False
+    numbers = [n.item() if isinstance(n, np.generic) else n for n in numbers]
     return all(_is_number(type(n)) and abs(n) <= sys.float_info.max for n in numbers)
 
 
