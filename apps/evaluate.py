@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -13,6 +12,7 @@ from absl import flags
 from tfcnn import cli
 from tfcnn.cli import box_files, data_flags, lists, models, testing_flags
 from tfcnn.cli.data_flags import DATA, DATASET
+from tfcnn.cli.figures import some, table
 from tfcnn.datasets.classes import distinct, match
 from tfcnn.errors import InputError
 
@@ -41,7 +41,8 @@ RESULTS = flags.DEFINE_string(
     "results",
     None,
     "What is measured: a COCO results list [{image_id, category_id, bbox, score}], image_id being the "
-    "annotation's id or the file's stem, bbox in continuous pixels from 0 (keypoints for lsp); or the VOC "
+    "annotation's id or the file's stem, bbox in continuous pixels from 0, with masks also segmentation (keypoints "
+    "for lsp); or the VOC "
     "devkit's files by a folder, a glob or a name, 1-based and inclusive. A second one after a comma is "
     "compared, e.g. --results=detections.json or --results='comp3_det_test_*.txt'",
 )
@@ -80,13 +81,16 @@ def main(run: cli.Run) -> None:
     names_apart = distinct(data.classes, data.category_ids)
     shared = [name for name, plain in zip(names_apart, data.classes, strict=True) if name != plain]
     if shared:
-        run.say(f"several categories share a name and are told apart by id: {_some(shared)}")
+        run.say(f"several categories share a name and are told apart by id: {some(shared)}")
     data = dataclasses.replace(data, classes=names_apart)
     answers = [measure(run, data, results, f"_{n + 1}" if n else "") for n, results in enumerate(measured)]
+    for answer, results in zip(answers, measured, strict=True):
+        answer |= segm(run, data, results)
     run.metrics |= answers[0]
     if len(answers) > 1:
         run.results["other"] = answers[1]
-    run.table(*_table(run, answers, names))
+    errors = [run.results[name] for name in ("errors", "errors_2") if name in run.results]
+    run.table(*table(answers, names, errors))
 
 
 # ---------------------------------------------------------------------------------------- in
@@ -177,7 +181,7 @@ def of_pose_nets(run: cli.Run, data: Dataset, sources: list[str]) -> np.ndarray:
     estimator = pose_estimator(sources, batch_size=run.flags.batch_size, threads=run.threads)
     if estimator.names != data.joints:
         raise InputError(
-            f"--model={run.flags.model} has other joints than {DATASET.value}: {_some(estimator.names)}"
+            f"--model={run.flags.model} has other joints than {DATASET.value}: {some(estimator.names)}"
         )
     run.net = run.flags.model
     records = data.examples[: run.flags.limit]
@@ -209,7 +213,7 @@ def _index(run, data, predictor, flag=None):
         )
     absent = [name for name in data.classes if name not in predictor.names]
     if absent:
-        run.say(f"the model does not know {_some(absent)}")
+        run.say(f"the model does not know {some(absent)}")
     return index
 
 
@@ -222,7 +226,7 @@ def _found(run, data, predictor, given, what, index):
         run.results["images_per_second"] = round(progress.rate, 2)
     for file, why in refused.items() if first else ():
         run.refuse(file, why)
-    return {image: renamed(detections, index, data.classes) for image, detections in found.items()}
+    return {image: own.relabelled(index, data.classes) for image, own in found.items()}
 
 
 def _recorded(run, data, found, field):
@@ -236,21 +240,6 @@ def _recorded(run, data, found, field):
             rows += detections.to_coco(record.image_id, data.category_ids)
     box_files.save(run, rows, data.classes, data.category_ids)
     return found
-
-
-def renamed(detections: Detections, index: Sequence[int], names: Sequence[str]) -> Detections:
-    """Detections with the data set's numbers of the classes; those of classes it lacks go."""
-    import numpy as np
-
-    labels = np.asarray(index, np.int32)[detections.labels]
-    kept = labels >= 0
-    return dataclasses.replace(
-        detections,
-        boxes=detections.boxes[kept],
-        scores=detections.scores[kept],
-        labels=labels[kept],
-        names=names,
-    )
 
 
 # -------------------------------------------------------------------------------------- rules
@@ -270,7 +259,7 @@ def voc(run: cli.Run, data: Dataset, results: Boxes, suffix: str) -> dict:
     outcomes = rule.match(truth, results, len(data.classes), strict=STRICT.value)
     figures = rule.summarize(outcomes, data.classes, strict=STRICT.value)
     if figures["absent"] and not suffix:
-        run.say(f"nothing to find of {_some(figures['absent'])}: no AP, and not in the means")
+        run.say(f"nothing to find of {some(figures['absent'])}: no AP, and not in the means")
     _errors(run, data, truth, results, suffix)
     title = "Precision over recall at IoU 0.5; the number is the area AP in percent"
     _draw(run, curves.voc_panels(outcomes, data.classes), title, suffix)
@@ -283,12 +272,26 @@ def coco(run: cli.Run, data: Dataset, results: Boxes, suffix: str) -> dict:
 
     truth = _truth(run, data)
     if not suffix:
-        run.say("boxes are scored; masks and keypoints are read, not scored")
+        run.say("boxes are scored, and masks where the results have them; keypoints are read, not scored")
     evaluation = rule.accumulate(truth, results, len(data.classes))
     _errors(run, data, truth, results, suffix)
     title = "Precision over recall; the number is AP in percent"
     _draw(run, curves.coco_panels(evaluation, data.classes), title, suffix)
     return {"coco": rule.summarize(evaluation, data.classes)}
+
+
+def segm(run: cli.Run, data: Dataset, results: Boxes | np.ndarray) -> dict:
+    """COCO's figures of masks beside another rule's, where truth and results have masks."""
+    from tfcnn.evaluation import segm as rule
+
+    if DATASET.value == "lsp":
+        return {}
+    measured = rule.evaluate(data.examples[: run.flags.limit], results, data.classes)
+    if measured is None:
+        return {}
+    for line in rule.in_words(measured[1]):
+        run.say(line)
+    return {"segm": measured[0]}
 
 
 def voc_and_coco(run: cli.Run, data: Dataset, results: Boxes, suffix: str) -> dict:
@@ -336,7 +339,7 @@ RULES: dict[str, tuple[Callable, Callable]] = {
 # The kind on a model's card -> what gives its results, and the data sets whose rules measure them.
 DETECTOR = (of_detectors, ("voc", "coco", "yolo", "imagenet_det"))
 MODELS: dict[str, tuple[Callable, tuple[str, ...]]] = {
-    **dict.fromkeys(("faster_rcnn", "fast_rcnn", "yolo", "one_stage"), DETECTOR),
+    **dict.fromkeys(("faster_rcnn", "fast_rcnn", "mask_rcnn", "yolo", "one_stage"), DETECTOR),
     "localizer": (of_localizers, ("imagenet_loc", "tiny_imagenet")),
     "pose": (of_pose_nets, ("lsp",)),
 }
@@ -355,42 +358,6 @@ def _draw(run: cli.Run, panels: list[Panel], title: str, suffix: str) -> None:
     if run.flags.save_images and panels:
         for page, image in enumerate(curves.draw(panels, title)):
             run.sheet(image, f"curves{suffix}{f'_page{page + 1}' if page else ''}.png", title)
-
-
-# ---------------------------------------------------------------------------------------- out
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
-
-
-def _table(run: cli.Run, answers: list[dict], names: list[str]) -> tuple[list[str], list[list[str]]]:
-    """The means, the errors, and the classes that do worst, in percent: a column a results file."""
-    rows = []
-    sides = [
-        {k: v for figures in reversed(answer.values()) for k, v in figures.items()} for answer in answers
-    ]  # of two rules the first one's classes
-    shown = [name for name, value in sides[0].items() if isinstance(value, float) and name != "iou_threshold"]
-    rows += [[name, *(_percent(side[name]) for side in sides)] for name in shown]
-    if "errors" in run.results:
-        broken_down = [run.results["errors"], run.results.get("errors_2")][: len(answers)]
-        rows += [
-            [f"top N: {kind}", *(_percent(side[kind]) for side in broken_down)] for kind in broken_down[0]
-        ]
-    per_class = [side.get("per_class") or side.get("per_joint") or {} for side in sides]
-    key = next(
-        (k for k in ("ap_area", "AP", "ap", "pdj_02") if any(k in v for v in per_class[0].values())), None
-    )
-    if key:
-        known = [name for name, value in per_class[0].items() if not math.isnan(value[key])]
-        worst = sorted(known, key=lambda name: per_class[0][name][key])[: 20 - len(rows)]
-        rows += [[f"{key} {name}", *(_percent(side[name][key]) for side in per_class)] for name in worst]
-    return ["percent", *names], rows
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from tfcnn import masks
 from tfcnn.detections import Detections
+from tfcnn.images import Placement
 
 
 def some():
@@ -56,3 +58,51 @@ def test_nothing_found():
 def test_columns_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="1 boxes, 2 scores and 1 labels"):
         Detections([[0, 0, 1, 1]], [0.5, 0.4], [0])
+
+
+def with_masks():
+    """Two detections whose masks are told apart by their size in pixels: the better one has 6, the other 20."""
+    shown = np.zeros((2, 8, 10), bool)
+    shown[0, 2:6, 1:6], shown[1, :2, :3] = True, True
+    return Detections(
+        [[1, 2, 6, 6], [0, 0, 3, 2]], [0.3, 0.9], [0, 1], masks=[masks.encode(m) for m in shown]
+    )
+
+
+def sizes(found):
+    return [int(mask.sum()) for mask in found.bitmaps()]
+
+
+def test_masks_go_where_their_boxes_go():
+    found = with_masks()
+    assert sizes(found) == [6, 20] and sizes(found.top(1)) == [6]
+    assert sizes(found.take(found.labels == 0)) == [20]
+    other = found.relabelled([2, -1], ["a", "b", "c"])
+    assert other.labels.tolist() == [2] and sizes(other) == [20] and list(other.names) == ["a", "b", "c"]
+    half = found.to_file(Placement(0.5, 0.5))
+    assert sizes(half) == [24, 80] and half.boxes[1].tolist() == [2, 4, 12, 12]
+    assert list(some().bitmaps()) == [] and some().top(2).masks is None
+
+
+def test_masks_to_coco_and_back():
+    entries = with_masks().to_coco(4)
+    assert entries[0]["segmentation"]["size"] == [8, 10] and type(entries[0]["segmentation"]["counts"]) is str
+    assert sizes(Detections.from_coco(entries)) == [6, 20]
+    assert Detections.from_coco([entries[0], some().to_coco(4)[0]]).masks is None
+    assert "segmentation" not in some().to_coco(4)[0]
+
+
+def test_one_mask_a_detection():
+    with pytest.raises(ValueError, match="1 boxes and 0 masks"):
+        Detections([[0, 0, 1, 1]], [0.5], [0], masks=[])
+
+
+def test_masks_are_drawn_below_their_boxes():
+    image = np.zeros((90, 120, 3), np.uint8)
+    shown = np.zeros((90, 120), bool)
+    shown[30:80, 20:100] = True
+    found = Detections([[20, 30, 100, 80]], [0.9], [3], masks=[masks.encode(shown)])
+    plain = Detections(found.boxes, found.scores, found.labels).draw(image)
+    drawn = found.draw(image)
+    assert not plain[60, 60].any() and drawn[60, 60].any()
+    np.testing.assert_array_equal(drawn[~shown], plain[~shown])

@@ -34,6 +34,20 @@ def test_the_best_score_lies_on_top():
         assert tuple(draw.boxes(image, pair, [0, 1], scores)[24, 15]) == draw.colour(top)
 
 
+def test_a_mask_is_laid_over_with_an_outline_and_the_last_on_top():
+    image = np.full((20, 30, 3), 100, np.uint8)
+    a, b = np.zeros((2, 20, 30), bool)
+    a[2:12, 2:12], b[8:18, 8:28] = True, True
+    drawn = draw.masks(image, [a, np.zeros_like(a), b], [0, 1, 2], alpha=0.5)
+    colours = [np.array(draw.colour(label)) for label in (0, 2)]
+    assert (drawn[2, 2:12] == colours[0]).all() and (drawn[8, 8:28] == colours[1]).all()  # outlines
+    np.testing.assert_array_equal(drawn[5, 5], np.rint((100 + colours[0]) / 2))
+    np.testing.assert_array_equal(drawn[10, 10], np.rint((np.rint((100 + colours[0]) / 2) + colours[1]) / 2))
+    assert (drawn[~(a | b)] == 100).all() and (image == 100).all()
+    own = draw.masks(image, [a, b])
+    assert (own[2, 2] == draw.colour(0)).all() and (own[8, 8] == draw.colour(1)).all()
+
+
 def test_colours_of_many_classes_differ():
     assert len({draw.colour(i) for i in range(1000)}) > 900
     neighbours = [np.abs(np.subtract(draw.colour(i), draw.colour(i + 1))).sum() for i in range(100)]

@@ -40,7 +40,8 @@ def made(boxes=(), height=60, width=80, joints=None, background=0):
         "crowd": np.zeros(count, bool),
         "area": np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
     }
-    return Sample(image, boxes, columns, joints, masks, original_size=(height, width))
+    void = masks.any(axis=0)  # the same pixels, so that one has to be where the others are
+    return Sample(image, boxes, columns, joints, masks, void, original_size=(height, width))
 
 
 def bounds(mask):
@@ -198,6 +199,7 @@ def test_box_mask_and_pixels_agree(seed, letterbox):
     seen = augment(sample, (90, 120), how, np.random.default_rng(seed), letterbox)
     for index, box in enumerate(seen.boxes):
         assert np.abs(bounds(seen.masks[index]) - box).max() <= 1.01
+        np.testing.assert_array_equal(seen.void, seen.masks[index])
         assert np.abs(bounds(seen.image[..., 0] > 127) - box).max() <= 1.01
 
 
@@ -292,6 +294,7 @@ def test_the_sample_handed_in_is_left_alone():
         columns={name: column.copy() for name, column in sample.columns.items()},
         joints=sample.joints.copy(),
         masks=sample.masks.copy(),
+        void=sample.void.copy(),
     )
     for seed in range(4):
         augment(sample, (50, 50), ALL, np.random.default_rng(seed))
@@ -310,6 +313,7 @@ def test_mosaic_has_all_four():
         middle = ((box[:2] + box[2:]) / 2).astype(int)
         assert (seen.image[middle[1], middle[0]] == 255).all()
         assert seen.masks[label, middle[1], middle[0]]
+    np.testing.assert_array_equal(seen.void, seen.masks.any(axis=0))
     # Each lies in its own quarter.
     left, top = seen.boxes[0, 2], seen.boxes[0, 3]
     assert seen.boxes[1, 0] > left and seen.boxes[2, 1] > top and (seen.boxes[3, :2] > [left, top]).all()

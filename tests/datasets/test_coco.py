@@ -6,7 +6,8 @@ import dataset_layouts as layouts
 import numpy as np
 import pytest
 
-from tfcnn.datasets import coco, masks
+from tfcnn import masks
+from tfcnn.datasets import coco
 from tfcnn.datasets.root import Root
 from tfcnn.errors import InputError
 
@@ -258,6 +259,28 @@ def test_a_mask_that_cannot_be_read_costs_no_box(folder):
     assert data.broken[0]["why"].startswith(
         "annotation 1: its segmentation is neither polygons nor run lengths"
     )
+
+
+def test_polygons_across_the_border_are_clipped_and_named(folder):
+    def change(content):
+        content["annotations"][0]["segmentation"] = [[10, 5, 60, 5, 60, 15, 10, 15]]
+        content["annotations"][1]["category_id"] = 5  # of an unknown category: it is no object at all
+        content["annotations"].append({**content["annotations"][0], "id": 8, "bbox": [9, 9, -1, 2]})
+        del content["annotations"][2]["segmentation"]
+
+    rewrite(folder, change)
+    data = coco.read(folder)
+    (one,) = data.examples[0].masks()
+    expected = np.zeros((30, 40), bool)
+    expected[5:15, 10:] = True
+    np.testing.assert_array_equal(one, expected)
+    findings = [(finding["why"], finding["rule"]) for finding in data.broken]
+    assert ("annotation 1: its polygons stick out of the picture of 40x30", "mask clipped") in findings
+    # Evaluation knows the object whose box is inverted, too; it has no mask.
+    truth = data.examples[0].truth
+    drawn, nothing = truth.masks()
+    np.testing.assert_array_equal(masks.decode(drawn), expected)
+    assert nothing is None and truth.annotated_areas
 
 
 def test_an_area_that_is_null_is_the_boxs(folder):

@@ -147,6 +147,7 @@ def test_joints_and_masks(tmp_path):
     expected[10:30, 20:40] = True
     np.testing.assert_array_equal(batch["masks"][0, 0], expected)
     assert not batch["masks"][1].any()
+    assert batch["void"].shape == (2, 60, 80) and not batch["void"].any()
     square = batches(people, masks=True, resize="letterbox", size=80, batch_size=2, shuffle=False).batch(0)
     expected = np.zeros((80, 80), bool)
     expected[10:70, :4] = True  # the crowd: all the picture's height, nothing of the bars

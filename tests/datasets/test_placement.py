@@ -51,12 +51,13 @@ def test_everything_turns_alike(orientation):
     mask = np.zeros((1, 30, 40), bool)
     mask[0, BOX[1] : BOX[3], BOX[0] : BOX[2]] = True
     joints = np.float32([[[10, 5, 1], [19, 9, 1]]])
-    example = record(turned(orientation), *STORED, joints=joints, masks=lambda: mask)
+    example = record(turned(orientation), *STORED, joints=joints, masks=lambda: mask, void=lambda: mask[0])
     sample = pipeline.whole_sample(example, masks=True)
     x1, y1, x2, y2 = shown_block(sample.image)
     expected = np.zeros((40, 30), bool)
     expected[y1:y2, x1:x2] = True
     np.testing.assert_array_equal(sample.masks[0], expected)
+    np.testing.assert_array_equal(sample.void, expected)
     np.testing.assert_allclose(sample.boxes[0], [x1, y1, x2, y2])
     inside = (sample.joints[0, :, :2] > [x1, y1]) & (sample.joints[0, :, :2] < [x2, y2])
     assert inside.all() and sample.columns["area"].tolist() == [72]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tfcnn import masks
 from tfcnn.datasets import voc
 from tfcnn.errors import InputError
 
@@ -285,10 +286,41 @@ def test_masks_follow_the_annotation(folder):
     one, two, _ = voc.read(folder).examples
     assert two.masks is None
     np.testing.assert_array_equal(one.masks(), [numbers == 1, numbers == 2])
+    np.testing.assert_array_equal(one.void(), numbers == 255)
+    drawn = [masks.decode(runs) for runs in one.truth.masks()]
+    np.testing.assert_array_equal(drawn, one.masks())
     # The first object is skipped: the second keeps its own mask.
     objects = [("person", 9, 9, 1, 1, 0), ("dog", 11, 6, 20, 25, 0)]
     layouts.write(folder, {"Annotations/one.xml": layouts.voc_xml(objects)})
-    np.testing.assert_array_equal(voc.read(folder).examples[0].masks(), [numbers == 2])
+    one = voc.read(folder).examples[0]
+    np.testing.assert_array_equal(one.masks(), [numbers == 2])
+    assert len(one.truth.masks()) == 2 and not one.truth.annotated_areas  # evaluation has both
+
+
+def object_numbers(folder, shape):
+    """A segmentation of this shape whose left half is the first object."""
+    numbers = np.zeros(shape, np.uint8)
+    numbers[:, : shape[1] // 2] = 1
+    (folder / "SegmentationObject").mkdir(exist_ok=True)
+    Image.fromarray(numbers, "L").save(folder / "SegmentationObject/one.png")
+    return voc.read(folder).examples[0]
+
+
+def test_masks_of_another_size_than_the_annotation(folder):
+    one = object_numbers(folder, (15, 20))  # made smaller, as the picture may be
+    first, second = one.truth.masks()
+    assert second is None and one.masks().shape == (2, 15, 20)
+    expected = np.zeros((30, 40), bool)
+    expected[:, :20] = True
+    np.testing.assert_array_equal(masks.decode(first), expected)
+    with pytest.raises(
+        InputError, match="one.jpg is 40x30, its annotation says 40x30, and its masks are 20x15"
+    ):
+        one.drawn_masks((30, 40))
+    assert one.drawn_masks((15, 20))["void"].shape == (15, 20)
+    one = object_numbers(folder, (30, 20))
+    with pytest.raises(InputError, match="one.png is 20x30, its annotation says 40x30"):
+        one.masks()
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,8 @@ def test_polygons_become_boxes_and_masks(tmp_path):
     np.testing.assert_allclose(record.boxes[0], [10, 6, 30, 24], atol=1e-4)
     masks = record.masks()
     assert masks.shape == (2, 30, 40) and masks[0].sum() == 20 * 18 and not masks[1].any()
+    drawn, nothing = record.truth.masks()
+    assert drawn["size"] == [30, 40] and nothing is None
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,7 @@ def mosaic(
     x, y = (round(side * rng.uniform(0.3, 0.7)) for side in (w, h))
     quarters = [(0, 0, x, y), (x, 0, w, y), (0, y, x, h), (x, y, w, h)]
     image = np.empty((h, w, 3), np.uint8)
+    void = None if samples[0].void is None else np.zeros(size, bool)
     parts = []
     for sample, (x1, y1, x2, y2) in zip(samples, quarters, strict=True):
         part = augment(sample, (y2 - y1, x2 - x1), how, rng, letterbox)
@@ -252,6 +253,8 @@ def mosaic(
             part.proposals += np.float32([x1, y1, x1, y1])
         if part.masks is not None:
             part.masks = np.pad(part.masks, ((0, 0), (y1, h - y2), (x1, w - x2)))
+        if void is not None:
+            void[y1:y2, x1:x2] = part.void
         parts.append(part)
     joined = {
         name: np.concatenate([getattr(part, name) for part in parts])
@@ -259,4 +262,4 @@ def mosaic(
         if getattr(parts[0], name) is not None
     }
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in samples[0].columns}
-    return dataclasses.replace(parts[0], image=image, columns=columns, **joined)
+    return dataclasses.replace(parts[0], image=image, columns=columns, void=void, **joined)

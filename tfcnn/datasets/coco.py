@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tfcnn import files
-from tfcnn.datasets import masks
+from tfcnn import files, masks
 from tfcnn.datasets.example import Dataset, Record, annotated, read_size, report
 from tfcnn.datasets.root import Root, decoded, find
 from tfcnn.errors import InputError
@@ -361,23 +360,35 @@ def _fields(
         areas=np.array([entry["area"] for entry in objects], np.float64),
         box_areas=written[:, 2] * written[:, 3],
     )
-    joints, shapes = [], []
+    joints = []
     for entry in (objects[k] for k in kept):
         points = _numbers(entry["keypoints"], 3 * joint_count) if joint_count else None
         if joint_count and entry["keypoints"] and points is None:
             why = f"annotation {entry['id']} has no {joint_count} keypoints of three numbers"
             report(broken, file, why, "joints left out")
         joints.append(points or [0] * (3 * joint_count))
-        shape = None
-        if width and height:  # else nobody can draw it
-            try:
-                shape = masks.compact(entry["segmentation"], height, width)
-            except InputError as error:
-                why = f"annotation {entry['id']}: its segmentation is {error}"
-                report(broken, file, why, "mask left out")
-        shapes.append(shape)
     if joint_count:
         fields["joints"] = np.array(joints, np.float32).reshape(-1, joint_count, 3)
+    shapes = [_shape(entry, broken, width, height, file) for entry in objects]
+    own = [shapes[k] for k in kept]
+    if any(shape is not None for shape in own):
+        fields["masks"] = lambda: np.array([masks.draw(shape, height, width) for shape in own])
     if any(shape is not None for shape in shapes):
-        fields["masks"] = lambda: np.array([masks.draw(shape, height, width) for shape in shapes])
+        fields["truth"].masks = lambda: [masks.runs(shape, height, width) for shape in shapes]
     return fields
+
+
+def _shape(entry: dict[str, Any], broken: list[dict], width: int, height: int, file: str) -> masks.Shape:
+    """The mask of an object; None where it has none, or where nobody can draw it."""
+    if not (width and height):
+        return None
+    try:
+        shape = masks.compact(entry["segmentation"], height, width)
+    except InputError as error:
+        why = f"annotation {entry['id']}: its segmentation is {error}"
+        report(broken, file, why, "mask left out")
+        return None
+    if masks.sticks_out(shape, height, width):
+        why = f"annotation {entry['id']}: its polygons stick out of the picture of {width}x{height}"
+        report(broken, file, why, "mask clipped")
+    return shape

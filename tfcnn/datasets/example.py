@@ -35,6 +35,9 @@ class Truth:
             COCO's crowd.
         joints: float64 [J, 3] of the one person of a pose set: x, y, and above 0 where the joint is
             annotated.
+        masks: a call that gives the run lengths of each of the T objects, {"size": [H, W], "counts"} of the
+            annotation's size, None of an object without a mask; None where the picture has no masks.
+        annotated_areas: whether `areas` are the annotation's own and not the boxes'.
     """
 
     boxes: np.ndarray
@@ -43,6 +46,8 @@ class Truth:
     labels: np.ndarray
     ignored: np.ndarray
     joints: np.ndarray | None = None
+    masks: Callable[[], list[dict | None]] | None = None
+    annotated_areas: bool = False
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -62,7 +67,8 @@ class Record:
         area: float32 [M], COCO's annotated area, elsewhere the box's.
         label: the picture's own class in a classification set, else -1.
         joints: float32 [M, J, 3] as x, y, visible (0 or 1), or None.
-        masks: a call that gives bool [M, H, W], or None.
+        masks: a call that gives bool [M, H, W], or None; of an object without a mask nothing but False.
+        void: a call that gives bool [H, W], the pixels that count for nobody (the border in VOC's masks), or None.
         truth: the annotation's own objects in float64 for evaluation; None in sets without boxes.
     """
 
@@ -80,6 +86,7 @@ class Record:
     label: int = -1
     joints: np.ndarray | None = None
     masks: Callable[[], np.ndarray] | None = None
+    void: Callable[[], np.ndarray] | None = None
     truth: Truth | None = None
 
     def __post_init__(self) -> None:
@@ -129,6 +136,27 @@ class Record:
                     swapped=True,
                 )
         return images.Placement(width / self.width, height / self.height)
+
+    def drawn_masks(self, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+        """The objects' masks, in pixels of the picture or in the annotation's.
+
+        Args:
+            shape: (H, W) of the picture, as `image` gives it.
+
+        Returns:
+            {masks: bool [M, H, W], void: bool [H, W]}, all False where the picture has none.
+
+        Raises:
+            InputError: they are of a third size, or cannot be read.
+        """
+        shown = self.masks() if self.masks else np.zeros((len(self.boxes), *shape), bool)
+        sides = shown.shape[1:]
+        if sides not in (shape, (self.height, self.width)):
+            raise InputError(
+                f"{self.file} is {shape[1]}x{shape[0]}, its annotation says {self.width}x{self.height}, and its masks "
+                f"are {sides[1]}x{sides[0]}"
+            )
+        return {"masks": shown, "void": self.void() if self.void else np.zeros(sides, bool)}
 
     def misfit(self, shape: tuple[int, ...]) -> tuple[str, str] | None:
         """How a picture and its annotation do not fit.
@@ -261,7 +289,9 @@ def annotated(
     if box_areas is None:
         box_areas = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
     ignored = flags["difficult"] | flags["crowd"]
-    truth = Truth(corners, box_areas, box_areas if areas is None else areas, labels, ignored)
+    own_areas = areas is not None
+    truth = Truth(corners, box_areas, areas if own_areas else box_areas, labels, ignored)
+    truth.annotated_areas = own_areas
     boxes, kept = checked_boxes(corners, names, width, height, file, broken, slack)
     fields = {"boxes": boxes, "labels": labels[kept], "truth": truth}
     fields |= {name: flag[kept] for name, flag in flags.items()}

@@ -230,6 +230,7 @@ class Batches:
             spec["joints"] = ((*lead, *first.joints.shape[-2:]), 0, np.float32)
         if self.masks:
             spec["masks"] = ((b, m, *sides), False, bool)
+            spec["void"] = ((b, *sides), False, bool)
         if self.proposals is not None:
             spec["proposals"] = ((b, self._max_proposals, 4), 0, np.float32)
         return spec
@@ -273,7 +274,8 @@ def batches(
             background.
         proposals: float32 [B, R, 4], zero rows are padding, when given.
         joints: float32 [B, J, 3] or, of objects, [B, M, J, 3], in sets of poses.
-        masks: bool [B, M, H, W], when asked for.
+        masks: bool [B, M, H, W], when asked for, nothing but False for an object without one; with them void:
+            bool [B, H, W], the pixels that count for nobody.
 
     A picture that cannot be read is named in `refused`; training takes the data set's next one instead, a
     single pass leaves the row empty.
@@ -353,18 +355,15 @@ def whole_sample(record: Record, masks: bool = False, proposals: Proposals | Non
     """
     image = record.image()
     columns = {name: getattr(record, name) for name in COLUMNS}
-    shown = None
-    if masks:
-        shown = record.masks() if record.masks else np.zeros((len(record.boxes), *image.shape[:2]), bool)
     at = record.placement(image.shape)
     size = (record.height, record.width) if record.width else image.shape[:2]
-    sample = Sample(image, record.boxes, columns, record.joints, shown, original_size=tuple(size))
+    sample = Sample(image, record.boxes, columns, record.joints, original_size=tuple(size))
+    drawn = record.drawn_masks(image.shape[:2]) if masks else {}
     if (
-        shown is not None and shown.shape[1:] == image.shape[:2]
-    ):  # drawn on the picture, whatever was annotated
-        sample = dataclasses.replace(placed(dataclasses.replace(sample, masks=None), image, at), masks=shown)
-    else:
-        sample = placed(sample, image, at)
+        drawn and drawn["void"].shape != image.shape[:2]
+    ):  # else they are the picture's, whatever was annotated
+        sample, drawn = dataclasses.replace(sample, **drawn), {}
+    sample = dataclasses.replace(placed(sample, image, at), **drawn)
     if proposals is not None:
         sample.proposals = proposals.of(record.file)
     return sample
@@ -383,6 +382,7 @@ def _fill(arrays: dict[str, np.ndarray], row: int, record: Record, sample: Sampl
         "boxes": sample.boxes,
         "joints": sample.joints,
         "masks": sample.masks,
+        "void": sample.void,
         "proposals": sample.proposals,
         **sample.columns,
     }

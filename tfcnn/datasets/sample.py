@@ -21,6 +21,7 @@ class Sample:
         columns: per object: {"labels", "difficult", "crowd", "area"}, each [M].
         joints: float32 [J, 3] of the picture or [M, J, 3] of its objects (x, y, visible), or None.
         masks: bool [M, H, W], or None.
+        void: bool [H, W], pixels that count for nobody, or None.
         proposals: float32 [R, 4], regions that another method proposed, or None.
         scale: (x, y) pixels of the sample a pixel of the file.
         offset: (x, y) where the file's corner (0, 0) lies, in pixels of the sample. A flip, a turn and a
@@ -33,6 +34,7 @@ class Sample:
     columns: dict[str, np.ndarray]
     joints: np.ndarray | None = None
     masks: np.ndarray | None = None
+    void: np.ndarray | None = None
     proposals: np.ndarray | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
@@ -61,11 +63,13 @@ def placed(sample: Sample, image: np.ndarray, at: images.Placement) -> Sample:
     h, w = image.shape[:2]
     edges = np.array([w, h, w, h])
     scale = np.abs([at.scale_x, at.scale_y])
-    joints, masks, proposals = sample.joints, sample.masks, sample.proposals
+    joints, masks, void, proposals = sample.joints, sample.masks, sample.void, sample.proposals
     if joints is not None:
         joints = move_joints(joints, at.affine(), (h, w))
     if masks is not None:
         masks = _nearest(masks, (h, w), at)
+    if void is not None:
+        void = _nearest(void[None], (h, w), at)[0]
     if proposals is not None:
         proposals = np.clip(at.from_file(proposals), 0, edges)
     return Sample(
@@ -74,6 +78,7 @@ def placed(sample: Sample, image: np.ndarray, at: images.Placement) -> Sample:
         columns=sample.columns | {"area": (sample.columns["area"] * scale.prod()).astype(np.float32)},
         joints=joints,
         masks=masks,
+        void=void,
         proposals=proposals,
         scale=tuple(np.array(sample.scale) * scale),
         offset=tuple(np.array(sample.offset) * scale + [at.offset_x, at.offset_y]),
@@ -144,7 +149,7 @@ def through_window(
     kept = np.flatnonzero(share >= max(min_visible, 1e-6))
     columns = {name: column[kept] for name, column in sample.columns.items()}
     columns["area"] = (columns["area"] * (sx * sy) * share[kept]).astype(np.float32)
-    joints, masks, proposals = sample.joints, sample.masks, sample.proposals
+    joints, masks, void, proposals = sample.joints, sample.masks, sample.void, sample.proposals
     if proposals is not None:
         proposals = _hulls(proposals, affine)
         shown = visible_share(proposals, (0, 0, w, h)) >= max(min_visible, 1e-6)
@@ -153,6 +158,8 @@ def through_window(
         joints = move_joints(joints if joints.ndim == 2 else joints[kept], affine, size)
     if masks is not None:
         masks = np.array([_warp_mask(mask, affine, size) for mask in masks[kept]], bool).reshape(-1, h, w)
+    if void is not None:
+        void = _warp_mask(void, affine, size)
     return dataclasses.replace(
         sample,
         image=_warp(sample.image, affine, size, fill),
@@ -160,6 +167,7 @@ def through_window(
         columns=columns,
         joints=joints,
         masks=masks,
+        void=void,
         proposals=proposals,
         scale=(sample.scale[0] * sx, sample.scale[1] * sy),
         offset=tuple(offset),
@@ -249,7 +257,7 @@ def flip(sample: Sample, swap: np.ndarray | None = None) -> Sample:
     import cv2
 
     width = sample.image.shape[1]
-    joints, masks, proposals = sample.joints, sample.masks, sample.proposals
+    joints, masks, void, proposals = sample.joints, sample.masks, sample.void, sample.proposals
     boxes = _mirrored_boxes(sample.boxes, width)
     if proposals is not None:
         proposals = _mirrored_boxes(proposals, width)
@@ -259,9 +267,11 @@ def flip(sample: Sample, swap: np.ndarray | None = None) -> Sample:
         joints = joints if swap is None else joints[..., swap, :]
     if masks is not None:
         masks = np.ascontiguousarray(masks[..., ::-1])
+    if void is not None:
+        void = np.ascontiguousarray(void[:, ::-1])
     image = cv2.flip(sample.image, 1)
     return dataclasses.replace(
-        sample, image=image, boxes=boxes, joints=joints, masks=masks, proposals=proposals
+        sample, image=image, boxes=boxes, joints=joints, masks=masks, void=void, proposals=proposals
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tfcnn import masks
 from tfcnn.datasets.example import Dataset, Record, Truth
 from tfcnn.errors import InputError
 
@@ -80,6 +81,8 @@ def read(
         boxes = np.array([shape.box() for shape in shapes], np.float64).reshape(-1, 4)
         labels = np.array([shape.label for shape in shapes], np.int32)
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        truth = Truth(boxes, areas, areas, labels, np.zeros(len(labels), bool))
+        truth.masks = _run_lengths(draw := _masks(shapes, side))
         examples.append(
             Record(
                 image_id=f"{split}-{index:05d}",
@@ -89,8 +92,8 @@ def read(
                 source=_source(shapes, side, key),
                 boxes=boxes.astype(np.float32),
                 labels=labels,
-                masks=_masks(shapes, side),
-                truth=Truth(boxes, areas, areas, labels, np.zeros(len(labels), bool)),
+                masks=draw,
+                truth=truth,
             )
         )
     return Dataset("shapes", list(CLASSES), list(range(1, len(CLASSES) + 1)), examples)
@@ -127,14 +130,18 @@ def _source(shapes: list[Shape], side: int, key: list[int]) -> Callable[[], np.n
 
 def _masks(shapes: list[Shape], side: int) -> Callable[[], np.ndarray]:
     def draw() -> np.ndarray:
-        masks = np.zeros((len(shapes), side, side), bool)
+        shown = np.zeros((len(shapes), side, side), bool)
         for index, shape in enumerate(shapes):
             covered = _coverage(shape, side) > 0.5
-            masks[:index] &= ~covered  # what is drawn later lies on top
-            masks[index] = covered
-        return masks
+            shown[:index] &= ~covered  # what is drawn later lies on top
+            shown[index] = covered
+        return shown
 
     return draw
+
+
+def _run_lengths(draw: Callable[[], np.ndarray]) -> Callable[[], list[dict | None]]:
+    return lambda: [masks.encode(mask) if mask.any() else None for mask in draw()]
 
 
 def _coverage(shape: Shape, side: int) -> np.ndarray:

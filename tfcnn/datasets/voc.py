@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
 
-from tfcnn import files
+from tfcnn import files, masks
 from tfcnn.datasets import decode
 from tfcnn.datasets.example import Dataset, Record, annotated, read_size, report
 from tfcnn.datasets.root import Root, find
@@ -29,6 +29,7 @@ CLASSES = (
 PICTURES = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG", ".bmp")  # in the order they are looked for
 LISTS = ("Main/", "Segmentation/")  # where a split's list lies
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+VOID = 255  # in SegmentationObject, the border between objects
 
 
 def read(path: str | pathlib.Path, split: str = "trainval", pictures: bool = True) -> Dataset:
@@ -305,26 +306,44 @@ def _record(
         difficult=[obj["difficult"] for obj in known],
         truncated=[obj["truncated"] for obj in known],
     )
+    if numbers := _segmentation(root, image_id, width, height):
+        of_all = [obj["position"] + 1 for obj in known]
+        own = np.array([of_all[k] for k in kept], np.int64)[:, None, None]
+        fields["truth"].masks = lambda: _run_lengths(numbers(), of_all, width, height)
+        fields |= {"masks": lambda: numbers() == own, "void": lambda: numbers() == VOID}
     return Record(
         image_id=image_id,
         file=picture,
         width=width,
         height=height,
         source=root.file(picture),
-        masks=_masks(root, image_id, [known[k]["position"] for k in kept]),
         **fields,
     )
 
 
-def _masks(root: Root, image_id: str, positions: list[int]) -> Callable[[], np.ndarray] | None:
-    """SegmentationObject numbers a picture's objects from 1 in the annotation's order; 255 is nobody's
-    border."""
+def _segmentation(root: Root, image_id: str, width: int, height: int) -> Callable[[], np.ndarray] | None:
+    """A call that gives the number of the object of each pixel, uint8 [H, W], or None where there is no such file.
+
+    SegmentationObject numbers a picture's objects from 1 in the annotation's order; 255 is nobody's border. The file
+    may be smaller than the annotation says where the picture is, too; one of another shape is an error.
+    """
     file = f"SegmentationObject/{image_id}.png"
     if not root.exists(file):
         return None
 
-    def masks() -> np.ndarray:
-        numbers = decode.indices(root.read(file), file)
-        return np.array([numbers == k + 1 for k in positions], bool).reshape(-1, *numbers.shape)
+    def numbers() -> np.ndarray:
+        found = decode.indices(root.read(file), file)
+        high, wide = found.shape
+        if width and height and abs(high * width - wide * height) > max(width, height):
+            raise InputError(f"{file} is {wide}x{high}, its annotation says {width}x{height}")
+        return found
 
-    return masks
+    return numbers
+
+
+def _run_lengths(numbers: np.ndarray, of_all: list[int], width: int, height: int) -> list[dict | None]:
+    """The run lengths of each object in pixels of the annotation, None of one that has no pixel."""
+    if width and height:
+        numbers = masks.resized(numbers, height, width)
+    found = [numbers == number for number in of_all]
+    return [masks.encode(mask) if mask.any() else None for mask in found]

@@ -7,7 +7,8 @@ import posixpath
 import numpy as np
 import yaml
 
-from tfcnn.datasets import decode, masks
+from tfcnn import masks
+from tfcnn.datasets import decode
 from tfcnn.datasets.example import Dataset, Record, annotated, report
 from tfcnn.datasets.root import Root, find
 from tfcnn.errors import InputError
@@ -171,13 +172,18 @@ def _record(root: Root, picture: str, classes: list[str], broken: list[dict]) ->
         file=file,
         broken=broken,
     )
+    shapes = [masks.compact(outline or [], height, width) for outline in outlines]
+    own = [shapes[index] for index in kept]
+    if any(shape is not None for shape in own):
+        fields["masks"] = lambda: np.stack([masks.draw(shape, height, width) for shape in own])
+    if any(shape is not None for shape in shapes):
+        fields["truth"].masks = lambda: [masks.runs(shape, height, width) for shape in shapes]
     return Record(
         image_id=posixpath.splitext(posixpath.basename(picture))[0],
         file=picture,
         width=width,
         height=height,
         source=root.file(picture),
-        masks=_masks([outlines[index] for index in kept], height, width),
         **fields,
     )
 
@@ -205,11 +211,3 @@ def _numbers(
     else:
         return int(label), values
     return None
-
-
-def _masks(outlines: list, height: int, width: int):
-    """A call that draws the polygons; None where there are none."""
-    if not any(outline is not None for outline in outlines):
-        return None
-    shapes = [masks.compact(outline or [], height, width) for outline in outlines]
-    return lambda: np.stack([masks.draw(shape, height, width) for shape in shapes])

@@ -1,4 +1,4 @@
-"""COCO's twelve figures of boxes, equal to pycocotools.
+"""COCO's twelve figures of boxes (and, by segm.py, of masks), equal to pycocotools.
 
 N detections, K classes, T = 10 thresholds of IoU, A = 4 ranges of area, R = 101 recalls.
 An annotation with id 0 is an object like any other (pycocotools takes its match for none).
@@ -102,7 +102,10 @@ def summarize(evaluation: Evaluation, classes: Sequence[str]) -> dict:
 
 
 def accumulate(
-    truth: TruthTable | Iterable[Record], results: ResultTable | Mapping[Hashable, Detections], classes: int
+    truth: TruthTable | Iterable[Record],
+    results: ResultTable | Mapping[Hashable, Detections],
+    classes: int,
+    overlap: matching.Overlap = matching.overlap_of_boxes,
 ) -> Evaluation:
     """Matches all detections at all thresholds and ranges, and reads off precision and recall of each class.
 
@@ -111,6 +114,7 @@ def accumulate(
         results: the table of results, or detections by image_id. Equal scores are taken in the order of the
             pictures' ids, then the file's.
         classes: K.
+        overlap: the IoU of pairs, `segm.overlap` of masks.
     """
     truth, results = tables(truth, results)
     ids = truth.images
@@ -123,7 +127,7 @@ def accumulate(
     low, high = np.array(list(RANGES.values())).T
     outside = (truth.areas[:, None] < low) | (truth.areas[:, None] > high)
     true_ignored = outside | truth.ignored[:, None]  # [G, A]
-    detections, outcome = _match(truth, results, order, classes, true_ignored)
+    detections, outcome = _match(truth, results, order, classes, true_ignored, overlap)
     areas = results.box_areas[order]
     precision = np.full((len(THRESHOLDS), len(RECALLS), classes, len(RANGES)), np.nan)
     recall = np.full((len(THRESHOLDS), classes, len(RANGES), len(LIMITS)), np.nan)
@@ -143,10 +147,15 @@ def accumulate(
 
 
 def _match(
-    truth: TruthTable, results: ResultTable, order: np.ndarray, classes: int, true_ignored: np.ndarray
+    truth: TruthTable,
+    results: ResultTable,
+    order: np.ndarray,
+    classes: int,
+    true_ignored: np.ndarray,
+    overlap: matching.Overlap,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The detections of `order` that overlap an object, and what became of each, int8 [D, T, A]."""
-    pairs = matching.overlaps(truth, results, classes, THRESHOLDS[0], crowds=True)
+    pairs = matching.overlaps(truth, results, classes, THRESHOLDS[0], crowds=True, overlap=overlap)
     pairs = pairs.ranked(matching.positions(order, len(results)), best=1)  # of equals the file's last
     shape = (len(pairs.iou), len(THRESHOLDS), len(RANGES))
     flat = (shape[0], shape[1] * shape[2])

@@ -5,11 +5,14 @@ Detections compete for a ground-truth object only within a group: one picture, o
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
 from tfcnn.evaluation.tables import ResultTable, TruthTable
 
+# The IoU of pairs: (truth, int [P] objects, results, int [P] detections, crowds) -> float64 [P].
+Overlap = Callable[[TruthTable, np.ndarray, ResultTable, np.ndarray, bool], np.ndarray]
 PAIRS_AT_ONCE = 1 << 16  # bounds memory, and stays in the processor's cache
 
 
@@ -84,7 +87,12 @@ def groups(table: TruthTable | ResultTable, classes: int) -> np.ndarray:
 
 
 def overlaps(
-    truth: TruthTable, results: ResultTable, classes: int, minimum: float, crowds: bool = False
+    truth: TruthTable,
+    results: ResultTable,
+    classes: int,
+    minimum: float,
+    crowds: bool = False,
+    overlap: Overlap | None = None,
 ) -> Pairs:
     """All pairs of a detection and a ground-truth object of one picture and class whose IoU is at least `minimum`.
 
@@ -94,7 +102,9 @@ def overlaps(
         minimum: least IoU, above 0.
         crowds: the overlap with an ignored object is the share of the detection that it covers, as COCO has
             it.
+        overlap: of pairs; None: of their boxes, `overlap_of_boxes`.
     """
+    overlap = overlap or overlap_of_boxes
     group = groups(truth, classes)
     by_group = stable_order(group)
     known, starts, counts = np.unique(group[by_group], return_index=True, return_counts=True)
@@ -113,16 +123,26 @@ def overlaps(
         detection = np.repeat(met[some], counts[some])
         within = np.arange(len(detection)) - np.repeat(ends[some] - counts[some] - base, counts[some])
         true = by_group[np.repeat(starts[some], counts[some]) + within]
-        iou = _iou(truth, true, results, detection, crowds)
+        iou = overlap(truth, true, results, detection, crowds)
         kept = np.flatnonzero(iou >= minimum)
         parts.append((detection[kept], true[kept], iou[kept]))
         first = last
     return Pairs(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def _iou(
+def overlap_of_boxes(
     truth: TruthTable, true: np.ndarray, results: ResultTable, found: np.ndarray, crowds: bool
 ) -> np.ndarray:
+    """IoU of pairs of boxes.
+
+    Args:
+        truth, results: the tables.
+        true, found: int [P], the object and the detection of each pair.
+        crowds: as of `overlaps`.
+
+    Returns:
+        float64 [P].
+    """
     a, b = results.boxes[found], truth.boxes[true]
     low = np.maximum(a[:, :2], b[:, :2])
     side = np.minimum(a[:, 2:], b[:, 2:])

@@ -1,7 +1,7 @@
 """Results files made by any program, read into a table: COCO's list, and the VOC devkit's text files.
 
-COCO's list is [{"image_id", "category_id", "bbox": [x, y, w, h], "score"}]; the devkit's file of a class has
-a line a detection, `image score xmin ymin xmax ymax`, in VOC's 1-based inclusive pixels.
+COCO's list is [{"image_id", "category_id", "bbox": [x, y, w, h], "score"}], with masks also "segmentation"; the
+devkit's file of a class has a line a detection, `image score xmin ymin xmax ymax`, in VOC's 1-based inclusive pixels.
 """
 
 import glob
@@ -14,11 +14,11 @@ from collections.abc import Collection, Hashable, Iterable, Sequence
 
 import numpy as np
 
-from tfcnn import files
+from tfcnn import files, masks
 from tfcnn.datasets.classes import match
 from tfcnn.datasets.example import Record
 from tfcnn.errors import InputError
-from tfcnn.evaluation.tables import ResultTable
+from tfcnn.evaluation.tables import ResultTable, mask_column
 
 
 def image_index(records: Iterable[Record]) -> dict[Hashable, int]:
@@ -128,13 +128,15 @@ def coco_results(
     Raises:
         InputError: not such a list, or pictures that the data set does not have.
     """
+    shown = _masks(entries, where)
+    entries = _with_boxes(entries, shown)
     columns = _columns(entries, ("image_id", "category_id", "bbox", "score"), where)
     sides = _numbers(entries, columns["bbox"], "bbox", 4, where)
     score = _numbers(entries, columns["score"], "score", 1, where).reshape(-1)
     image = image_indices(columns["image_id"], images, where)
     label = _labels(columns["category_id"], categories, where)
     corners = np.concatenate([sides[:, :2], sides[:, :2] + sides[:, 2:]], axis=1)
-    table = ResultTable(image, label, score, corners, sides[:, 2] * sides[:, 3])
+    table = ResultTable(image, label, score, corners, sides[:, 2] * sides[:, 3], mask_column(shown))
     known = label >= 0
     if known.all():
         return table, []
@@ -144,6 +146,28 @@ def coco_results(
         raise InputError(f"{where}: no category_id is the data set's: {ids} here, {own} there")
     note = f"{where}: {np.count_nonzero(~known)} detections of unknown category_id ({ids}) are left out"
     return table.take(known), [note]
+
+
+def _masks(entries: object, where: str) -> list[dict | None]:
+    """The run lengths of each entry, None of one without; [] where the entries are no list."""
+    found: list[dict | None] = []
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        written = entry.get("segmentation") if isinstance(entry, dict) else None
+        try:
+            found.append(None if written in (None, []) else masks.of_entry(written))
+        except InputError as error:
+            raise InputError(f"{where}: segmentation of entry {index + 1} is {error}") from None
+    return found
+
+
+def _with_boxes(entries: object, shown: list[dict | None]) -> object:
+    """The entries; one with a mask and no box gets the box round its mask, as pycocotools has it."""
+    if all(mask is None for mask in shown):
+        return entries
+    return [
+        entry if mask is None or "bbox" in entry else {**entry, "bbox": masks.box(mask)}
+        for entry, mask in zip(entries, shown, strict=True)
+    ]
 
 
 def _labels(names: Sequence[Hashable], categories: dict[Hashable, int], where: str) -> np.ndarray:

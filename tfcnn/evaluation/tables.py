@@ -4,7 +4,7 @@ G ground-truth objects and N detections of all pictures, K classes. Pictures are
 """
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class TruthTable:
         box_areas: float64 [G], width times height as written.
         areas: float64 [G], the annotated area.
         ignored: bool [G], VOC's difficult or COCO's crowd.
+        masks: objects [G], the masks in run lengths, where `segm.with_masks` made the table.
     """
 
     images: list[Hashable]
@@ -33,9 +34,14 @@ class TruthTable:
     box_areas: np.ndarray
     areas: np.ndarray
     ignored: np.ndarray
+    masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def take(self, index: np.ndarray) -> "TruthTable":
+        """The objects of `index`, in its order; all pictures stay."""
+        return TruthTable(self.images, *(_rows(self, f, index) for f in dataclasses.fields(self)[1:]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +53,7 @@ class ResultTable:
         score: float64 [N].
         boxes: float64 [N, 4].
         box_areas: float64 [N].
+        masks: objects [N], the masks in run lengths, None of a detection without one; None where none has any.
     """
 
     image: np.ndarray
@@ -54,13 +61,28 @@ class ResultTable:
     score: np.ndarray
     boxes: np.ndarray
     box_areas: np.ndarray
+    masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
 
     def take(self, index: np.ndarray) -> "ResultTable":
         """The detections of `index`, in its order."""
-        return ResultTable(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+        return ResultTable(*(_rows(self, field, index) for field in dataclasses.fields(self)))
+
+
+def _rows(table: TruthTable | ResultTable, field: dataclasses.Field, index: np.ndarray) -> np.ndarray | None:
+    column = getattr(table, field.name)
+    return None if column is None else column[index]
+
+
+def mask_column(masks: Sequence[dict | None]) -> np.ndarray | None:
+    """Masks as a column of a table, objects [n]; None where there is none."""
+    if all(mask is None for mask in masks):
+        return None
+    column = np.empty(len(masks), object)
+    column[:] = masks
+    return column
 
 
 def truth_table(records: Iterable[Record]) -> TruthTable:
@@ -94,12 +116,14 @@ def result_table(detections: Mapping[Hashable, Detections], images: list[Hashabl
     found = [(index, detections[image]) for index, image in enumerate(images) if image in detections]
     boxes = np.concatenate([d.boxes for _, d in found] or [np.zeros((0, 4))])
     counts = [len(d) for _, d in found]
+    masks = [mask for _, d in found for mask in (d.masks if d.masks is not None else [None] * len(d))]
     return ResultTable(
         image=np.repeat(np.array([index for index, _ in found], np.int32), counts),
         label=np.concatenate([d.labels for _, d in found] or [np.zeros(0, np.int32)]),
         score=np.concatenate([d.scores for _, d in found] or [np.zeros(0)]),
         boxes=boxes,
         box_areas=(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]),
+        masks=mask_column(masks),
     )
 
 
