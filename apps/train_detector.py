@@ -25,9 +25,9 @@ GROUP, SUMMARY = "detection", "train a detector on VOC, COCO or your own boxes"
 DETECTOR = flags.DEFINE_enum(
     "detector",
     "faster_rcnn",
-    ["faster_rcnn", "fast_rcnn", "yolo", "fast_yolo", "one_stage"],
-    "Regions with proposals of its own, or those of a file; YOLO's grid, with the dense layers of its slow or its fast "
-    "net; or anchor-free cells on three maps",
+    ["faster_rcnn", "fast_rcnn", "mask_rcnn", "yolo", "fast_yolo", "one_stage"],
+    "Regions with proposals of its own, or those of a file; the first with a mask for each object; YOLO's grid, with "
+    "the dense layers of its slow or its fast net; or anchor-free cells on three maps",
 )
 PROPOSALS_FILE = flags.DEFINE_string(
     "proposals_file",
@@ -61,6 +61,12 @@ SIZES = flags.DEFINE_list(
 )
 ROUNDED_ANCHORS = flags.DEFINE_bool(
     "rounded_anchors", False, "Round the anchors' sides as the authors' program does"
+)
+MASK_CHANNELS = flags.DEFINE_integer(
+    "mask_channels",
+    256,
+    "Of mask_rcnn: channels of its four convolutions, e.g. --mask_channels=128",
+    lower_bound=1,
 )
 RPN_CHANNELS = flags.DEFINE_integer(
     "rpn_channels",
@@ -123,6 +129,9 @@ BACKBONE_RATE = flags.DEFINE_float(
 )
 BIAS_RATE = flags.DEFINE_float(
     "bias_rate", 1.0, "Factor of the biases' learning rate (the authors: 2)", lower_bound=0.0
+)
+MASK_WEIGHT = flags.DEFINE_float(
+    "mask_weight", 1.0, "Of mask_rcnn: factor of the masks' loss (the paper: 1)", lower_bound=0.0
 )
 VALIDATE_IMAGES = flags.DEFINE_integer(
     "validate_images", 0, "Pictures of each validation, evenly spread; 0 takes all", lower_bound=0
@@ -210,8 +219,8 @@ def main(run: cli.Run) -> None:
 
 
 def of_regions() -> bool:
-    """Whether the detector classifies regions: Faster R-CNN and Fast R-CNN."""
-    return DETECTOR.value in ("faster_rcnn", "fast_rcnn")
+    """Whether the detector classifies regions: Faster R-CNN, Fast R-CNN and Mask R-CNN."""
+    return DETECTOR.value in ("faster_rcnn", "fast_rcnn", "mask_rcnn")
 
 
 def loss() -> OneStageLoss:
@@ -265,6 +274,10 @@ def make_model(
             raise InputError(
                 f"--init={training_flags.INIT.value} has no card.json with its architecture beside it"
             )
+        masks = {"mask_channels": MASK_CHANNELS.value} | architecture if DETECTOR.value == "mask_rcnn" else {}
+        architecture = {**architecture, **masks}
+        if DETECTOR.value == "faster_rcnn":  # also from a detector that has masks
+            architecture.pop("mask_channels", None)
     run.net = architecture["net"]
     options = {name: value for name, value in architecture.items() if name != "net"}
     model = builder()(backbones.backbone(run.net, weights), len(training.classes), **options)
@@ -282,8 +295,9 @@ def builder() -> Callable[..., keras.Model]:
     """The function that builds the detector on a backbone."""
     if of_regions():
         from tfcnn.detection.faster_rcnn import faster_rcnn
+        from tfcnn.detection.mask_rcnn import mask_rcnn
 
-        return faster_rcnn
+        return mask_rcnn if DETECTOR.value == "mask_rcnn" else faster_rcnn
     from tfcnn.detection.one_stage import one_stage
     from tfcnn.detection.yolo import yolo
 
@@ -321,7 +335,7 @@ def sizes_of(model: keras.Model) -> dict:
 
 
 def architecture_of_flags() -> dict:
-    """The keyword arguments of `faster_rcnn` that the flags give."""
+    """The keyword arguments of `faster_rcnn` or `mask_rcnn` that the flags give."""
     try:
         sizes = [float(size) for size in SIZES.value]
     except ValueError as error:
@@ -344,7 +358,7 @@ def architecture_of_flags() -> dict:
         "before_nms": BEFORE_NMS.value,
         "min_file_size": MIN_FILE_SIZE.value,
         "nms_threshold": NMS_THRESHOLD.value,
-    }
+    } | ({"mask_channels": MASK_CHANNELS.value} if DETECTOR.value == "mask_rcnn" else {})
 
 
 def box_targets(training: Dataset, proposals: Proposals | None) -> dict:
@@ -365,13 +379,15 @@ def box_targets(training: Dataset, proposals: Proposals | None) -> dict:
 
 def table(metrics: dict, card: dict) -> tuple[list[str], list[list]]:
     """Columns and rows for the end."""
-    rows = []
+    rows, shown = [], {"map_11": "mAP 11-point", "map_area": "mAP area"}
+    if "segm_AP50" in metrics["last"]:
+        shown |= {"segm_AP50": "AP50 of masks", "segm_AP": "AP of masks"}
     for name in ("best", "last"):
         if figures := metrics[name]:
-            shown = [training_flags.percent(figures[rule]) for rule in ("map_11", "map_area")]
-            rows.append([name, figures["step"], *shown])
-    rows.append(["release", f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights", ""])
-    return ["validation", "step", "mAP 11-point", "mAP area"], rows
+            rows.append([name, figures["step"], *(training_flags.percent(figures[rule]) for rule in shown)])
+    size = [f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights"]
+    rows.append(["release", *size, *[""] * (len(shown) - 1)])
+    return ["validation", "step", *shown.values()], rows
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from tfcnn.runtime import cores
 DETECTORS = {
     "faster_rcnn": ("tfcnn.detection.detector", "FasterRCNN"),
     "fast_rcnn": ("tfcnn.detection.detector", "FasterRCNN"),
+    "mask_rcnn": ("tfcnn.detection.detector", "FasterRCNN"),
     "yolo": ("tfcnn.detection.single_shot", "SingleShot"),
     "one_stage": ("tfcnn.detection.single_shot", "SingleShot"),
 }

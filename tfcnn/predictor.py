@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfcnn import images
+from tfcnn import images, masks
 from tfcnn.datasets import Record
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.detections import Detections
@@ -80,13 +80,20 @@ def detections(row: dict[str, np.ndarray], prepared: Prepared, names: Sequence[s
     """Makes a detector's arrays of one picture Detections in the file's pixels, clipped to the picture.
 
     Args:
-        row: boxes float32 [D, 4], scores [D], labels int32 [D], count.
+        row: boxes float32 [D, 4], scores [D], labels int32 [D], count; and masks [D, S, S] or none.
         prepared: the picture.
         names: of the classes.
     """
     count, (height, width) = row["count"], prepared.shape
-    boxes = np.clip(prepared.placement.to_file(row["boxes"][:count]), 0, [width, height, width, height])
-    return Detections(boxes, row["scores"][:count], row["labels"][:count], tuple(names))
+    boxes, shown = prepared.placement.to_file(row["boxes"][:count]), None
+    if "masks" in row:  # pasted into the box that the network saw, which may reach beyond the picture
+        small = row["masks"][:count]
+        shown = [
+            masks.encode(masks.paste(mask, box, height, width))
+            for mask, box in zip(small, boxes, strict=True)
+        ]
+    boxes = np.clip(boxes, 0, [width, height, width, height])
+    return Detections(boxes, row["scores"][:count], row["labels"][:count], tuple(names), shown)
 
 
 class Predictor:

@@ -222,6 +222,53 @@ def test_fast_rcnn_learns_from_proposals_of_a_file(run_app, trained, tmp_path):
     assert results(tmp_path / "d")["images"][0]["detections"]
 
 
+def test_a_detector_learns_masks_draws_them_and_is_measured_by_them(run_app, trained, pictures, tmp_path):
+    from tfcnn import datasets, images, masks
+
+    out, release = tmp_path / "out", tmp_path / "out/release"
+    flags = ["--detector=mask_rcnn", "--mask_channels=8", f"--init={trained[1] / 'release'}", "--steps=1"]
+    done = run_app("train_detector", *SMALL[:-1], *flags, f"--output_dir={out}")
+    assert done.returncode == 0, done.stderr
+    assert "new: mask_conv1, mask_conv2, mask_conv3, mask_conv4, mask_up, mask_logits\n" in done.stderr
+    card = json.loads((release / "card.json").read_text())
+    assert card["kind"] == "mask_rcnn" and card["architecture"]["mask_channels"] == 8
+    assert {"segm_AP50", "segm_AP"} < set(card["metrics"]["last"]) and "AP50 of masks" in done.stdout
+
+    record = datasets.open("shapes", split="val").examples[1]
+    root = tmp_path / "VOC2012"
+    for part in ("Annotations", "JPEGImages", "ImageSets/Segmentation", "SegmentationObject"):
+        (root / part).mkdir(parents=True)
+    images.write(root / "JPEGImages/a.jpg", record.image())
+    (root / "ImageSets/Segmentation/val.txt").write_text("a\n")
+    numbers = (
+        (record.masks() * np.arange(1, len(record.boxes) + 1)[:, None, None]).max(axis=0).astype(np.uint8)
+    )
+    Image.fromarray(numbers, "L").save(root / "SegmentationObject/a.png")
+    objects = "".join(
+        f"<object><name>{CLASSES[n]}</name><bndbox><xmin>{b[0] + 1}</xmin><ymin>{b[1] + 1}</ymin><xmax>{b[2]}</xmax>"
+        f"<ymax>{b[3]}</ymax></bndbox></object>"
+        for b, n in zip(record.boxes, record.labels, strict=True)
+    )
+    size = f"<size><width>{record.width}</width><height>{record.height}</height></size>"
+    (root / "Annotations/a.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+    model = [f"--model={release}", "--score_threshold=0.001"]
+    done = run_app("evaluate", "--dataset=voc", f"--data={root}", *model, f"--output_dir={tmp_path / 'e'}")
+    assert done.returncode == 0, done.stderr
+    assert {"AP", "AP50", "APl"} < set(results(tmp_path / "e")["metrics"]["segm"])
+
+    flags = ["--draw_threshold=0", "--max_detections=3", "--flip", f"--output_dir={tmp_path / 'd'}"]
+    done = run_app("detect", pictures / "shapes.png", *model, *flags)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "d/detections.json").read_text())
+    assert rows and all(row["segmentation"]["size"] == [160, 160] for row in rows)
+    shown = [masks.decode(masks.of_entry(row["segmentation"])) for row in rows]
+    (entry,) = results(tmp_path / "d")["images"]
+    drawn, plain = (
+        images.read(path) for path in (tmp_path / "d" / entry["picture"], pictures / "shapes.png")
+    )
+    assert (drawn != plain).any(axis=-1)[shown[0]].mean() > 0.9
+
+
 @pytest.mark.parametrize(
     ("detector", "own"),
     [
@@ -256,6 +303,11 @@ def test_detectors_of_one_network_are_trained_and_used(run_app, pictures, tmp_pa
         ("train_detector", ["--dataset=shapes", "--detector=fast_rcnn"], "needs --proposals_file"),
         ("train_detector", ["--dataset=shapes", "--net=tiny", "--head=backbone"], "neck='none'"),
         ("train_detector", ["--dataset=shapes", "--hardest=99"], "64 regions"),
+        (
+            "train_detector",
+            ["--dataset=shapes", "--net=tiny", "--detector=mask_rcnn", "--training=alternating"],
+            "trained jointly",
+        ),
         ("train_detector", ["--dataset=shapes", "--detector=yolo", "--grid=999"], "999 x 999 cells"),
         ("train_detector", ["--dataset=shapes", "--detector=yolo", "--convolutions=a"], "whole numbers"),
         ("train_detector", ["--dataset=shapes", "--detector=yolo", "--test_image_size=64"], "320 x 320"),

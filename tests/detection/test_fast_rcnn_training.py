@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfcnn.detection import fast_rcnn, fast_rcnn_training
+from tfcnn.detection import fast_rcnn, fast_rcnn_training, rpn
 
 SEED = tf.constant([3, 4])
 
@@ -33,7 +33,8 @@ def test_regions_take_the_class_of_their_best_box_with_background_first():
     assert (60, 60, 70, 70) not in column_of  # below the lower bound of 0.1
     assert (0, 0, 0, 0) not in column_of  # padding
     place = [tuple(r) for r in regions].index((20, 20, 40, 32))
-    assert matched[place].tolist() == [20, 20, 40, 40]
+    assert boxes[matched[place]] == [20, 20, 40, 40]
+    assert (columns[:2] > 0).all() and (columns[2:] <= 0).all()  # foreground comes first
 
 
 def test_the_lower_bound_of_background_is_an_option():
@@ -66,7 +67,8 @@ def test_without_objects_only_background_and_a_box_loss_of_zero():
     )
     assert sorted(columns[0].numpy()) == [-1, -1, 0, 0]
     logits, deltas = tf.random.stateless_normal((1, 4, 6), SEED), tf.random.stateless_normal((1, 4, 20), SEED)
-    classes, box = fast_rcnn_training.region_losses(logits, deltas, regions, columns, matched)
+    truth = rpn.rows(tf.zeros((1, 3, 4)), matched)
+    classes, box = fast_rcnn_training.region_losses(logits, deltas, regions, columns, truth)
     assert box.numpy().tolist() == [0.0] and classes.numpy()[0] > 0 and np.isfinite(classes.numpy()).all()
 
 
@@ -136,10 +138,10 @@ def test_no_column_of_boxes_at_all_is_only_background(regions):
     drawn_regions, columns, matched = fast_rcnn_training.sample_regions(
         proposals, empty, none, SEED, count=5, negative=(0.0, 0.5), ignore=tf.zeros((2, 0), bool)
     )
-    assert drawn_regions.shape == matched.shape == (2, 5, 4)
+    assert drawn_regions.shape == (2, 5, 4) and matched.shape == (2, 5)
     assert np.sort(columns, axis=1).tolist() == [[-1] * (5 - regions) + [0] * regions] * 2
     losses = fast_rcnn_training.region_losses(
-        tf.zeros((2, 5, 3)), tf.zeros((2, 5, 4)), drawn_regions, columns, matched
+        tf.zeros((2, 5, 3)), tf.zeros((2, 5, 4)), drawn_regions, columns, rpn.rows(empty, matched)
     )
     np.testing.assert_allclose(losses, [[np.log(3) if regions else 0.0] * 2, [0.0, 0.0]], rtol=1e-6)
 

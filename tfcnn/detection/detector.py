@@ -1,4 +1,4 @@
-"""Faster R-CNN and Fast R-CNN at work: the part of a `tfcnn.predictor.Predictor` that is theirs."""
+"""Faster R-CNN, Fast R-CNN and Mask R-CNN at work: the part of a `tfcnn.predictor.Predictor` that is theirs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tfcnn.predictor import Predictor, Prepared
 
 
 class FasterRCNN:
-    """One or several Faster R-CNN or Fast R-CNN models with everything that is done at test time.
+    """One or several Faster R-CNN, Fast R-CNN or Mask R-CNN models with everything that is done at test time.
 
     Args:
-        models: of `tfcnn.detection.faster_rcnn.faster_rcnn`; several of the same classes are an ensemble. Weights may
-            be trained on between two calls.
+        models: of `faster_rcnn.faster_rcnn` or `mask_rcnn.mask_rcnn`; several of the same classes are an ensemble.
+            Weights may be trained on between two calls.
         scales: at how many sizes each picture is looked at.
         flip: look at each picture mirrored, too.
         refine, box_voting: of `test_time.find`.
@@ -38,6 +38,7 @@ class FasterRCNN:
         zero_rgb: the colour that the network sees as zero.
         needs_proposals: it is a Fast R-CNN.
         proposal_count: R; 0 of a Fast R-CNN.
+        has_masks: whether detections come with masks: one of the models has them.
 
     Raises:
         InputError: a model is no Faster R-CNN, the models have different classes, LiteRT is not installed, or a Fast
@@ -75,6 +76,7 @@ class FasterRCNN:
             raise InputError("A Fast R-CNN takes the proposals that it is given: it makes none.")
         self.proposal_count = (proposals or first.proposals.count) if first.proposals else 0
         self.needs_proposals = not self.proposal_count
+        self.has_masks = any(each.mask_head is not None for each in stages)
         options = {
             "refine": refine,
             "box_voting": box_voting,

@@ -17,7 +17,7 @@ from tfcnn.datasets.pipeline import Batches
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.detection.endpoints import endpoint_strides
 from tfcnn.errors import InputError
-from tfcnn.evaluation import voc
+from tfcnn.evaluation import segm, voc
 from tfcnn.predictor import Method, Predictor
 from tfcnn.training import freezing
 from tfcnn.training.config import TrainingConfig
@@ -101,14 +101,18 @@ def scope(strategy: tf.distribute.Strategy | None) -> contextlib.AbstractContext
 
 
 def first_batch(batches: Batches, classes: list[str]) -> np.ndarray:
-    """A sheet of the first batch, with its boxes."""
+    """A sheet of the first batch, with its boxes and masks."""
     batch = batches.batch(0)
     pictures = []
     for image, (height, width), boxes, labels in zip(
         *(batch[name][:16] for name in ("image", "size", "boxes", "labels")), strict=True
     ):
         picture = np.clip(image[:height, :width], 0, 255).astype(np.uint8)
-        pictures.append(draw.boxes(picture, boxes[labels >= 0], labels[labels >= 0], names=classes))
+        real = labels >= 0
+        if "masks" in batch:
+            shown = batch["masks"][len(pictures)][real, :height, :width]
+            picture = draw.masks(picture, shown, labels[real])
+        pictures.append(draw.boxes(picture, boxes[real], labels[real], names=classes))
     return draw.grid(pictures, columns=4)
 
 
@@ -150,11 +154,16 @@ class Validation:
         self.refused: dict[str, str] = {}
 
     def __call__(self) -> dict[str, float | None]:
-        """Mean AP at IoU 0.5 by both rules of VOC: {"map_11", "map_area"}; None where no picture has an object."""
+        """Mean AP at IoU 0.5 of boxes by both rules of VOC, and of masks by COCO's: {"map_11", "map_area"} and, of a
+        detector with masks, {"segm_AP50", "segm_AP"}; None where no picture has an object."""
         found, unreadable = self.predictor.over_records(self.dataset.examples, self.proposals)
         self.refused |= unreadable
         figures = voc.evaluate(self.dataset.examples, found, self.dataset.classes)
         means = {name: figures[name] for name in ("map_11", "map_area")}
+        if getattr(self.predictor.method, "has_masks", False):
+            measured = segm.evaluate(self.dataset.examples, found, self.dataset.classes)
+            own = measured[0] if measured else {"AP50": 0.0, "AP": 0.0}  # nothing is found yet
+            means |= {f"segm_{name}": own[name] for name in ("AP50", "AP")}
         return {name: None if math.isnan(mean) else mean for name, mean in means.items()}
 
     def drawn(self, count: int = 8) -> list[np.ndarray]:

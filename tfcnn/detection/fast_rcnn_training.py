@@ -49,7 +49,7 @@ def sample_regions(
 
     Returns:
         (regions [N, S, 4], columns int32 [N, S] of the softmax with -1 for an entry that could not be filled,
-        matched boxes [N, S, 4]).
+        matched int32 [N, S], the box of each). Foreground comes first.
 
     Source: section 2.3, mini-batch sampling.
     """
@@ -67,7 +67,7 @@ def sample_regions(
     take = rows(matched, index)
     columns = background_first(rows(labels, take))
     columns = tf.where(label == 1, columns, label)  # 0 is background, -1 is not drawn
-    return rows(proposals, index), columns, rows(boxes, take)
+    return rows(proposals, index), columns, take
 
 
 def region_losses(
@@ -84,7 +84,8 @@ def region_losses(
 
     Args:
         logits: float32 [N, S, K + 1]; deltas: float32 [N, S, 4] or [N, S, 4 K].
-        regions, columns, matched: of `sample_regions`.
+        regions, columns: of `sample_regions`.
+        matched: float32 [N, S, 4], the ground-truth box of each region.
         hardest: only so many regions of each image count, those of the greatest loss (online hard example mining,
             Shrivastava et al. 2016); 0: all.
         means, stds: of the box targets, 4 numbers or [K, 4].

@@ -20,7 +20,7 @@ SIZES = (18.0, 32.0, 56.0, 96.0, 165.0, 280.0)  # anchors of one map, for pictur
 PYRAMID_SIZES = ((24.0, 38.0), (60.0, 95.0), (151.0, 240.0))  # two sizes a map of strides 8, 16, 32
 RATIOS = (0.5, 1.0, 2.0)
 # How the names of layers begin that are the detector's and not the backbone's.
-OWN_LAYERS = ("neck_", "rpn_", "position_", "region_", "class_logits", "box_deltas")
+OWN_LAYERS = ("neck_", "rpn_", "position_", "region_", "mask_", "class_logits", "box_deltas")
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")

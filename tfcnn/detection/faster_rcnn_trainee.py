@@ -1,4 +1,4 @@
-"""What the training loop trains of a Faster R-CNN or Fast R-CNN: its settings, its losses, its validation.
+"""What the training loop trains of a Faster R-CNN, Fast R-CNN or Mask R-CNN: its settings, its losses, its validation.
 
 The networks run in parts, so that only sampled regions are pooled: the features with the region proposal network; then
 proposals, suppression and sampling, through which no gradient passes; then the regions.
@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from tfcnn import backbones
-from tfcnn.detection import fast_rcnn_training, rpn
+from tfcnn.detection import fast_rcnn_training, mask_rcnn, rpn
 from tfcnn.detection.detector_training import DetectorConfig, Validation
 from tfcnn.detection.stages import Stages
 from tfcnn.errors import InputError
@@ -37,6 +37,7 @@ class FasterRCNNConfig(DetectorConfig):
         background_low: least IoU of a background region (Fast R-CNN's 0.1, py-faster-rcnn's 0).
         hardest: learn from so many regions of the greatest loss; 0: from all.
         box_weight: factor of the two box losses (the paper's lambda, normalised as py-faster-rcnn does).
+        mask_weight: factor of Mask R-CNN's loss of masks (its paper's 1).
         ignore_overlap: share of a region inside a crowd or a difficult object above which it is no background.
     """
 
@@ -52,6 +53,7 @@ class FasterRCNNConfig(DetectorConfig):
     background_low: float = 0.0
     hardest: int = 0
     box_weight: float = 1.0
+    mask_weight: float = 1.0
     ignore_overlap: float = 0.7
 
     def __post_init__(self) -> None:
@@ -66,7 +68,7 @@ class FasterRCNNTrainee:
     """What the training loop trains: networks, losses, validation.
 
     Args:
-        model: of `faster_rcnn`.
+        model: of `faster_rcnn` or `mask_rcnn`.
         config: the settings.
         parts: "rpn", "regions" or both: the losses that count; Fast R-CNN has the regions alone.
         proposer: another model whose proposals are taken (step 2 of the alternation); the model's own when None.
@@ -93,16 +95,16 @@ class FasterRCNNTrainee:
             self.pictures = validation.drawn
 
     def losses(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """The four losses, summed over the batch's images.
+        """The four losses, of Mask R-CNN five, summed over the batch's images.
 
         Args:
             batch: of `tfcnn.datasets.pipeline.batches`: image float32 [N, H, W, 3], size int32 [N, 2] of the real
                 pictures in it, scale float32 [N, 2], boxes float32 [N, M, 4], labels int32 [N, M] (-1 is padding),
                 difficult and crowd bool [N, M] (these objects are ignored); of Fast R-CNN proposals float32
-                [N, R, 4]; and seed int32 [2].
+                [N, R, 4]; of Mask R-CNN masks bool [N, M, H, W] and void bool [N, H, W]; and seed int32 [2].
 
         Returns:
-            {"objectness", "rpn_box", "class", "box"}: scalars; only those of `parts`.
+            {"objectness", "rpn_box", "class", "box", "mask"}: scalars; only those of `parts` and of the model.
         """
         config, boxes, labels, seed = self.config, batch["boxes"], batch["labels"], batch["seed"]
         ignore = {"ignore": batch["difficult"] | batch["crowd"], "ignore_overlap": config.ignore_overlap}
@@ -135,12 +137,36 @@ class FasterRCNNTrainee:
                 **ignore,
             )
             logits, deltas = self.stages.regions(regions, first["pool_maps"], training=True)
-            output = self.stages.output
+            output, truth = self.stages.output, rpn.rows(boxes, matched)
             entropy, box = fast_rcnn_training.region_losses(
-                logits, deltas, regions, columns, matched, config.hardest, output.means, output.stds
+                logits, deltas, regions, columns, truth, config.hardest, output.means, output.stds
             )
             losses |= {"class": entropy, "box": config.box_weight * box}
+            if self.stages.mask_head is not None:
+                most = round(config.regions * config.positive_share)  # foreground comes first
+                sampled = (each[:, :most] for each in (regions, columns, matched))
+                losses["mask"] = config.mask_weight * self.mask_loss(batch, first["mask_maps"], *sampled)
         return {name: tf.reduce_sum(value) for name, value in losses.items()}
+
+    def mask_loss(
+        self,
+        batch: Mapping[str, tf.Tensor],
+        mask_maps: list[tf.Tensor],
+        regions: tf.Tensor,
+        columns: tf.Tensor,
+        matched: tf.Tensor,
+    ) -> tf.Tensor:
+        """The loss of the masks of foreground regions, float32 [N].
+
+        Args:
+            batch: of `losses`.
+            mask_maps: of `Stages.first`.
+            regions, columns, matched: of `fast_rcnn_training.sample_regions`; what is no foreground counts nothing.
+        """
+        logits = self.stages.masks(regions, tf.maximum(columns - 1, 0), mask_maps, training=True)
+        targets, weights = mask_rcnn.mask_targets(batch["masks"], batch["void"], regions, matched)
+        weights *= tf.cast(columns >= 1, tf.float32)[..., None, None]
+        return mask_rcnn.mask_loss(logits, targets, weights)
 
     def propose(self, batch: Mapping[str, tf.Tensor], first: dict) -> tf.Tensor:
         """Proposals of a step, float32 [N, R, 4]; no gradient passes.

@@ -1,4 +1,4 @@
-"""Training of Faster R-CNN and Fast R-CNN, as a function: jointly, or by the four-step alternation of the paper.
+"""Training of Faster R-CNN, Fast R-CNN and Mask R-CNN, as a function: jointly, or by the four-step alternation.
 
 Source: Ren, He, Girshick, Sun, "Faster R-CNN", 2015, section 3.2; constants of py-faster-rcnn.
 """
@@ -65,11 +65,11 @@ def train_faster_rcnn(
     show: Callable[[np.ndarray, str, str], None] = run.ignore,
     say: Callable[[str], None] = lambda sentence: print(sentence, file=sys.stderr),
 ) -> TrainedDetector:
-    """Trains a Faster R-CNN or a Fast R-CNN on pictures with boxes, and writes a release.
+    """Trains a Faster R-CNN, Fast R-CNN or Mask R-CNN on pictures with boxes (and masks), and writes a release.
 
     Args:
-        model: of `faster_rcnn`, made in the strategy's scope. Of its backbone, batch norm and layers up to
-            `config.freeze_stride` stay as they are where they have been trained before; what else has been trained
+        model: of `faster_rcnn` or `mask_rcnn`, made in the strategy's scope. Of its backbone, batch norm and layers up
+            to `config.freeze_stride` stay as they are where they have been trained before; what else has been trained
             learns at `config.backbone_rate` times the rate.
         training, validation: data sets of the same K classes.
         config: the settings.
@@ -89,7 +89,7 @@ def train_faster_rcnn(
     folder, data = pathlib.Path(folder), run.summary(training, validation)
     first = folder / "step1" if config.training == "alternating" else folder
     run.check_data(first, data, config)
-    trained = run.trained_before(first, data, config, model)
+    trained, has_masks = run.trained_before(first, data, config, model), Stages(model).mask_head is not None
     freeze(model, config, trained)
     say(f"{freezing.described(model)}.")
     batches = pipeline.batches(
@@ -100,6 +100,7 @@ def train_faster_rcnn(
         seed=config.seed,
         resize=config.resize,
         longest=config.longest,
+        masks=has_masks,
         proposals=proposals,
         threads=config.threads,
     )
@@ -116,7 +117,8 @@ def train_faster_rcnn(
         with scope(strategy):
             trainee = FasterRCNNTrainee(model, config, validation=measure)
         multiplier = rates(model, config, trained, OWN_LAYERS)
-        result = run.fit(trainee, batches, config, folder, best="map_11", multiplier=multiplier, **told)
+        best = "segm_AP50" if has_masks else "map_11"
+        result = run.fit(trainee, batches, config, folder, best=best, multiplier=multiplier, **told)
     else:
         result = _alternate(model, config, batches, measure, folder, trained, told)
 
@@ -170,6 +172,16 @@ def check_fit(
     if (stages.proposals is None) != (proposals is not None):
         need = "needs precomputed proposals" if proposals is None else "makes proposals of its own"
         raise InputError(f"The model {model.name} {need}")
+    if stages.mask_head is not None:
+        if config.training == "alternating":
+            raise InputError(
+                "A Mask R-CNN is trained jointly, not in alternation: its masks have no step there"
+            )
+        for dataset in (training, validation):
+            if not any(record.masks for record in dataset.examples):
+                raise InputError(
+                    f"The {dataset.name} data set has no masks: a Mask R-CNN cannot learn from it"
+                )
     if config.training == "alternating" and proposals is not None:
         raise InputError("An alternating training trains proposals too: it takes no precomputed ones")
     for record in validation.examples if proposals else ():

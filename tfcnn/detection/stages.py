@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcnn.detection import fast_rcnn
+from tfcnn.detection import fast_rcnn, mask_rcnn
 from tfcnn.errors import InputError
 from tfcnn.export import litert
 
@@ -26,6 +26,7 @@ class Stages:
         model: the whole, image to detections.
         features: image to what `first` gives. head: pooled regions to logits and deltas.
         proposals, pool, output: the layers between the cuts and after; Fast R-CNN has no proposals (None).
+        mask_pool, mask_head: Mask R-CNN's pooling, and its branch from pooled regions to logits of masks; else None.
 
     Raises:
         InputError: the model is no Faster R-CNN.
@@ -45,6 +46,10 @@ class Stages:
             objectness, deltas, _, *proposal_maps = self.proposals.input
             named |= {"objectness": objectness, "deltas": deltas}
             named |= {f"proposal_map{i}": x for i, x in enumerate(proposal_maps)}
+        self.mask_pool, self.mask_head = layers.get("mask_pool"), None
+        if self.mask_pool:
+            named |= {f"mask_map{i}": x for i, x in enumerate(self.mask_pool.input[1:])}
+            self.mask_head = keras.Model(self.mask_pool.output, layers["masks"].input[0], name="mask_branch")
         self.features = keras.Model(model.inputs[0], named, name="features")
         logits, box_deltas, *_ = self.output.input
         inputs = [self.pool.output, regions] if self.pool.context else [self.pool.output]
@@ -69,7 +74,8 @@ class Stages:
             training: for dropout and live batch norm.
 
         Returns:
-            {objectness float32 [N, A], deltas float32 [N, A, 4], proposal_maps, pool_maps: lists of [N, h, w, C]}.
+            {objectness float32 [N, A], deltas float32 [N, A, 4], proposal_maps, pool_maps, mask_maps: lists of
+            [N, h, w, C]}.
         """
         return self.grouped(self.features(image, training=training))
 
@@ -107,6 +113,13 @@ class Stages:
         answer = self.head(inputs, training=training)
         return tuple(fast_rcnn.per_image(answer[name], regions) for name in ("logits", "deltas"))
 
+    def masks(
+        self, regions: tf.Tensor, labels: tf.Tensor, mask_maps: list[tf.Tensor], training: bool = False
+    ) -> tf.Tensor:
+        """The masks of regions [N, R, 4], each of its class in `labels` int32 [N, R]: logits float32 [N, R, 28, 28]."""
+        logits = self.mask_head(self.mask_pool([regions, *mask_maps]), training=training)
+        return mask_rcnn.of_class(logits, labels)
+
     def rpn_layers(self) -> set[str]:
         """Names of the layers that only the region proposal network has."""
         return {layer.name for layer in self.features.layers if layer.name.startswith("rpn_")}
@@ -128,6 +141,7 @@ class Stages:
         } | {
             "proposal_maps": [answer[n] for n in sorted(answer) if n.startswith("proposal_map")],
             "pool_maps": [answer[n] for n in sorted(answer) if n.startswith("pool_map")],
+            "mask_maps": [answer[n] for n in sorted(answer) if n.startswith("mask_map")],
         }
 
 

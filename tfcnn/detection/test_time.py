@@ -71,7 +71,8 @@ def find(
         score_threshold, nms_threshold, max_detections: of the detections.
 
     Returns:
-        {boxes float32 [N, D, 4] in pixels of pictures[0], scores [N, D], labels int32 [N, D], count int32 [N]}.
+        {boxes float32 [N, D, 4] in pixels of pictures[0], scores [N, D], labels int32 [N, D], count int32 [N]}; of Mask
+        R-CNN also masks float32 [N, up to D, 28, 28], the mean probabilities of the views that have masks.
     """
     seen = [_see(view, pictures[view.scale], sizes[view.scale], shapes) for view in views]
     regions = precomputed if precomputed is not None else _proposed(seen, sizes[0], proposals)
@@ -87,6 +88,9 @@ def find(
     answer = outputs.best_of_each_class(scores, boxes, score_threshold, nms_threshold, max_detections)
     if box_voting:
         answer["boxes"] = vote(answer["boxes"], answer["labels"], boxes, scores)
+    masked = [look for look in seen if look.view.stages.mask_head is not None]
+    if masked:
+        answer["masks"] = _masks(masked, answer, sizes[0])
     return answer
 
 
@@ -156,6 +160,18 @@ def _classified(seen, regions, base):
     real = [tf.cast(box_ops.area(boxes) > 0, tf.float32)[..., None] for boxes in all_boxes]
     total = sum(weight * boxes for weight, boxes in zip(real, all_boxes, strict=True))
     return sum(all_scores) / len(seen), tf.math.divide_no_nan(total, sum(real))
+
+
+def _masks(seen, answer, base):
+    """Probabilities float32 [N, most, S, S] of the detections' classes in their boxes, averaged over the views."""
+    most = tf.maximum(tf.reduce_max(answer["count"]), 1)
+    boxes, labels = answer["boxes"][:, :most], answer["labels"][:, :most]
+    total = 0.0
+    for look in seen:
+        own = between(boxes, base, look.size, look.view.flip)
+        masks = tf.sigmoid(look.view.stages.masks(own, labels, look.first["mask_maps"]))
+        total += tf.reverse(masks, [-1]) if look.view.flip else masks
+    return total / len(seen)
 
 
 def between(boxes: tf.Tensor, of: tf.Tensor, to: tf.Tensor, flip: bool) -> tf.Tensor:
