@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tfcnn import masks
-from tfcnn.datasets import voc
+from tfcnn.datasets import statistics, voc
 from tfcnn.errors import InputError
 
 
@@ -321,6 +321,20 @@ def test_masks_of_another_size_than_the_annotation(folder):
     one = object_numbers(folder, (30, 20))
     with pytest.raises(InputError, match="one.png is 20x30, its annotation says 40x30"):
         one.masks()
+
+
+@pytest.mark.parametrize(
+    ("shape", "why"),
+    [
+        ((30, 40), "object 2 (dog) has a mask without a pixel"),
+        ((30, 20), "SegmentationObject/one.png is 20x30, its annotation says 40x30"),
+    ],
+)
+def test_masks_that_are_not_as_they_should_be_are_named(folder, shape, why):
+    object_numbers(folder, shape)
+    data = voc.read(folder)
+    statistics.check_pictures(data)
+    assert [finding["why"] for finding in data.broken] == [why]
 
 
 @pytest.mark.parametrize(

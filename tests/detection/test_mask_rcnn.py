@@ -297,12 +297,16 @@ def test_a_release_is_written_and_data_without_masks_is_refused(tmp_path):
     config = detection.FasterRCNNConfig(
         **small, tensorboard=False, validate_epochs=0.0, augment="detection_mosaic"
     )
-    shown = []
+    bare = dataclasses.replace(parts[0].examples[1], masks=None)
+    assert len(bare.boxes)
+    parts[0].examples[1] = bare
+    shown, told = [], []
     trained = detection.train_faster_rcnn(
-        build(), *parts, config, tmp_path, show=lambda *sheet: shown.append(sheet), say=lambda _: None
+        build(), *parts, config, tmp_path, show=lambda *sheet: shown.append(sheet), say=told.append
     )
     assert trained.card["kind"] == "mask_rcnn" and {"segm_AP50", "segm_AP"} < set(trained.metrics["last"])
     assert shown[0][1] == "first_batch"
+    assert "1 of 4 pictures have objects and no masks: their boxes alone are learnt" in told
     again = tfcnn.detector(trained.release)
     assert again.method.has_masks and again.names == parts[0].classes
     with pytest.raises(InputError, match="trained jointly, not in alternation"):

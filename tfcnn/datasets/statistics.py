@@ -11,7 +11,7 @@ from tfcnn import draw, images
 from tfcnn.datasets import decode
 from tfcnn.datasets.classes import distinct
 from tfcnn.datasets.coco import AREAS
-from tfcnn.datasets.example import Dataset, report
+from tfcnn.datasets.example import Dataset, Record, report
 from tfcnn.datasets.pipeline import whole_sample
 from tfcnn.errors import InputError
 
@@ -62,7 +62,7 @@ def _joined(dataset: Dataset, column: str, dtype: type) -> np.ndarray:
 
 def check_pictures(dataset: Dataset, advance: Callable[[], None] = lambda: None) -> None:
     """Opens every picture and adds to `dataset.broken` those that cannot be read or have another size than
-    noted.
+    noted, masks that do not fit their picture, and objects whose mask has no pixel.
 
     Whole JPEGs are known by their headers and ends and are not decoded.
 
@@ -76,9 +76,22 @@ def check_pictures(dataset: Dataset, advance: Callable[[], None] = lambda: None)
             width, height = decode.size(data, record.file) if isinstance(data, bytes) else data.shape[1::-1]
             if misfit := record.misfit((height, width)):
                 report(dataset.broken, record.file, *misfit)
+            if record.masks:
+                _check_masks(dataset, record, (height, width))
         except InputError as error:
             report(dataset.broken, record.file, str(error), "picture left out when it is read")
         advance()
+
+
+def _check_masks(dataset: Dataset, record: Record, shape: tuple[int, int]) -> None:
+    try:
+        shown = record.drawn_masks(shape)["masks"]
+    except InputError as error:
+        report(dataset.broken, record.file, str(error), "left out where masks are learnt or measured")
+        return
+    for index in np.flatnonzero(~shown.any(axis=(1, 2))):
+        why = f"object {index + 1} ({dataset.classes[record.labels[index]]}) has a mask without a pixel"
+        report(dataset.broken, record.file, why, "its box alone is learnt")
 
 
 def figure(dataset: Dataset) -> np.ndarray:

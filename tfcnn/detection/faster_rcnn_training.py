@@ -104,6 +104,11 @@ def train_faster_rcnn(
         proposals=proposals,
         threads=config.threads,
     )
+    bare = (
+        sum(1 for record in training.examples if len(record.boxes) and not record.masks) if has_masks else 0
+    )
+    if bare:
+        say(f"{bare} of {len(training)} pictures have objects and no masks: their boxes alone are learnt")
     measure = Validation(FasterRCNN([model]), validation, config, proposals)
     readers = [batches, measure]
     reach = {"proposals" if proposals else "anchors": _reach(model, training, config, proposals)}
