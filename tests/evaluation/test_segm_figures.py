@@ -184,6 +184,8 @@ def test_an_object_without_a_mask_is_ignored_and_its_box_stands_for_it():
     found = [square(0, 0), square(60, 60)]  # the first lies on the box of the object without a mask
     ours, findings = by_hand([square(9, 9), square(60, 60)], found, without=[0])
     assert ours["AP"] == pytest.approx(1, abs=1e-12) and findings == {"missing": 1}
+    ours, _ = by_hand([square(9, 9), square(60, 60)], found[1:], without=[0])
+    assert ours["AR100"] == pytest.approx(1, abs=1e-12)  # nor is it missed
     assert segm.in_words(findings) == [
         "masks: 1 object without a mask: ignored, its box standing for the mask"
     ]
