@@ -161,6 +161,18 @@ DENSE_UNITS = flags.DEFINE_integer(
 DROPOUT = flags.DEFINE_float(
     "dropout", 0.5, "Of YOLO: dropout before the output", lower_bound=0.0, upper_bound=0.95
 )
+RESAMPLE = flags.DEFINE_bool(
+    "resample", False, "Of YOLO: bring the last map to S x S places before the dense layers"
+)
+CELL_EPOCHS = flags.DEFINE_float(
+    "cell_epochs",
+    0.0,
+    "Of YOLO: epochs before, in which the dense layers are convolutions that all cells share",
+    lower_bound=0.0,
+)
+CELL_RATE = flags.DEFINE_float(
+    "cell_rate", 1e-3, "Of YOLO: highest learning rate in these epochs", lower_bound=0.0
+)
 LAMBDA_COORD = flags.DEFINE_float(
     "lambda_coord", 5.0, "Of YOLO: weight of the box terms of the loss", lower_bound=0.0
 )
@@ -317,6 +329,7 @@ def grid_of_flags(config: DetectorConfig) -> dict:
         "boxes": CELL_BOXES.value,
         "convolutions": [int(text) for text in CONVOLUTIONS.value],
         "channels": DENSE_CHANNELS.value,
+        "resample": RESAMPLE.value,
         "hidden": [[256, "linear"], *hidden] if DETECTOR.value == "fast_yolo" else hidden,
         "dropout": DROPOUT.value,
         "nms_threshold": NMS_THRESHOLD.value,

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tfcnn import backbones
 from tfcnn.datasets import pipeline
 from tfcnn.datasets.example import Dataset
-from tfcnn.detection import one_stage, yolo
+from tfcnn.detection import one_stage, yolo, yolo_cells
 from tfcnn.detection.detector_training import (
     DetectorConfig,
     Validation,
@@ -41,12 +41,17 @@ class SingleShotConfig(DetectorConfig):
 
     Attributes:
         lambda_coord, lambda_noobj: YOLO's weights of the box terms and of cells without an object.
+        cell_epochs: epochs before, in which YOLO's dense layers are convolutions that all cells share
+            (`yolo_cells`).
+        cell_rate: highest learning rate in these.
         loss: of the one-stage detector.
     """
 
     freeze_stride: int = 0
     lambda_coord: float = 5.0
     lambda_noobj: float = 0.5
+    cell_epochs: float = 0.0
+    cell_rate: float = 1e-3
     loss: OneStageLoss = dataclasses.field(default_factory=OneStageLoss)
 
 
@@ -86,8 +91,9 @@ def train_single_shot(
     """
     check_fit(model, training, config)
     folder, data = pathlib.Path(folder), run.summary(training, validation)
-    run.check_data(folder, data, config)
-    trained = run.trained_before(folder, data, config, model)
+    first = folder / "cells" if config.cell_epochs else folder
+    run.check_data(first, data, config)
+    trained = run.trained_before(first, data, config, model)
     freeze(model, config, trained)
     say(f"{freezing.described(model)}.")
     batches = pipeline.batches(
@@ -100,25 +106,41 @@ def train_single_shot(
         longest=config.longest,
         threads=config.threads,
     )
-    measure = Validation(SingleShot([model]), validation, config)
     show(first_batch(batches, training.classes), "first_batch", "The first batch as it enters the net")
-    with scope(strategy):
-        trainee = SingleShotTrainee(model, config, validation=measure)
     own = one_stage.OWN_LAYERS if model.name == "one_stage" else yolo.OWN_LAYERS
-    result = run.fit(
-        trainee,
-        batches,
-        config,
-        folder,
-        best="map_11",
-        multiplier=rates(model, config, trained, own),
-        data=data,
-        readers=[batches, measure],
-        strategy=strategy,
-        stop=stop,
-        progress=progress,
-        say=say,
-    )
+
+    def fit(net, folder, config, what):
+        measure = Validation(SingleShot([net]), validation, config)
+        with scope(strategy):
+            trainee = SingleShotTrainee(net, config, measure)
+        result = run.fit(
+            trainee,
+            batches,
+            config,
+            folder,
+            best="map_11",
+            what=what,
+            multiplier=rates(net, config, trained, own),
+            data=data,
+            readers=[batches, measure],
+            strategy=strategy,
+            stop=stop,
+            progress=progress,
+            say=say,
+        )
+        return result, measure
+
+    cells = {}
+    if config.cell_epochs:
+        with scope(strategy):
+            net = yolo_cells.by_cells(model)
+        say(f"first {config.cell_epochs:g} epochs in which the cells share the dense layers' weights")
+        stage = dataclasses.replace(
+            config, steps=None, epochs=config.cell_epochs, learning_rate=config.cell_rate
+        )
+        cells = {"cell_metrics": fit(net, first, stage, "cells")[0].metrics}
+        yolo_cells.write_dense(net, model)
+    result, measure = fit(model, folder, config, "training")
     path, card = run.release(
         model,
         folder,
@@ -134,6 +156,7 @@ def train_single_shot(
         resize=config.resize,
         longest=config.longest,
         category_ids=training.category_ids,
+        **cells,
     )
     return run.Trained(model, result, path, card, run.unreadable([batches, measure]))
 

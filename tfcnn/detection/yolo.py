@@ -38,6 +38,7 @@ def yolo(
     boxes: int = 2,
     convolutions: Sequence[int] = (),
     channels: int | None = None,
+    resample: bool = False,
     hidden: Sequence[tuple[int, str]] = YOLO_HIDDEN,
     dropout: float = 0.5,
     score_threshold: float = 0.05,
@@ -57,6 +58,7 @@ def yolo(
         convolutions: channels of separable 3x3 convolutions with leaky rectifiers between a small backbone and the
             dense layers, as the paper puts four convolutions on its pretrained twenty.
         channels: of a 1x1 convolution before the dense layers, which keeps them small; None: no such layer.
+        resample: bring the last map to S x S places, by bilinear interpolation.
         hidden: (width, "leaky" or "linear") of the fully connected layers before the output.
         dropout: rate before the output.
         score_threshold, nms_threshold, max_detections: of the detections. A box's score of a class is the class'
@@ -94,6 +96,9 @@ def yolo(
         x = layers.Conv2D(channels, 1, kernel_initializer="he_normal", name="neck_narrow")(x)
         x = layers.LeakyReLU(negative_slope=0.1, name="neck_narrow_leaky")(x)
         depth = channels
+    if resample:
+        x = layers.Resizing(grid, grid, name="neck_resample")(x)
+        height = width = grid
     x = layers.Reshape((height * width * depth,), name="flatten")(x)
     output = dense_head(x, grid * grid * (5 * boxes + classes), hidden, dropout)
     detections = GridDetections(
