@@ -311,6 +311,11 @@ def test_detectors_of_one_network_are_trained_and_used(run_app, pictures, tmp_pa
         ("train_detector", ["--dataset=shapes", "--detector=yolo", "--grid=999"], "999 x 999 cells"),
         ("train_detector", ["--dataset=shapes", "--detector=yolo", "--convolutions=a"], "whole numbers"),
         ("train_detector", ["--dataset=shapes", "--detector=yolo", "--test_image_size=64"], "320 x 320"),
+        (
+            "train_detector",
+            ["--dataset=shapes", "--detector=yolo", "--cell_epochs=1"],
+            "10 x 10: resample it",
+        ),
         ("detect", ["--video=nowhere.mp4"], "nowhere.mp4"),
         ("detect", ["--model=faster_rcnn_vco"], "faster_rcnn_vco"),
         ("detect", ["--scales=12"], "--scales=12"),

@@ -90,6 +90,8 @@ def train_single_shot(
         InputError: data, settings and net do not fit, or as `training.loop.train`.
     """
     check_fit(model, training, config)
+    with scope(strategy):
+        cells = yolo_cells.by_cells(model) if config.cell_epochs else None
     folder, data = pathlib.Path(folder), run.summary(training, validation)
     first = folder / "cells" if config.cell_epochs else folder
     run.check_data(first, data, config)
@@ -130,16 +132,14 @@ def train_single_shot(
         )
         return result, measure
 
-    cells = {}
-    if config.cell_epochs:
-        with scope(strategy):
-            net = yolo_cells.by_cells(model)
+    more = {}
+    if cells:
         say(f"first {config.cell_epochs:g} epochs in which the cells share the dense layers' weights")
         stage = dataclasses.replace(
             config, steps=None, epochs=config.cell_epochs, learning_rate=config.cell_rate
         )
-        cells = {"cell_metrics": fit(net, first, stage, "cells")[0].metrics}
-        yolo_cells.write_dense(net, model)
+        more["cell_metrics"] = fit(cells, first, stage, "cells")[0].metrics
+        yolo_cells.write_dense(cells, model)
     result, measure = fit(model, folder, config, "training")
     path, card = run.release(
         model,
@@ -156,7 +156,7 @@ def train_single_shot(
         resize=config.resize,
         longest=config.longest,
         category_ids=training.category_ids,
-        **cells,
+        **more,
     )
     return run.Trained(model, result, path, card, run.unreadable([batches, measure]))
 

@@ -8,6 +8,8 @@ This is `backbones.fully_convolutional` (Sermanet et al., arXiv 1312.6229, secti
 of YOLO does not have it. Letters: S cells on a side, B boxes a cell, K classes.
 """
 
+import math
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -26,16 +28,20 @@ def by_cells(model: keras.Model) -> keras.Model:
         keras.Model with the model's input and outputs, and fresh convolutions.
 
     Raises:
-        InputError: the last map has not S x S places, or a dense layer's units cannot be shared among the cells.
+        InputError: the model is no YOLO, its last map has not S x S places, or a dense layer's units do not divide
+            among the cells.
     """
-    output: GridDetections = model.layers[-1]
+    output = model.layers[-1]
+    if not isinstance(output, GridDetections):
+        raise InputError("Only YOLO's dense layers can begin as convolutions: this detector has none.")
     cells, per_cell = output.grid**2, (output.classes, output.boxes, output.boxes * 4)
     flat = model.get_layer("flatten")
     x = flat.input
-    if tuple(x.shape[1:3]) != (output.grid, output.grid):
+    side = math.isqrt(flat.target_shape[0] // x.shape[-1])
+    if side != output.grid:
         raise InputError(
             f"Dense layers can begin as convolutions where the last map has a place for each of the {output.grid} x "
-            f"{output.grid} cells, but it has {x.shape[1]} x {x.shape[2]}: resample it, or take another size or grid."
+            f"{output.grid} cells, but it has {side} x {side}: resample it, or take another size or grid."
         )
     for layer in model.layers[model.layers.index(flat) + 1 : -1]:
         if isinstance(layer, layers.Dense):
@@ -70,7 +76,7 @@ def write_dense(model_of_cells: keras.Model, model: keras.Model) -> None:
         model_of_cells: of `by_cells(model)`.
         model: gets the weights.
     """
-    output: GridDetections = model.layers[-1]
+    output = model.layers[-1]
     cells, place = output.grid**2, np.arange(output.grid**2)
     for layer in model.layers:
         if not isinstance(layer, layers.Dense):
