@@ -9,7 +9,7 @@ from absl import flags
 
 from tfcnn import cli
 from tfcnn.cards import card_of, is_darknet
-from tfcnn.cli import models, training_flags
+from tfcnn.cli import grid_flags, models, training_flags
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tfcnn.datasets.example import Dataset
     from tfcnn.datasets.proposals import Proposals
     from tfcnn.detection.detector_training import DetectorConfig
-    from tfcnn.detection.one_stage import OneStageLoss
 
 GROUP, SUMMARY = "detection", "train a detector on VOC, COCO or your own boxes"
 
@@ -142,57 +141,6 @@ TEST_SIZE = flags.DEFINE_integer(
     "--image_size of the released net; none: that of training, e.g. --test_image_size=384",
     lower_bound=32,
 )
-GRID = flags.DEFINE_integer("grid", 7, "Of YOLO: S, cells on a side of the picture", lower_bound=1)
-CELL_BOXES = flags.DEFINE_integer("cell_boxes", 2, "Of YOLO: B, boxes a cell", lower_bound=1)
-CONVOLUTIONS = flags.DEFINE_list(
-    "convolutions",
-    [],
-    "Of YOLO: channels of 3x3 convolutions between a small backbone and the dense layers, e.g. --convolutions=256,256",
-)
-DENSE_CHANNELS = flags.DEFINE_integer(
-    "dense_channels",
-    None,
-    "Of YOLO: channels that enter the dense layers; none: all, e.g. --dense_channels=48",
-    lower_bound=1,
-)
-DENSE_UNITS = flags.DEFINE_integer(
-    "dense_units", 4096, "Of YOLO: units of the last dense layer", lower_bound=1
-)
-DROPOUT = flags.DEFINE_float(
-    "dropout", 0.5, "Of YOLO: dropout before the output", lower_bound=0.0, upper_bound=0.95
-)
-RESAMPLE = flags.DEFINE_bool(
-    "resample", False, "Of YOLO: bring the last map to S x S places before the dense layers"
-)
-CELL_EPOCHS = flags.DEFINE_float(
-    "cell_epochs",
-    0.0,
-    "Of YOLO: epochs before, in which the dense layers are convolutions that all cells share",
-    lower_bound=0.0,
-)
-CELL_RATE = flags.DEFINE_float(
-    "cell_rate", 1e-3, "Of YOLO: highest learning rate in these epochs", lower_bound=0.0
-)
-LAMBDA_COORD = flags.DEFINE_float(
-    "lambda_coord", 5.0, "Of YOLO: weight of the box terms of the loss", lower_bound=0.0
-)
-LAMBDA_NOOBJ = flags.DEFINE_float(
-    "lambda_noobj", 0.5, "Of YOLO: weight of the confidence of cells without an object", lower_bound=0.0
-)
-CHANNELS = flags.DEFINE_integer("channels", 128, "Of one_stage: channels of neck and head", lower_bound=1)
-TOWER = flags.DEFINE_integer("tower", 2, "Of one_stage: convolutions before each output", lower_bound=1)
-ASSIGNMENT = flags.DEFINE_enum(
-    "assignment",
-    "dynamic",
-    ["center", "dynamic"],
-    "Of one_stage: the cells nearest an object's centre answer for it, or those that find it best (SimOTA)",
-)
-BOX_LOSS = flags.DEFINE_enum(
-    "box_loss", "giou", ["giou", "ciou"], "Of one_stage: the overlap that is learned"
-)
-FOCAL = flags.DEFINE_float(
-    "focal", 0.0, "Of one_stage: gamma of focal objectness, e.g. --focal=2; 0: cross-entropy", lower_bound=0.0
-)
 LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
 
 
@@ -207,7 +155,9 @@ def main(run: cli.Run) -> None:
     from tfcnn import detection
 
     kind = detection.FasterRCNNConfig if of_regions() else detection.SingleShotConfig
-    config = training_flags.config(kind, resume=run.resume, **({} if of_regions() else {"loss": loss()}))
+    config = training_flags.config(
+        kind, resume=run.resume, **({} if of_regions() else {"loss": grid_flags.loss()})
+    )
     with strategy.scope():
         model, architecture = make_model(run, training, proposals, config)
     size = f"at {config.train_size} px; {model.count_params():,} weights"
@@ -233,13 +183,6 @@ def main(run: cli.Run) -> None:
 def of_regions() -> bool:
     """Whether the detector classifies regions: Faster R-CNN, Fast R-CNN and Mask R-CNN."""
     return DETECTOR.value in ("faster_rcnn", "fast_rcnn", "mask_rcnn")
-
-
-def loss() -> OneStageLoss:
-    """What the one-stage detector's loss is made of."""
-    from tfcnn.detection.one_stage import OneStageLoss
-
-    return OneStageLoss(assignment=ASSIGNMENT.value, box=BOX_LOSS.value, focal=FOCAL.value)
 
 
 def read_proposals() -> Proposals | None:
@@ -272,14 +215,14 @@ def make_model(
         if DETECTOR.value not in yolo_weights.HIDDEN:
             raise InputError(f"--init={init} is a YOLO: --detector={' or '.join(yolo_weights.HIDDEN)}")
         yolo_weights.check_net(init, DETECTOR.value)
-        weights, architecture = None, yolo_weights.architecture(init) | {"dropout": DROPOUT.value}
+        weights, architecture = None, yolo_weights.architecture(init) | {"dropout": grid_flags.DROPOUT.value}
     elif init is None:
         weights = models.weights_of(run)
         architecture = {"net": run.flags.net}
         if of_regions():
             architecture |= {**architecture_of_flags(), **box_targets(training, proposals)}
         else:
-            architecture |= grid_of_flags(config)
+            architecture |= grid_flags.architecture(DETECTOR.value, config.train_size, NMS_THRESHOLD.value)
     else:
         weights, architecture = None, card_of(training_flags.INIT.value).get("architecture")
         if architecture is None:
@@ -314,26 +257,6 @@ def builder() -> Callable[..., keras.Model]:
     from tfcnn.detection.yolo import yolo
 
     return one_stage if DETECTOR.value == "one_stage" else yolo
-
-
-def grid_of_flags(config: DetectorConfig) -> dict:
-    """The keyword arguments of `yolo` or `one_stage` that the flags give."""
-    if DETECTOR.value == "one_stage":
-        return {"channels": CHANNELS.value, "tower": TOWER.value, "nms_threshold": NMS_THRESHOLD.value}
-    if not all(text.strip().isdigit() and int(text) for text in CONVOLUTIONS.value):
-        raise InputError(f"--convolutions={','.join(CONVOLUTIONS.value)}: channels are whole numbers from 1")
-    hidden = [[DENSE_UNITS.value, "leaky"]]
-    return {
-        "size": config.train_size,
-        "grid": GRID.value,
-        "boxes": CELL_BOXES.value,
-        "convolutions": [int(text) for text in CONVOLUTIONS.value],
-        "channels": DENSE_CHANNELS.value,
-        "resample": RESAMPLE.value,
-        "hidden": [[256, "linear"], *hidden] if DETECTOR.value == "fast_yolo" else hidden,
-        "dropout": DROPOUT.value,
-        "nms_threshold": NMS_THRESHOLD.value,
-    }
 
 
 def sizes_of(model: keras.Model) -> dict:

@@ -18,7 +18,7 @@ sys.path.insert(0, root)
 from absl import flags
 from absl.testing import flagsaver
 from apps import train_detector as app
-from tfcnn.cli import training_flags
+from tfcnn.cli import grid_flags, training_flags
 flags.FLAGS.set_default("batch_size", 16)
 import dataclasses
 import tensorflow as tf
@@ -32,7 +32,7 @@ for name in names:
     with flagsaver.flagsaver():
         flags.FLAGS(["train_detector", f"--flagfile={root}/recipes/{name}.txt"])
         config = training_flags.config(SingleShotConfig)
-        options = app.grid_of_flags(config)
+        options = grid_flags.architecture(app.DETECTOR.value, config.train_size, app.NMS_THRESHOLD.value)
         course = run.schedule(config, config.steps)
         found[name] = {
             "config": dataclasses.asdict(config),
@@ -118,6 +118,7 @@ def test_the_networks_are_the_papers(found, name, net, hidden):
         "boxes": 2,
         "convolutions": [],
         "channels": None,
+        "resample": False,
         "hidden": hidden,
         "dropout": 0.5,
         "nms_threshold": 0.5,

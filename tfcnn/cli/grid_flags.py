@@ -1,0 +1,100 @@
+"""What train_detector asks of the detectors of one network, YOLO and the one-stage detector: their flags."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    from tfcnn.detection.one_stage import OneStageLoss
+
+GRID = flags.DEFINE_integer("grid", 7, "Of YOLO: S, cells on a side of the picture", lower_bound=1)
+CELL_BOXES = flags.DEFINE_integer("cell_boxes", 2, "Of YOLO: B, boxes a cell", lower_bound=1)
+CONVOLUTIONS = flags.DEFINE_list(
+    "convolutions",
+    [],
+    "Of YOLO: channels of 3x3 convolutions between a small backbone and the dense layers, e.g. --convolutions=256,256",
+)
+DENSE_CHANNELS = flags.DEFINE_integer(
+    "dense_channels",
+    None,
+    "Of YOLO: channels that enter the dense layers; none: all, e.g. --dense_channels=48",
+    lower_bound=1,
+)
+DENSE_UNITS = flags.DEFINE_integer(
+    "dense_units", 4096, "Of YOLO: units of the last dense layer", lower_bound=1
+)
+DROPOUT = flags.DEFINE_float(
+    "dropout", 0.5, "Of YOLO: dropout before the output", lower_bound=0.0, upper_bound=0.95
+)
+RESAMPLE = flags.DEFINE_bool(
+    "resample", False, "Of YOLO: bring the last map to S x S places before the dense layers"
+)
+CELL_EPOCHS = flags.DEFINE_float(
+    "cell_epochs",
+    0.0,
+    "Of YOLO: epochs before, in which the dense layers are convolutions that all cells share",
+    lower_bound=0.0,
+)
+CELL_RATE = flags.DEFINE_float(
+    "cell_rate", 1e-3, "Of YOLO: highest learning rate in these epochs", lower_bound=0.0
+)
+LAMBDA_COORD = flags.DEFINE_float(
+    "lambda_coord", 5.0, "Of YOLO: weight of the box terms of the loss", lower_bound=0.0
+)
+LAMBDA_NOOBJ = flags.DEFINE_float(
+    "lambda_noobj", 0.5, "Of YOLO: weight of the confidence of cells without an object", lower_bound=0.0
+)
+CHANNELS = flags.DEFINE_integer("channels", 128, "Of one_stage: channels of neck and head", lower_bound=1)
+TOWER = flags.DEFINE_integer("tower", 2, "Of one_stage: convolutions before each output", lower_bound=1)
+ASSIGNMENT = flags.DEFINE_enum(
+    "assignment",
+    "dynamic",
+    ["center", "dynamic"],
+    "Of one_stage: the cells nearest an object's centre answer for it, or those that find it best (SimOTA)",
+)
+BOX_LOSS = flags.DEFINE_enum(
+    "box_loss", "giou", ["giou", "ciou"], "Of one_stage: the overlap that is learned"
+)
+FOCAL = flags.DEFINE_float(
+    "focal", 0.0, "Of one_stage: gamma of focal objectness, e.g. --focal=2; 0: cross-entropy", lower_bound=0.0
+)
+
+
+def loss() -> OneStageLoss:
+    """What the one-stage detector's loss is made of."""
+    from tfcnn.detection.one_stage import OneStageLoss
+
+    return OneStageLoss(assignment=ASSIGNMENT.value, box=BOX_LOSS.value, focal=FOCAL.value)
+
+
+def architecture(detector: str, size: int, nms_threshold: float) -> dict:
+    """The keyword arguments of `tfcnn.detection.yolo.yolo` or `one_stage.one_stage` that the flags give.
+
+    Args:
+        detector: "yolo", "fast_yolo" or "one_stage".
+        size: side of the picture, pixels.
+        nms_threshold: of the detections.
+
+    Raises:
+        InputError: channels that are no numbers.
+    """
+    if detector == "one_stage":
+        return {"channels": CHANNELS.value, "tower": TOWER.value, "nms_threshold": nms_threshold}
+    if not all(text.strip().isdigit() and int(text) for text in CONVOLUTIONS.value):
+        raise InputError(f"--convolutions={','.join(CONVOLUTIONS.value)}: channels are whole numbers from 1")
+    hidden = [[DENSE_UNITS.value, "leaky"]]
+    return {
+        "size": size,
+        "grid": GRID.value,
+        "boxes": CELL_BOXES.value,
+        "convolutions": [int(text) for text in CONVOLUTIONS.value],
+        "channels": DENSE_CHANNELS.value,
+        "resample": RESAMPLE.value,
+        "hidden": [[256, "linear"], *hidden] if detector == "fast_yolo" else hidden,
+        "dropout": DROPOUT.value,
+        "nms_threshold": nms_threshold,
+    }
