@@ -65,6 +65,10 @@ EXAMPLES = {
     f"evaluate --dataset=voc --annotations={shlex.quote(str(TRUTH))} --results={{detect}}/detections.json": (
         "The boxes just found, measured against the photographs' ground truth by Pascal VOC's rules."
     ),
+    "hog_detector --limit=3": (
+        "Persons and vehicles by histograms of gradients and linear classifiers, as before the nets; their templates."
+    ),
+    "dpm --limit=2": "The same with parts that move: root and parts of each object, and the model drawn as a net.",
     "nets": "The nets that every app can take, with their sizes and where their weights come from.",
     "import_model --model=digits": "What is in a model's file, and which layer takes it.",
     "export_model --model=digits --format=litert,tf1_graph --limit=2": (

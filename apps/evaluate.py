@@ -339,7 +339,9 @@ RULES: dict[str, tuple[Callable, Callable]] = {
 # The kind on a model's card -> what gives its results, and the data sets whose rules measure them.
 DETECTOR = (of_detectors, ("voc", "coco", "yolo", "imagenet_det"))
 MODELS: dict[str, tuple[Callable, tuple[str, ...]]] = {
-    **dict.fromkeys(("faster_rcnn", "fast_rcnn", "mask_rcnn", "yolo", "one_stage"), DETECTOR),
+    **dict.fromkeys(
+        ("faster_rcnn", "fast_rcnn", "mask_rcnn", "yolo", "one_stage", "hog_svm", "dpm"), DETECTOR
+    ),
     "localizer": (of_localizers, ("imagenet_loc", "tiny_imagenet")),
     "pose": (of_pose_nets, ("lsp",)),
 }

@@ -117,6 +117,10 @@ def opened(run: cli.Run) -> tuple[keras.Model, tuple[int, int], list]:
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3:
         raise InputError(f"--model={flags.model} takes {shape}, not pictures [N, height, width, 3]")
+    if isinstance(model.output, list):
+        raise InputError(
+            f"--model={flags.model} is a {card.get('kind', 'net')}, whose maps of one size are not exported"
+        )
     side = flags.image_size or card.get("image_size") or 224
     height, width = (own or side for own in shape[1:3])
     if flags.image_size and (height, width) != (side, side):

@@ -9,7 +9,7 @@ from absl import flags
 
 from tfcnn import cli
 from tfcnn.backbones import Net
-from tfcnn.cli import models, training_flags
+from tfcnn.cli import models, training_flags, training_record
 from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
 
@@ -113,7 +113,7 @@ def table(metrics: dict, card: dict) -> tuple[list[str], list[list]]:
         figures = metrics[name]
         if not figures:
             continue
-        shown = [training_flags.percent(figures[f]) if f in figures else "" for f in ("top1", "top5")]
+        shown = [training_record.percent(figures[f]) if f in figures else "" for f in ("top1", "top5")]
         rows.append([name, figures["step"], *shown, f"{figures['loss']:.3f}"])
     rows.append(["release", f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights", "", ""])
     return ["validation", "step", "top-1", "top-5", "loss"], rows

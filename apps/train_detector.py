@@ -9,7 +9,7 @@ from absl import flags
 
 from tfcnn import cli
 from tfcnn.cards import card_of, is_darknet
-from tfcnn.cli import grid_flags, models, training_flags
+from tfcnn.cli import grid_flags, models, training_flags, training_record
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ def table(metrics: dict, card: dict) -> tuple[list[str], list[list]]:
         shown |= {"segm_AP50": "AP50 of masks", "segm_AP": "AP of masks"}
     for name in ("best", "last"):
         if figures := metrics[name]:
-            rows.append([name, figures["step"], *(training_flags.percent(figures[rule]) for rule in shown)])
+            rows.append([name, figures["step"], *(training_record.percent(figures[rule]) for rule in shown)])
     size = [f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights"]
     rows.append(["release", *size, *[""] * (len(shown) - 1)])
     return ["validation", "step", *shown.values()], rows

@@ -8,7 +8,7 @@ from absl import flags
 
 from tfcnn import cli
 from tfcnn.cards import card_of
-from tfcnn.cli import models, training_flags
+from tfcnn.cli import models, training_flags, training_record
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released
 
 def main(run: cli.Run) -> None:
     training, validation = training_flags.read_data(run)
-    hidden = training_flags.whole_numbers(HIDDEN)
+    hidden = training_record.whole_numbers(HIDDEN)
     strategy = run.runtime.strategy  # starts TensorFlow, silently
     from tfcnn import localization
 
@@ -129,7 +129,7 @@ def table(metrics: dict, card: dict) -> tuple[list[str], list[list]]:
     rows = []
     for name in ("best", "last"):
         if figures := metrics[name]:
-            errors = [training_flags.percent(figures[rule]) for rule in ("top1_loc", "top5_loc", "top5_cls")]
+            errors = [training_record.percent(figures[rule]) for rule in ("top1_loc", "top5_loc", "top5_cls")]
             rows.append([name, figures["step"], *errors, f"{figures['mean_iou']:.3f}"])
     rows.append(["release", f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights", "", "", ""])
     return ["validation", "step", "top-1 error", "top-5 error", "of classes", "mean IoU"], rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from absl import flags
 
 from tfcnn import cli
-from tfcnn.cli import data_flags, models, training_flags
+from tfcnn.cli import data_flags, models, training_flags, training_record
 from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
 
@@ -94,7 +94,7 @@ def main(run: cli.Run) -> None:
             raise InputError(
                 f"--dataset={data_flags.DATASET.value} has no joints: take lsp, figures, or coco with keypoints"
             )
-    hidden = training_flags.whole_numbers(HIDDEN)
+    hidden = training_record.whole_numbers(HIDDEN)
     strategy = run.runtime.strategy  # starts TensorFlow, silently
     from tfcnn import localization
 
@@ -175,7 +175,7 @@ def table(card: dict) -> tuple[list[str], list[list]]:
     rows = []
     for number, metrics in enumerate(card["stage_metrics"], 1):
         figures = metrics["best"] or metrics["last"]
-        shares = [training_flags.percent(figures.get(name)) for name in ("pcp_strict", "pdj_02")]
+        shares = [training_record.percent(figures.get(name)) for name in ("pcp_strict", "pdj_02")]
         rows.append([f"stage {number}", figures["step"], *shares, f"{figures['error']:.3f}"])
     rows.append(["release", f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights", "", ""])
     return ["validation", "step", "strict PCP", "PDJ at 0.2", "mean error"], rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from absl import flags
 
 from tfcnn import cli
-from tfcnn.cli import models, training_flags
+from tfcnn.cli import models, training_flags, training_record
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "fooling", "train a classifier that small changes fool less"
@@ -71,7 +71,7 @@ def table_of(metrics: dict, card: dict) -> tuple[list[str], list[list]]:
     rows = []
     for name in ("best", "last"):
         if figures := metrics[name]:
-            shown = [training_flags.percent(figures[figure]) for figure in ("top1", "robust_top1")]
+            shown = [training_record.percent(figures[figure]) for figure in ("top1", "robust_top1")]
             rows.append([name, figures["step"], *shown, f"{figures['loss']:.3f}"])
     rows.append(["release", f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights", "", ""])
     return ["validation", "step", "top-1", "attacked", "loss"], rows

@@ -194,13 +194,16 @@ def _heat(scaled):
     return (1 - part) * _HEAT[lower] + part * _HEAT[lower + 1]
 
 
-def hog_glyphs(weights: np.ndarray, side: int = 16, most: float | None = None) -> np.ndarray:
+def hog_glyphs(
+    weights: np.ndarray, side: int = 16, most: float | None = None, offset: float = 0.5
+) -> np.ndarray:
     """Draw a histogram of oriented gradients: in each cell a stroke along each edge direction, as bright as its weight.
 
     Args:
-        weights: [h, w, O], of a gradient's orientations: the middle of bin o is (o + 1/2) 180 / O degrees.
+        weights: [h, w, O], of a gradient's orientations: the middle of bin o is (o + offset) 180 / O degrees.
         side: of a cell, pixels.
         most: the weight that is white; None: the 99th percentile.
+        offset: 1/2 of Dalal and Triggs' bins, 0 of Felzenszwalb's.
 
     Returns:
         uint8 [h side, w side, 3].
@@ -212,7 +215,7 @@ def hog_glyphs(weights: np.ndarray, side: int = 16, most: float | None = None) -
     within = np.hypot(u, v) <= side / 2
     cells = np.zeros([h, w, side, side], np.float32)
     for o in range(count):
-        edge = np.pi * ((o + 0.5) / count + 0.5)  # an edge is at right angles to its gradient
+        edge = np.pi * ((o + offset) / count + 0.5)  # an edge is at right angles to its gradient
         stroke = np.clip(1.25 - np.abs(u * np.sin(edge) - v * np.cos(edge)), 0, 1) * within
         cells = np.maximum(cells, weights[..., o, None, None] * stroke)
     grey = np.clip(cells.transpose(0, 2, 1, 3).reshape(h * side, w * side) / max(most, 1e-12), 0, 1)

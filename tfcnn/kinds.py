@@ -25,6 +25,8 @@ DETECTORS = {
     "mask_rcnn": ("tfcnn.detection.detector", "FasterRCNN"),
     "yolo": ("tfcnn.detection.single_shot", "SingleShot"),
     "one_stage": ("tfcnn.detection.single_shot", "SingleShot"),
+    "hog_svm": ("tfcnn.detection.hog_svm", "HogSvm"),
+    "dpm": ("tfcnn.detection.dpm_net", "Dpm"),
 }
 LOCALIZERS = {"localizer": ("tfcnn.localization.localizer", "Localizer")}
 POSES = {"pose": ("tfcnn.localization.pose_estimator", "PoseEstimator")}

@@ -145,6 +145,42 @@ def test_gradients_are_those_of_finite_differences(features):
         np.testing.assert_allclose(gradient[place], difference, rtol=0.05, atol=2e-5)
 
 
+@pytest.mark.parametrize("features", [hog.dalal_triggs, hog.felzenszwalb])
+def test_the_features_of_a_mirrored_picture(features):
+    image = picture()[None]
+    straight, turned = (features(each).numpy() for each in (image, image[:, :, ::-1].copy()))
+    np.testing.assert_allclose(hog.mirrored(straight), turned, atol=1e-5)
+    np.testing.assert_array_equal(hog.mirrored(hog.mirrored(straight)), straight)
+
+
+def test_padding_and_what_lies_beside_the_picture():
+    image = picture()[None]
+    bare, padded = hog.felzenszwalb(image).numpy(), hog.felzenszwalb(image, pad=(1, 2)).numpy()
+    np.testing.assert_allclose(padded[:, 2:-3, 2:-3], bare, atol=1e-6)
+    assert padded.shape == (1, 8, 9, 31) and not padded[:, -1].any()
+    wider = np.pad(image, [[0, 0], [0, 0], [0, 16], [0, 0]], constant_values=255)
+    inside = np.zeros(wider.shape[:3], bool)
+    inside[:, :, :48] = True
+    beside = hog.felzenszwalb(wider, inside=tf.constant(inside), pad=(0, 0)).numpy()
+    np.testing.assert_allclose(beside[:, :, :5], hog.felzenszwalb(image, pad=(0, 0))[:, :, :5], atol=1e-6)
+    assert not beside[:, :, 7:].any()  # the sixth cell and the seventh share the votes of the last pixels
+    share = hog.truncation(tf.constant(inside), pad=(1, 1)).numpy()[0, ..., 0]
+    assert (
+        share.shape == (7, 10) and share[1:-1, 1:7].max() == 0 and share[0].min() == share[:, 7:].min() == 1
+    )
+
+
+def test_what_a_template_asks_of_each_orientation():
+    weights = np.zeros([1, 1, 32], np.float32)
+    weights[0, 0, [2, 11, 20, 5]] = [
+        1,
+        2,
+        4,
+        -8,
+    ]  # both directions of line 2, the line itself, and one not wanted
+    assert hog.orientation_weights(weights)[0, 0].tolist() == [0, 0, 7, 0, 0, 0, 0, 0, 0]
+
+
 def test_a_flat_picture_has_a_finite_gradient():
     x = tf.fill([1, 24, 24, 3], 50.0)
     with tf.GradientTape() as tape:

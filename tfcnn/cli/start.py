@@ -26,7 +26,12 @@ FLAGS = flags.FLAGS
 
 
 def start(
-    main: Callable[[Run], None], *, pictures: bool = True, trainer: bool = False, **defaults: object
+    main: Callable[[Run], None],
+    *,
+    pictures: bool = True,
+    trainer: bool = False,
+    words: str | None = None,
+    **defaults: object,
 ) -> None:
     """Run an app and exit with the status that every app promises.
 
@@ -34,6 +39,7 @@ def start(
         main: the app's work; its module has GROUP and SUMMARY.
         pictures: whether it takes pictures by --images.
         trainer: whether it trains: --resume, and signals stop it with a checkpoint.
+        words: an enum flag of the app that may be given as the first word: `dpm train` is `dpm --step=train`.
         defaults: the app's own defaults of common flags, e.g. batch_size=32; an app that takes no pictures keeps
             those of the picture flags that it names here. An app whose pictures need not be squares names longest:
             only there --resize may be fit.
@@ -47,7 +53,13 @@ def start(
         sys.stderr.reconfigure(errors="backslashreplace")
     try:
         status = _run(
-            main, name, names["SUMMARY"], pictures, trainer, {"output_dir": f"out/{name}", **defaults}
+            main,
+            name,
+            names["SUMMARY"],
+            pictures,
+            trainer,
+            words,
+            {"output_dir": f"out/{name}", **defaults},
         )
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output went away; Python would complain of it at exit
@@ -56,7 +68,7 @@ def start(
     sys.exit(status)
 
 
-def _run(main, name, summary, pictures, trainer, defaults):
+def _run(main, name, summary, pictures, trainer, words, defaults):
     absent = [f for f, group in GROUPS.items() if group == TRAINERS and not trainer]
     if not pictures and not trainer:
         absent += [f for f, group in GROUPS.items() if group == PICTURES and f not in defaults]
@@ -75,6 +87,8 @@ def _run(main, name, summary, pictures, trainer, defaults):
         return 0
     try:
         arguments = FLAGS(sys.argv)[1:]
+        if words and arguments and arguments[0] in FLAGS[words].parser.enum_values:
+            FLAGS[words].value = arguments.pop(0)
         if FLAGS.help:
             print(usage.help_text(name, summary, FLAGS, GROUPS))
             return 0

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from absl import flags
 
 from tfcnn import runtime
-from tfcnn.cli import data_flags, usage
+from tfcnn.cli import data_flags
 from tfcnn.cli.data_flags import DATASET
 from tfcnn.cli.run import Run
+from tfcnn.cli.training_record import card, counted, flag_lines, limited, refuse
 from tfcnn.datasets.classes import united
 from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
@@ -127,30 +127,6 @@ def read_data(run: Run, open_split: Callable[[str], Dataset] = data_flags.open_s
     return parts
 
 
-def whole_numbers(flag: flags.FlagHolder) -> tuple[int, ...]:
-    """The numbers of a list flag, from 1 on.
-
-    Raises:
-        InputError: one is none.
-    """
-    try:
-        numbers = tuple(int(number) for number in flag.value if number)
-    except ValueError:
-        numbers = (0,)
-    if min(numbers, default=1) < 1:
-        raise InputError(f"--{flag.name}={','.join(flag.value)}: whole numbers from 1 on")
-    return numbers
-
-
-def limited(dataset: Dataset, limit: int | None) -> Dataset:
-    """The data set with at most `limit` pictures, evenly spread over it."""
-    count = len(dataset.examples)
-    if limit is None or limit >= count:
-        return dataset
-    kept = [dataset.examples[place * count // limit] for place in range(limit)]
-    return dataclasses.replace(dataset, examples=kept)
-
-
 def config(kind: type[Config], **others: object) -> Config:
     """Builds a training's config from the flags of its fields' names.
 
@@ -194,20 +170,6 @@ def say_data(run: Run, training: Dataset, validation: Dataset, more: str) -> Non
     pictures, classes = counted(len(training), "picture"), counted(len(training.classes), "class")
     run.say(f"{pictures} of {classes} to train on, {len(validation)} to validate, {more}")
     data_flags.say_broken(run, training, validation)
-
-
-def counted(count: int, what: str) -> str:
-    """A number with its noun: "1 picture", "2,500 pictures", "20 classes"."""
-    plural = "" if count == 1 else "es" if what.endswith("s") else "s"
-    return f"{count:,} {what}{plural}"
-
-
-def refuse(run: Run, unreadable: Mapping[str, str]) -> None:
-    """Lists pictures that could not be read ({file: why}) among the run's refused ones, each once."""
-    known = {entry["file"] for entry in run.refused.values()}
-    for file, why in unreadable.items():
-        if file not in known:
-            run.refuse(file, why)
 
 
 @contextlib.contextmanager
@@ -257,17 +219,6 @@ def told(run: Run) -> Iterator[dict]:
             raise InputError(f"{error} (--check_memory=false tries it all the same)") from error
 
 
-def flag_lines(run: Run) -> list[str]:
-    """The flags that repeat the run elsewhere, as lines of a flagfile."""
-    return usage.as_lines(run.flags, [name for name in run.flag_names if name not in usage.OF_THE_MACHINE])
-
-
-def card(run: Run) -> dict:
-    """What the run alone can say for a release's card."""
-    command = shlex.join(["python", "-m", f"apps.{run.app}", *flag_lines(run)])
-    return {"command": command, "net": run.net}
-
-
 def record(run: Run, trained: Trained) -> None:
     """Writes what came of a training into the run's results."""
     refuse(run, trained.unreadable)
@@ -279,8 +230,3 @@ def record(run: Run, trained: Trained) -> None:
         "waiting": trained.result.waiting,
         "release": trained.release.name,
     }
-
-
-def percent(share: float | None) -> str:
-    """A share for a person's table; "none" where it could not be measured."""
-    return "none" if share is None else f"{share:.1%}"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from tfcnn.datasets.example import Dataset, report
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, unknown
 
 
 def distinct(names: Sequence[str], category_ids: Sequence[int] | None = None) -> list[str]:
@@ -59,6 +59,48 @@ def _relabelled(part: Dataset, ids: list[int], names: list[str]) -> Dataset:
             dataclasses.replace(record, labels=labels, label=int(index[record.label]), truth=truth)
         )
     return dataclasses.replace(part, classes=names, category_ids=ids, examples=examples, broken=broken)
+
+
+def restricted(dataset: Dataset, names: Sequence[str]) -> Dataset:
+    """The data set with some of its classes: objects of the others are gone, their pictures stay.
+
+    Args:
+        dataset: with boxes.
+        names: of the classes to keep, in their new order; none keeps all.
+
+    Raises:
+        InputError: a name that no class has.
+    """
+    if not names:
+        return dataset
+    for name in names:
+        if name not in dataset.classes:
+            raise unknown("class", name, dataset.classes, f"one of {', '.join(dataset.classes)}")
+    index = np.array(
+        [names.index(name) if name in names else -1 for name in dataset.classes] + [-1], np.int32
+    )
+    examples = []
+    for record in dataset.examples:
+        labels = index[record.labels]
+        kept = {
+            name: getattr(record, name)[labels >= 0]
+            for name in ("boxes", "difficult", "truncated", "crowd", "area")
+        }
+        truth = record.truth
+        if truth is not None:
+            own = index[truth.labels]
+            arrays = ("boxes", "box_areas", "areas", "ignored")
+            truth = dataclasses.replace(
+                truth,
+                masks=None,
+                labels=own[own >= 0],
+                **{name: getattr(truth, name)[own >= 0] for name in arrays},
+            )
+        examples.append(
+            dataclasses.replace(record, labels=labels[labels >= 0], masks=None, truth=truth, **kept)
+        )
+    ids = [dataset.category_ids[dataset.classes.index(name)] for name in names]
+    return dataclasses.replace(dataset, classes=list(names), category_ids=ids, examples=examples)
 
 
 def match(

@@ -1,4 +1,5 @@
-"""Detection: Faster R-CNN and Fast R-CNN, YOLO and a one-stage detector, and their training as functions.
+"""Detection: Faster R-CNN and Fast R-CNN, YOLO and a one-stage detector, HOG windows and deformable parts, and their
+training as functions.
 
     from tfcnn import backbones, datasets, detection
     from tfcnn.detection.faster_rcnn import faster_rcnn
@@ -15,32 +16,49 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tfcnn.detection.detector import FasterRCNN
+    from tfcnn.detection.dpm_net import Dpm
+    from tfcnn.detection.dpm_training import DpmConfig, train_dpm
     from tfcnn.detection.faster_rcnn_training import FasterRCNNConfig, TrainedDetector, train_faster_rcnn
+    from tfcnn.detection.hog_objects import HogSvmConfig
+    from tfcnn.detection.hog_svm import HogSvm
+    from tfcnn.detection.hog_svm_training import train_hog_svm
     from tfcnn.detection.single_shot import SingleShot
     from tfcnn.detection.single_shot_training import SingleShotConfig, train_single_shot
     from tfcnn.detection.stages import LiteStages, Stages
 
 __all__ = [
+    "Dpm",
+    "DpmConfig",
     "FasterRCNN",
     "FasterRCNNConfig",
+    "HogSvm",
+    "HogSvmConfig",
     "LiteStages",
     "SingleShot",
     "SingleShotConfig",
     "Stages",
     "TrainedDetector",
+    "train_dpm",
     "train_faster_rcnn",
+    "train_hog_svm",
     "train_single_shot",
 ]
 
 _HOME = {
+    "Dpm": "dpm_net",
+    "DpmConfig": "dpm_training",
     "FasterRCNN": "detector",
     "FasterRCNNConfig": "faster_rcnn_training",
+    "HogSvm": "hog_svm",
+    "HogSvmConfig": "hog_objects",
     "LiteStages": "stages",
     "SingleShot": "single_shot",
     "SingleShotConfig": "single_shot_training",
     "Stages": "stages",
     "TrainedDetector": "faster_rcnn_training",
+    "train_dpm": "dpm_training",
     "train_faster_rcnn": "faster_rcnn_training",
+    "train_hog_svm": "hog_svm_training",
     "train_single_shot": "single_shot_training",
 }
 

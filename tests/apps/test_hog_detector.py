@@ -1,0 +1,88 @@
+"""hog_detector and dpm as a person runs them: train a release on drawn shapes, detect with it, measure it."""
+
+import json
+
+import pytest
+
+DATA = ["--dataset=shapes", "--classes=ring", "--train_size=96", "--train_images=24", "--validate_images=4"]
+DATA += ["--rounds=1", "--pictures=4", "--aspects=1", "--largest=1", "--per_octave=2", "--negatives=200"]
+
+
+@pytest.fixture(scope="module")
+def released(run_app, tmp_path_factory):
+    """The outputs of both trainers: {app: folder}."""
+    folders = {}
+    for app, own in (("hog_detector", []), ("dpm", ["--parts=3", "--side=4"])):
+        folders[app] = tmp_path_factory.mktemp(app)
+        done = run_app(app, "train", *DATA, *own, f"--output_dir={folders[app]}")
+        assert done.returncode == 0, done.stderr
+    return folders
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.parametrize(("app", "kind"), [("hog_detector", "hog_svm"), ("dpm", "dpm")])
+def test_train_then_detect_and_repeat(run_app, released, tmp_path, app, kind):
+    folder = released[app]
+    card = json.loads((folder / "release/card.json").read_text())
+    assert card["kind"] == kind and card["classes"] == ["ring"] and "--step=train" in card["command"]
+    report = results(folder)
+    assert report["release"] == "release" and report["metrics"]["last"]["images"] == 4
+    assert "--step=train" in (folder / "flags.txt").read_text().splitlines()
+    assert {"templates.png", "components.png"} & set(report["files"])
+    done = run_app(app, f"--model={folder / 'release'}", "--limit=1", f"--output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    (entry,) = results(tmp_path)["images"]
+    assert set(entry["detections"][0]) == {"label", "index", "score", "box"}
+    assert len(json.loads((tmp_path / "detections.json").read_text())) == len(entry["detections"])
+    assert any(name.endswith("_detected.png") for name in entry["files"])
+    assert (app == "dpm") == any(name.endswith("_parts.png") for name in entry["files"])
+
+
+def test_evaluate_takes_both(run_app, released, tmp_path):
+    found = []
+    for app, folder in released.items():
+        flags = [
+            f"--model={folder / 'release'}",
+            "--dataset=voc",
+            "--data=missing",
+            f"--output_dir={tmp_path}",
+        ]
+        done = run_app("evaluate", *flags)
+        found.append(
+            (app, done.returncode, "missing" in done.stderr)
+        )  # the data, not the kind, is what it misses
+    assert found == [("hog_detector", 2, True), ("dpm", 2, True)]
+
+
+def test_a_net_of_one_size_is_not_exported(run_app, released, tmp_path):
+    done = run_app(
+        "export_model", f"--model={released['dpm'] / 'release'}", f"--output_dir={tmp_path / 'out'}"
+    )
+    assert done.returncode == 2 and "not exported" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("hog_detector train --dataset=shapes --classes=unicorn", "unicorn"),
+        ("hog_detector train --dataset=digits", "no boxes"),
+        ("hog_detector train --dataset=shapes --window=3", "--window=3"),
+        ("hog_detector train cat.jpg --dataset=shapes", "cat.jpg"),
+        (
+            "hog_detector train --dataset=shapes --classes=star,circle --train_images=1",
+            "circle has no object",
+        ),
+        ("hog_detector --model=faster_rcnn_voc --limit=1", "faster_rcnn"),
+        ("dpm train", "--dataset"),
+        ("dpm --model=faster_rcnn_voc --limit=1", "faster_rcnn"),
+        ("dpm detect nothing.jpg", "nothing.jpg"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_leaves_nothing(run_app, tmp_path, command, words):
+    app, *flags = command.split()
+    done = run_app(app, *flags, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()

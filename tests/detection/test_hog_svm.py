@@ -1,0 +1,167 @@
+"""HOG windows: where they lie, that their scores are one convolution, and that hard negatives find what is planted."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import tfcnn
+from tfcnn import datasets
+from tfcnn.datasets.classes import restricted
+from tfcnn.detection import hog_objects, pyramid
+from tfcnn.detection.hog_svm import HogSvm, hog_svm
+from tfcnn.detection.hog_svm_training import HogSvmConfig, train_hog_svm
+from tfcnn.errors import InputError
+from tfcnn.evaluation import voc
+from tfcnn.predictor import Predictor
+
+
+@pytest.fixture
+def picture():
+    return np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
+
+
+def test_the_levels_halve_in_an_octave():
+    sides = pyramid.Pyramid(largest=1.5, per_octave=2, cell=8, least=6).sides(160)
+    assert sides == [240, 168, 120, 88, 64]  # 30, 21, 15, 11 and 8 cells; 5 would be too few
+
+
+@pytest.mark.parametrize("features", ["felzenszwalb", "dalal_triggs"])
+def test_the_score_of_a_window_is_the_product_of_its_features_and_the_template(picture, features):
+    model = hog_svm(2, {(4, 3): [1, 0]}, features=features, margin=0, pad=1, largest=1.0, per_octave=1)
+    layer = model.get_layer("templates_4x3")
+    rng = np.random.default_rng(1)
+    kernel, bias = (rng.normal(size=each.shape).astype(np.float32) for each in layer.get_weights())
+    layer.set_weights([kernel, bias])
+    method = HogSvm([model])
+    (level, *_) = method.on_pyramid(picture)
+    cells, scores = level.maps
+    for row, column in ((0, 0), (2, 3), (4, 5)):
+        window = method.output.window_features(cells, 0, row, column)
+        expected = (window[..., None] * kernel).sum((0, 1, 2)) + bias
+        np.testing.assert_allclose(scores[row, column], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_boxes_of_windows():
+    model = hog_svm(1, {(6, 4): [0]}, margin=1, pad=3, cell=8)
+    boxes = model.layers[-1].windows(0, np.array([3, 2]), np.array([3, 4]), 2.0)
+    # The window at the padding's end begins at the picture's corner: its object lies one cell inside, 2 x 4 cells.
+    np.testing.assert_allclose(boxes, [[4, 4, 12, 20], [8, 0, 16, 16]])
+
+
+def test_beside_the_picture_there_is_no_gradient_but_the_truncation_feature(picture):
+    layer = pyramid.HogCells(pad=(2, 2))
+    image = picture[None].astype(np.float32)
+    cells = layer(image).numpy()[0]
+    assert cells.shape == (9, 11, 32)
+    assert not cells[:2, :, :27].any() and (cells[:2, :, 31] == 1).all() and not cells[2:-2, 2:-2, 31].any()
+    beside = np.full([1, 40, 80, 3], pyramid.BESIDE, np.float32)
+    beside[:, :, :56] = image
+    np.testing.assert_allclose(layer(beside).numpy()[0, :, :8], cells[:, :8], atol=1e-5)
+
+
+def test_what_is_cut_out_beside_the_picture_is_marked(picture):
+    part = pyramid.cut(picture, [-8, 32, 8, 48], 16, 16)
+    assert (part[:, :8] == pyramid.BESIDE).all() and (part[8:] == pyramid.BESIDE).all()
+    np.testing.assert_array_equal(part[:8, 8:], picture[32:40, :8])
+
+
+def test_overlaps_by_hand():
+    boxes = np.array([[0, 0, 2, 2], [1, 0, 3, 2]])
+    np.testing.assert_allclose(pyramid.overlaps(boxes, boxes), [[1, 1 / 3], [1 / 3, 1]])
+
+
+def test_the_best_of_each_class():
+    margins, labels = np.array([1.0, 5, 3, 2, 4]), np.array([0, 1, 0, 0, 1])
+    assert sorted(pyramid.best_indices(margins, labels, 2)) == [1, 2, 3, 4]
+
+
+def test_suppression_is_within_a_class():
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 10]])
+    kept = pyramid.suppressed(boxes, np.array([1.0, 3, 2]), np.array([0, 0, 1]), 0.5, 10)
+    assert kept.tolist() == [1, 2]
+
+
+def test_objects_of_both_facings_are_turned_to_one():
+    rng = np.random.default_rng(0)
+    one = rng.random([6, 5, 32]).astype(np.float32)
+    noise = 0.1 * rng.random([8, 6, 5, 32]).astype(np.float32)
+    examples = one + noise
+    examples[::2] = hog_objects.hog.mirrored(examples[::2])
+    turned = hog_objects.facing(examples).reshape(8, -1)
+    assert np.abs(turned - turned[0]).max() < 0.2
+
+
+def test_templates_take_the_nearest_shape():
+    assert hog_objects.shape_of(2.0, 40, 0) == (8, 5) and hog_objects.shape_of(0.3, 40, 1) == (6, 12)
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return restricted(datasets.open("shapes", split="train"), ["ring"])
+
+
+@pytest.fixture(scope="module")
+def trained(shapes):
+    config = HogSvmConfig(
+        image_size=96, largest=1.5, per_octave=2, rounds=1, pictures=10, aspects=1, negatives=300
+    )
+    training = dataclasses.replace(shapes, examples=shapes.examples[:40])
+    return train_hog_svm(training, config)
+
+
+def test_hard_negatives_find_the_planted_object(trained, shapes):
+    """Rings among circles, squares and stars, in pictures that were not trained on."""
+    others = shapes.examples[40:56]
+    predictor = Predictor(HogSvm([trained]), names=["ring"], image_size=96, longest=96, resize="fit")
+    found, refused = predictor.over_records(others)
+    figures = voc.evaluate(others, found, ["ring"])
+    assert not refused and figures["map_11"] > 0.5
+
+
+def test_a_saved_detector_finds_the_same(trained, shapes, tmp_path):
+    trained.save(tmp_path / "model.keras")
+    (tmp_path / "card.json").write_text(
+        '{"kind": "hog_svm", "image_size": 96, "longest": 96, "resize": "fit"}'
+    )
+    opened = tfcnn.detector(tmp_path, labels=["ring"])
+    image = shapes.examples[41].image()
+    one, other = (
+        opened([image])[0],
+        Predictor(HogSvm([trained]), names=["ring"], image_size=96, longest=96, resize="fit")([image])[0],
+    )
+    np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-3)
+    assert len(one) and one.scores.max() <= 1
+
+
+def test_what_a_pyramid_does_not_have_is_said(trained):
+    for options, words in (
+        ({"runtime": "litert"}, "TensorFlow"),
+        ({"scales": 2}, "scales"),
+        ({"flip": True}, "flip"),
+    ):
+        with pytest.raises(InputError, match=words):
+            HogSvm([trained], **options)
+    with pytest.raises(InputError, match="ensemble"):
+        HogSvm([trained, trained])
+
+
+def test_a_class_without_objects_is_one_clear_line(shapes):
+    empty = dataclasses.replace(shapes, classes=["ring", "unicorn"])
+    with pytest.raises(InputError, match="unicorn has no object to learn from"):
+        hog_objects.grouped(empty, HogSvmConfig())
+
+
+def test_only_some_classes_of_a_data_set():
+    whole = datasets.open("shapes", split="val")
+    part = restricted(whole, ["star", "circle"])
+    for one, other in zip(whole.examples[:20], part.examples[:20], strict=True):
+        names = [whole.classes[label] for label in one.labels]
+        kept = [name in ("star", "circle") for name in names]
+        np.testing.assert_array_equal(other.boxes, one.boxes[kept])
+        assert [part.classes[label] for label in other.labels] == [
+            n for n, k in zip(names, kept, strict=True) if k
+        ]
+        assert len(other.truth.labels) == sum(kept)
+    with pytest.raises(InputError, match="unicorn"):
+        restricted(whole, ["unicorn"])

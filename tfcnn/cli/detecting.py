@@ -1,0 +1,74 @@
+"""Detection in the pictures that a command names: what detect and the apps of single methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from tfcnn.cli import box_files
+from tfcnn.cli.items import Picture
+from tfcnn.cli.run import Run
+from tfcnn.detections import Detections
+
+if TYPE_CHECKING:
+    from tfcnn.datasets.proposals import Proposals
+    from tfcnn.predictor import Predictor, Prepared
+
+DRAW = flags.DEFINE_float(
+    "draw_threshold", 0.4, "Least score of a detection that is drawn, 0..1", lower_bound=0.0, upper_bound=1.0
+)
+
+
+def of_pictures(
+    run: Run,
+    predictor: Predictor,
+    proposals: Proposals | None,
+    found: list[dict],
+    more: Callable[[Picture, Prepared], None] | None = None,
+) -> list[list]:
+    """Detects in every input picture.
+
+    Args:
+        run: the app's run; gets entries and pictures.
+        predictor: the detector.
+        proposals: of a Fast R-CNN.
+        found: gets the entries of detections.json.
+        more: draws more of a picture, unless --save_images=false.
+
+    Returns:
+        Rows of a table: picture, objects, the best.
+    """
+    rows = []
+
+    def prepare(image):
+        return predictor.prepare(image), image if run.flags.save_images else None
+
+    for source in run.sources() if proposals else ():
+        proposals.of(source.file)  # a picture without proposals is said before any work
+    for batch in run.batches(predictor.batch_size, prepare):
+        precomputed = [proposals.of(picture.name) for picture in batch] if proposals else None
+        answers = predictor.predict([picture.prepared[0] for picture in batch], precomputed)
+        for picture, detections in zip(batch, answers, strict=True):
+            with picture:
+                picture.entry["detections"] = box_files.entries(detections)
+                found += detections.to_coco(picture.stem, predictor.category_ids)
+                if run.flags.save_images:
+                    picture.save(shown(detections).draw(picture.prepared[1]), "detected", main=True)
+                    if more is not None:
+                        more(picture, picture.prepared[0])
+                picture.lines.append(_words(detections))
+                rows.append([picture.name, len(detections), _words(detections)])
+    return rows
+
+
+def shown(detections: Detections) -> Detections:
+    """Those of --draw_threshold or more."""
+    return detections.top(int((detections.scores >= DRAW.value).sum()))
+
+
+def _words(detections):
+    best = detections.top(3)
+    words = (f"{best.names[n]} {s:.2f}" for n, s in zip(best.labels, best.scores, strict=True))
+    return ", ".join(words) or "nothing"
