@@ -1,4 +1,4 @@
-"""Detection: Faster R-CNN and Fast R-CNN, YOLO and a one-stage detector, HOG windows and deformable parts, and their
+"""Detection: Faster, Fast and Mask R-CNN, YOLO and a one-stage detector, HOG windows and deformable parts, and their
 training as functions.
 
     from tfcnn import backbones, datasets, detection
