@@ -62,6 +62,19 @@ EXAMPLES = {
         "That net's joints on a photograph, of which it knows nothing: it has seen a few hundred drawings alone."
     ),
     "detect": "A box around each object that a Faster R-CNN trained on Pascal VOC finds, its class and score.",
+    "propose --limit=2": (
+        "Boxes that may hold an object, whatever it is: small regions merged by likeness, the best boxes drawn."
+    ),
+    "propose --dataset=shapes --split=train --limit=8 --proposals=60 --counts=60": (
+        "Proposals of drawn shapes, of each shape the best one, and the share of shapes that one of them reaches."
+    ),
+    "propose --dataset=shapes --split=val --limit=8 --proposals=60 --counts=60": (
+        "The same for the shapes that the detector below is measured on."
+    ),
+    "rcnn all --dataset=shapes --net=tiny --side=32 --context=4 --image_size=128 --steps=40 --limit=8 --proposals=60 "
+    "--proposals_file={propose_2}/results.json,{propose_3}/results.json": (
+        "R-CNN's five steps on those proposals: a net fine-tuned for forty steps, features, SVMs, boxes."
+    ),
     f"evaluate --dataset=voc --annotations={shlex.quote(str(TRUTH))} --results={{detect}}/detections.json": (
         "The boxes just found, measured against the photographs' ground truth by Pascal VOC's rules."
     ),

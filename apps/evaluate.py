@@ -340,7 +340,7 @@ RULES: dict[str, tuple[Callable, Callable]] = {
 DETECTOR = (of_detectors, ("voc", "coco", "yolo", "imagenet_det"))
 MODELS: dict[str, tuple[Callable, tuple[str, ...]]] = {
     **dict.fromkeys(
-        ("faster_rcnn", "fast_rcnn", "mask_rcnn", "yolo", "one_stage", "hog_svm", "dpm"), DETECTOR
+        ("faster_rcnn", "fast_rcnn", "mask_rcnn", "yolo", "one_stage", "rcnn", "hog_svm", "dpm"), DETECTOR
     ),
     "localizer": (of_localizers, ("imagenet_loc", "tiny_imagenet")),
     "pose": (of_pose_nets, ("lsp",)),

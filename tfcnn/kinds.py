@@ -25,6 +25,7 @@ DETECTORS = {
     "mask_rcnn": ("tfcnn.detection.detector", "FasterRCNN"),
     "yolo": ("tfcnn.detection.single_shot", "SingleShot"),
     "one_stage": ("tfcnn.detection.single_shot", "SingleShot"),
+    "rcnn": ("tfcnn.detection.rcnn", "Rcnn"),
     "hog_svm": ("tfcnn.detection.hog_svm", "HogSvm"),
     "dpm": ("tfcnn.detection.dpm_net", "Dpm"),
 }

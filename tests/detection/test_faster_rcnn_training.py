@@ -20,6 +20,7 @@ from tfcnn.detection.faster_rcnn import OWN_LAYERS, faster_rcnn
 from tfcnn.detection.faster_rcnn_trainee import FasterRCNNTrainee
 from tfcnn.errors import InputError
 from tfcnn.evaluation import proposals as coverage
+from tfcnn.evaluation.proposal_recall import ground_truth
 from tfcnn.training import freezing
 
 SMALL = {"steps": 2, "batch_size": 2, "image_size": 96, "train_proposals": 40, "regions": 16, "threads": 1}
@@ -133,7 +134,7 @@ def test_ground_truth_of_recall_lies_where_training_sees_it(shapes, resize):
     ).batch(0)
     (height, width), at = images.placed((record.height, record.width), 96, resize, 150)
     seen = batch["boxes"][0][batch["labels"][0] >= 0]
-    np.testing.assert_allclose(coverage.ground_truth(record, at), seen, atol=1e-3)
+    np.testing.assert_allclose(ground_truth(record, at), seen, atol=1e-3)
     assert batch["size"][0].tolist() == [height, width]
 
 
@@ -152,7 +153,7 @@ def test_a_detector_is_trained_on_pictures_that_keep_their_shape(shapes, tmp_pat
     )
     assert trained.result.step == 2 and shown == [("first_batch", np.uint8)]
     assert "no layer with kernels is frozen" in told[0]
-    counted = sum(len(coverage.ground_truth(record)) for record in shapes[0].examples)
+    counted = sum(len(ground_truth(record)) for record in shapes[0].examples)
     assert trained.reach["anchors"]["all"]["boxes"] == counted
     assert trained.reach["proposals"]["count"] == trained.metrics["proposals"]["count"] == 20
     card = json.loads((trained.release / "card.json").read_text())

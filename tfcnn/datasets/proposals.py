@@ -1,9 +1,10 @@
-"""Precomputed proposals, read from a file: the regions that Fast R-CNN classifies.
+"""Precomputed proposals, read from files: the regions that Fast R-CNN classifies.
 
 R proposals of a picture.
 """
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,26 +16,29 @@ class Proposals:
     """What the app propose wrote: {"images": [{"file", "proposals": [[x1, y1, x2, y2, score]]}]}.
 
     Args:
-        path: the file.
+        paths: a file, or several of them: of a split each.
         count: the best so many of each picture.
 
     Attributes:
-        path, count: as given.
+        path: the files' names.
+        count: as given.
 
     Raises:
-        InputError: the file is not there or is no such list.
+        InputError: a file is not there or is no such list.
     """
 
-    def __init__(self, path: str | pathlib.Path, count: int = 2000) -> None:
-        self.path, self.count = path, count
+    def __init__(self, paths: str | pathlib.Path | Sequence[str | pathlib.Path], count: int = 2000) -> None:
+        paths = [paths] if isinstance(paths, str | pathlib.Path) else list(paths)
+        self.path, self.count = " and ".join(map(str, paths)), count
         self._by_stem: dict[str, dict[tuple[str, ...], np.ndarray]] = {}
-        try:
-            for entry in files.from_json(pathlib.Path(path).read_bytes(), "the file")["images"]:
-                name = pathlib.PurePath(entry["file"])
-                boxes = _best(entry["proposals"], count)
-                self._by_stem.setdefault(name.stem, {})[name.with_suffix("").parts] = boxes
-        except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
-            raise InputError(f"{path} is no results.json of the app propose ({error})") from error
+        for path in paths:
+            try:
+                for entry in files.from_json(pathlib.Path(path).read_bytes(), "the file")["images"]:
+                    name = pathlib.PurePath(entry["file"])
+                    boxes = _best(entry["proposals"], count)
+                    self._by_stem.setdefault(name.stem, {})[name.with_suffix("").parts] = boxes
+            except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+                raise InputError(f"{path} is no results.json of the app propose ({error})") from error
 
     def of(self, file: str) -> np.ndarray:
         """The proposals of a picture.

@@ -95,7 +95,7 @@ class FasterRCNN:
             return test_time.find(views, pictures, sizes, shapes, precomputed, **options)
 
         def propose(picture, size, shapes):
-            return test_time.propose(first, tf.cast(picture, tf.float32), size, shapes)
+            return test_time.propose(first, tf.cast(picture, tf.float32), size, shapes, self.proposal_count)
 
         self._find = tf.function(find, reduce_retracing=True)
         self._propose = tf.function(propose, reduce_retracing=True)

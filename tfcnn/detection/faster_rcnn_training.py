@@ -25,6 +25,7 @@ from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrai
 from tfcnn.detection.stages import Stages
 from tfcnn.errors import InputError
 from tfcnn.evaluation import proposals as coverage
+from tfcnn.evaluation.proposal_recall import ground_truth
 from tfcnn.runtime import Stop
 from tfcnn.training import freezing, run
 
@@ -291,7 +292,7 @@ def _reach(model, training, config, proposals):
             if record.width:  # as its annotation says: no picture is read
                 shape = (record.height, record.width)
                 size, at = images.placed(shape, config.train_size, config.resize, config.longest)
-                yield anchors(*size), coverage.ground_truth(record, at)
+                yield anchors(*size), ground_truth(record, at)
 
     return coverage.recall(pictures())
 
@@ -299,5 +300,5 @@ def _reach(model, training, config, proposals):
 def _proposed(measure):
     """Of each validation picture that can be read its proposals and its boxes, in pixels of the net's picture."""
     for record, prepared, boxes in proposals_of(measure.predictor, measure.dataset.examples):
-        in_file = record.placement(prepared.shape).from_file(coverage.ground_truth(record))
+        in_file = record.placement(prepared.shape).from_file(ground_truth(record))
         yield boxes, prepared.placement.from_file(in_file)

@@ -94,9 +94,12 @@ def find(
     return answer
 
 
-def propose(stages: Stages, picture: tf.Tensor, size: tf.Tensor, shapes: tf.Tensor) -> tf.Tensor:
-    """One network's own proposals, float32 [N, R, 4]; pictures as of `find` at one scale."""
-    return _proposed([_see(View(stages, 0, False), picture, size, shapes)], size, None)
+def propose(
+    stages: Stages, picture: tf.Tensor, size: tf.Tensor, shapes: tf.Tensor, count: int | None = None
+) -> tf.Tensor:
+    """One network's own proposals, float32 [N, R, 4], R of them or the network's own number; pictures as of `find` at
+    one scale."""
+    return _proposed([_see(View(stages, 0, False), picture, size, shapes)], size, count)
 
 
 def vote(kept: tf.Tensor, labels: tf.Tensor, boxes: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:

@@ -10,24 +10,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfcnn import images
 from tfcnn.datasets.coco import AREAS
-from tfcnn.datasets.example import Record
 from tfcnn.ops import boxes as box_ops
-
-
-def ground_truth(record: Record, placement: images.Placement | None = None) -> np.ndarray:
-    """The boxes of a picture that are to be found: neither difficult ones nor crowds.
-
-    Args:
-        record: of a tfcnn.datasets Dataset.
-        placement: where the annotation lies in the net's picture, as `images.placed` or `images.resize` tells.
-
-    Returns:
-        float32 [M, 4], in the annotation's pixels, or those of the net's picture.
-    """
-    boxes = record.boxes[~(record.difficult | record.crowd)]
-    return boxes if placement is None else placement.from_file(boxes)
 
 
 def overlaps(regions: np.ndarray, boxes: np.ndarray) -> np.ndarray:

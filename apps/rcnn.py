@@ -1,0 +1,347 @@
+"""R-CNN in its steps: fine-tune a net on warped proposals, keep their features, train SVMs and boxes, detect."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+from absl import flags
+
+from tfcnn import cli
+from tfcnn.cards import card_of
+from tfcnn.cli import box_files, lists, models, training_flags, training_record
+from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfcnn.datasets.example import Dataset
+    from tfcnn.datasets.proposals import Proposals
+    from tfcnn.predictor import Predictor
+
+GROUP, SUMMARY = "detection", "train R-CNN in its five steps, or detect with it"
+
+STEPS = ("finetune", "features", "svm", "boxes")
+STEP = flags.DEFINE_enum(
+    "step",
+    "detect",
+    [*STEPS, "all", "detect"],
+    "What to do, also as the first word; each step goes on from what the one before it left in output_dir",
+)
+PROPOSALS_FILE = flags.DEFINE_string(
+    "proposals_file",
+    None,
+    "results.json of the app propose over the pictures, several by commas, e.g. "
+    "--proposals_file=out/train/results.json,out/val/results.json; detect without it makes them itself",
+)
+PROPOSALS = flags.DEFINE_integer(
+    "proposals", 300, "Regions of a picture, at most (the paper: 2000)", lower_bound=1
+)
+FEATURES = flags.DEFINE_enum(
+    "features",
+    "warp",
+    ["warp", "spp"],
+    "Each region through the net by itself, or the net once over the picture and regions pooled from its map",
+)
+SIDE = flags.DEFINE_integer(
+    "side", 128, "Of warp: side of a warped region in pixels (the paper: 227)", lower_bound=32
+)
+CONTEXT = flags.DEFINE_float(
+    "context", 16.0, "Of warp: pixels of that side around the region, on each side of it", lower_bound=0.0
+)
+REGIONS = flags.DEFINE_integer(
+    "regions",
+    32,
+    "Of finetune: regions of a picture in a step; --batch_size pictures make a step",
+    lower_bound=2,
+)
+FREEZE_STRIDE = flags.DEFINE_integer(
+    "freeze_stride", 0, "Of finetune: layers up to this stride stay (with --features=spp)", lower_bound=0
+)
+BACKBONE_RATE = flags.DEFINE_float(
+    "backbone_rate",
+    0.3,
+    "Share of the learning rate for a backbone that starts from weights",
+    lower_bound=0.0,
+)
+SVM_C = flags.DEFINE_float("svm_c", 0.001, "C of the SVMs", lower_bound=1e-9)
+RIDGE = flags.DEFINE_float("ridge", 1000.0, "Penalty of the box regression", lower_bound=0.0)
+NMS_THRESHOLD = flags.DEFINE_float(
+    "nms_threshold", 0.3, "IoU above which the lower of two detections of a class goes", lower_bound=0.0
+)
+SCORE = flags.DEFINE_float("score_threshold", 0.1, "Of detect: least score, 0..1", lower_bound=0.0)
+DRAW = flags.DEFINE_float(
+    "draw_threshold", 0.5, "Of detect: least score of what is drawn, 0..1", lower_bound=0.0
+)
+LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
+
+SHOWN = 12  # pictures of the validation that are drawn
+
+
+def main(run: cli.Run) -> None:
+    if STEP.value == "detect":
+        return detect(run)
+    if run.flags.images:
+        raise InputError(
+            f"{STEP.value} takes no pictures, but {run.flags.images[0]} was given: name data by --dataset"
+        )
+    if not PROPOSALS_FILE.value:
+        raise InputError(f"{STEP.value} needs --proposals_file: results.json of the app propose")
+    run.trainer = True  # --weights has a trainer's default, and an older result does not speak for this run
+    training, validation = training_flags.read_data(run)
+    run.runtime  # noqa: B018  (starts TensorFlow, silently)
+    proposals = _proposals()
+    validates = STEP.value in ("boxes", "all")
+    for record in [*training.examples, *(validation.examples if validates else ())]:
+        proposals.of(record.file)  # a picture without proposals is said before any work
+    steps = STEPS if STEP.value == "all" else (STEP.value,)
+    if steps[0] == "finetune":
+        finetune(run, training, proposals)
+    # read back, rounded to float16 as it is kept: each step by itself and all in one see the same net
+    model = finetuned(run, training) if len(steps) > 1 or steps[0] != "finetune" else None
+    for step in steps:
+        if step == "features":
+            features(run, model, training, proposals)
+        elif step == "svm":
+            svm(run, model, training, proposals)
+        elif step == "boxes":
+            boxes(run, model, training, validation, proposals)
+
+
+def _proposals() -> Proposals:
+    from tfcnn.datasets.proposals import Proposals
+
+    return Proposals(lists.paths(PROPOSALS_FILE.value), PROPOSALS.value)
+
+
+def finetune(run: cli.Run, training: Dataset, proposals: Proposals) -> None:
+    """Step 2 of the paper: the classifier of 20 + 1 classes, from the net's weights; step 1 is --weights."""
+    from tfcnn import backbones
+    from tfcnn.detection import rcnn, rcnn_training
+
+    config = training_flags.config(rcnn_training.RcnnConfig, resume=True, checkpoint_minutes=1.0)
+    run.net = run.flags.net
+    with run.runtime.strategy.scope():
+        model = rcnn.described_regions(
+            backbones.backbone(run.net, models.weights_of(run)),
+            len(training.classes),
+            FEATURES.value,
+            SIDE.value,
+            CONTEXT.value,
+        )
+    training_flags.say_data(run, training, training, f"{model.count_params():,} weights")
+    run.stop.listen()
+    with training_flags.told(run) as told:
+        told["card"] |= {"licence": LICENCE.value, "features": FEATURES.value, "side": SIDE.value}
+        trained = rcnn_training.finetune(
+            model, training, proposals, config, run.output_dir / "finetune", **told
+        )
+    training_record.refuse(run, trained.unreadable)
+    run.results["finetune"] = {"steps": trained.result.step, "release": "finetune/release"}
+    run.table(["step", "trained steps"], [["finetune", trained.result.step]])
+
+
+def finetuned(run: cli.Run, training: Dataset) -> keras.Model:
+    """What the step finetune left in output_dir."""
+    from tfcnn import load_model
+
+    folder = run.output_dir / "finetune" / "release"
+    card = card_of(folder)
+    if card.get("kind") != "rcnn_finetuned":
+        raise InputError(
+            f"{folder} holds no fine-tuned net: run the step finetune with the same --output_dir"
+        )
+    if card["classes"] != list(training.classes):
+        raise InputError(f"{folder} has other classes than the data: {', '.join(card['classes'][:3])} ...")
+    run.net = card.get("net")
+    return load_model(folder)
+
+
+def features(run: cli.Run, model: keras.Model, training: Dataset, proposals: Proposals) -> None:
+    """Step 3: what the net knows of every region, on the disk."""
+    from tfcnn.detection import rcnn_features
+
+    with run.progress(len(training), "features") as bar:
+        refused = rcnn_features.write(
+            run.output_dir / "features",
+            model,
+            training,
+            proposals,
+            size=_size(),
+            say=run.say,
+            progress=bar.advance,
+        )
+        rate = bar.rate
+    training_record.refuse(run, refused)
+    size = sum(path.stat().st_size for path in (run.output_dir / "features").glob("part_*.npz"))
+    run.results["features"] = {"bytes": size, "images_per_second": round(rate, 2), "folder": "features"}
+    run.table(["step", "MB"], [["features", f"{size / 1e6:.1f}"]])
+
+
+def _features(run, model, training, proposals):
+    from tfcnn.detection import rcnn_features
+
+    return rcnn_features.Features(run.output_dir / "features", model, training, proposals, _size())
+
+
+def _config():
+    from tfcnn.detection.rcnn_svm import SvmConfig
+
+    return SvmConfig(svm_c=SVM_C.value, ridge=RIDGE.value)
+
+
+def svm(run: cli.Run, model: keras.Model, training: Dataset, proposals: Proposals) -> None:
+    """Step 4: a linear SVM a class."""
+    from tfcnn.detection import rcnn_svm
+
+    found = _features(run, model, training, proposals)
+    with run.progress(2 * len(training), "svm") as bar:
+        weights, biases, empty = rcnn_svm.train_svms(
+            found, training.classes, _config(), run.flags.seed, say=run.say, progress=bar.advance
+        )
+    _save_arrays(run, "svm.npz", weights=weights, biases=biases)
+    run.results |= {"svm": "svm.npz", "classes_without_objects": empty}
+    run.table(["step", "classes"], [["svm", len(training.classes) - len(empty)]])
+
+
+def boxes(
+    run: cli.Run, model: keras.Model, training: Dataset, validation: Dataset, proposals: Proposals
+) -> None:
+    """Step 5: box regression; then the whole detector is released, and measured on the validation pictures."""
+    from tfcnn.detection import rcnn, rcnn_svm
+
+    scorer = _load_arrays(run.output_dir / "svm.npz", "svm")
+    if scorer["biases"].shape != (len(training.classes),):
+        raise InputError(f"{run.output_dir / 'svm.npz'} is of other classes: run the step svm again")
+    found = _features(run, model, training, proposals)
+    with run.progress(len(training), "boxes") as bar:
+        regressor = rcnn_svm.train_regressor(found, len(training.classes), _config(), progress=bar.advance)
+    whole = rcnn.rcnn(model, (scorer["weights"], scorer["biases"]), regressor, NMS_THRESHOLD.value)
+    metrics, rows = measured(run, whole, training, validation, proposals)
+    release(run, whole, training, validation, metrics)
+    run.metrics |= {"last": metrics, "best": metrics}
+    run.results["release"] = "release"
+    run.table(["class", "AP, 11 points"], rows)
+
+
+def measured(
+    run: cli.Run, model: keras.Model, training: Dataset, validation: Dataset, proposals: Proposals
+) -> tuple[dict, list]:
+    """Mean AP on the validation pictures: (figures for the card, a table's rows)."""
+    from tfcnn.detection.rcnn import Rcnn
+    from tfcnn.evaluation import voc
+    from tfcnn.predictor import Predictor
+
+    predictor = Predictor(
+        Rcnn([model]), names=training.classes, image_size=_size(), resize="letterbox", threads=run.threads
+    )
+    with run.progress(len(validation), "validate") as bar:
+        found, refused = predictor.over_records(validation.examples, proposals, bar.advance)
+        rate = bar.rate
+    training_record.refuse(run, refused)
+    figures = voc.evaluate(validation.examples, found, validation.classes)
+    clean = {name: None if np.isnan(figures[name]) else figures[name] for name in ("map_11", "map_area")}
+    for record in validation.examples[:: max(1, len(validation) // SHOWN)][:SHOWN]:
+        if record.image_id in found:
+            shown = found[record.image_id]
+            shown = shown.top(int((shown.scores >= DRAW.value).sum()))
+            run.sheet(shown.draw(record.image()), f"found_{record.image_id}", "found in a validation picture")
+    rows = [["mean", training_record.percent(clean["map_11"])]]
+    rows += [[name, training_record.percent(own["ap_11"])] for name, own in figures["per_class"].items()]
+    return clean | {
+        "images": len(validation),
+        "seconds_per_image": round(1 / rate, 3) if rate else None,
+    }, rows
+
+
+def release(run: cli.Run, model: keras.Model, training: Dataset, validation: Dataset, metrics: dict) -> None:
+    """Write the detector as output_dir/release, which detect and evaluate read."""
+    from tfcnn.training import releases
+
+    card = training_record.card(run) | {
+        "kind": "rcnn",
+        "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; measured on "
+        f"{training_flags.VAL_SPLIT.value}: {len(validation)} pictures",
+        "classes": list(training.classes),
+        "category_ids": training.category_ids,
+        "seed": run.flags.seed,
+        "metrics": {"last": metrics},
+        "licence": LICENCE.value,
+        "image_size": _size(),
+        "resize": "letterbox",
+        "features": FEATURES.value,
+        "proposals": PROPOSALS.value,
+    }
+    lines = "".join(f"{line}\n" for line in training_record.flag_lines(run))
+    releases.save(model, run.output_dir / "release", card, flags=lines)
+
+
+def _size() -> int:
+    return flags.FLAGS.image_size or 320
+
+
+def _save_arrays(run, name, **arrays):
+    import io
+
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    run.save_bytes(buffer.getvalue(), name)
+
+
+def _load_arrays(path: pathlib.Path, step: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as archive:
+            return {"weights": archive["weights"], "biases": archive["biases"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} is not there or damaged: run the step {step} with the same --output_dir"
+        ) from error
+
+
+def detect(run: cli.Run) -> None:
+    """Find objects in the input pictures, with proposals of a file or of selective search."""
+    if not run.flags.model:
+        raise InputError("--model is missing: an R-CNN's release, e.g. --model=out/rcnn/release")
+    if card_of(run.flags.model).get("kind") != "rcnn":
+        raise InputError(f"--model={run.flags.model} is no R-CNN: the app detect takes other detectors")
+    given = _proposals() if PROPOSALS_FILE.value else None
+    for source in run.sources() if given else ():
+        given.of(source.file)
+    run.runtime  # noqa: B018
+    from tfcnn import detector
+    from tfcnn.detection import proposals
+
+    predictor: Predictor = detector(
+        run.flags.model,
+        score_threshold=SCORE.value,
+        nms_threshold=NMS_THRESHOLD.value,
+        threads=run.threads,
+        batch_size=1,
+    )
+    run.net = run.flags.model
+    propose = None if given else proposals.proposer("selective_search", PROPOSALS.value, run.flags.seed)
+    found, rows = [], []
+
+    def prepare(image):
+        return predictor.prepare(image), propose(image)[:, :4] if propose else None, image
+
+    for (picture,) in run.batches(1, prepare):
+        with picture:
+            prepared, regions, image = picture.prepared
+            regions = given.of(picture.name) if given else regions
+            (answer,) = predictor.predict([prepared], [regions])
+            picture.entry["detections"] = box_files.entries(answer)
+            found += answer.to_coco(picture.stem, predictor.category_ids)
+            best = answer.top(int((answer.scores >= DRAW.value).sum()))
+            if run.flags.save_images:
+                picture.save(best.draw(image), "detected", main=True)
+            rows.append(
+                [picture.name, len(regions), ", ".join(best.names[n] for n in best.labels[:3]) or "nothing"]
+            )
+    box_files.save(run, found, predictor.names, predictor.category_ids)
+    run.table(["input", "regions", "best"], rows)
+
+
+if __name__ == "__main__":
+    cli.start(main, words="step", batch_size=4, resize="letterbox")

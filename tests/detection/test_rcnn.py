@@ -1,0 +1,321 @@
+"""R-CNN: warped regions, features on the disk, SVMs with hard negatives, box regression, the whole as one model."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfcnn import backbones, datasets
+from tfcnn.datasets.proposals import Proposals
+from tfcnn.detection import rcnn, rcnn_features, rcnn_svm, rcnn_training
+from tfcnn.errors import InputError
+from tfcnn.predictor import Predictor
+
+SIZE = 64
+
+
+def warped(image, region, side=8, context=0.0, fill=(0, 0, 0)):
+    layer = rcnn.WarpRegions(side, context, fill)
+    return layer([tf.constant([[region]], tf.float32), tf.constant(image[None], tf.float32)])[0].numpy()
+
+
+def ramp():
+    """A picture whose channels are the x and the y of a pixel's middle."""
+    y, x = np.mgrid[:20, :30].astype(np.float32) + 0.5
+    return np.stack([x, y, np.full_like(x, 7)], axis=-1)
+
+
+def test_a_warped_region_samples_the_middles_of_its_cells():
+    found = warped(ramp(), [4, 2, 20, 10])  # cells of 2 x 1 pixels
+    assert found[0, :, 0] == pytest.approx(4 + 2 * (np.arange(8) + 0.5), abs=1e-4)
+    assert found[:, 0, 1] == pytest.approx(2 + np.arange(8) + 0.5, abs=1e-4)
+
+
+def test_context_is_so_many_pixels_of_the_square_on_each_side():
+    found = warped(ramp(), [10, 6, 14, 10], side=8, context=2)  # 4 pixels become 4, with 2 around them
+    assert found[0, :, 0] == pytest.approx(8 + np.arange(8) + 0.5, abs=1e-4)
+    assert found[:, 0, 1] == pytest.approx(4 + np.arange(8) + 0.5, abs=1e-4)
+
+
+def test_beside_the_picture_is_the_colour_that_the_net_sees_as_zero():
+    found = warped(ramp(), [-8, 0, 8, 16], fill=(50, 60, 70))
+    assert (found[:, :4] == (50, 60, 70)).all() and found[0, 5, 0] == pytest.approx(3)
+
+
+# ------------------------------------------------------------------------------------- the pipeline
+
+
+def boxes_around(record, random):
+    """Proposals near and far from a picture's objects."""
+    near = np.repeat(record.boxes, 4, axis=0) + random.normal(0, 3, (4 * len(record.boxes), 4))
+    corner = random.uniform(0, 40, (6, 2))
+    far = np.concatenate([corner, corner + random.uniform(8, 20, (6, 2))], axis=1)
+    boxes = np.concatenate([near, far]).clip(0, SIZE)
+    return boxes[(boxes[:, 2:] - boxes[:, :2] > 2).all(axis=1)]
+
+
+def proposals_file(path, dataset, seed=0):
+    random = np.random.default_rng(seed)
+    images = []
+    for record in dataset.examples:
+        rows = [[*map(float, box), 1 - i / 1000] for i, box in enumerate(boxes_around(record, random))]
+        images.append({"file": record.file, "proposals": rows})
+    path.write_text(json.dumps({"images": images}))
+    return Proposals(path)
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    whole = datasets.open("shapes", split="train")
+    return dataclasses.replace(whole, examples=whole.examples[:8])
+
+
+@pytest.fixture(scope="module")
+def given(shapes, tmp_path_factory):
+    return proposals_file(tmp_path_factory.mktemp("proposals") / "results.json", shapes)
+
+
+@pytest.fixture(scope="module")
+def net(shapes):
+    keras.utils.set_random_seed(1)
+    return rcnn.described_regions(backbones.backbone("tiny", None), len(shapes.classes), side=32, context=4)
+
+
+@pytest.fixture(scope="module")
+def written(net, shapes, given, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("features") / "features"
+    said = []
+    assert rcnn_features.write(folder, net, shapes, given, 128, say=said.append) == {}
+    return folder, said
+
+
+@pytest.fixture(scope="module")
+def features(written, net, shapes, given):
+    return rcnn_features.Features(written[0], net, shapes, given, 128)
+
+
+def test_features_are_the_nets_of_each_region_objects_first(features, net, shapes, given, written):
+    pictures = list(features)
+    assert [p.record.image_id for p in pictures] == [r.image_id for r in shapes.examples]
+    first = pictures[0]
+    boxes, _ = rcnn_features.truths(first.record)
+    assert first.truths == len(boxes) and first.regions[: first.truths].tolist() == boxes.tolist()
+    assert len(first.regions) == first.truths + len(given.of(first.record.file))
+    image = first.record.image()
+    scale = 128 / max(image.shape[:2])
+    from tfcnn import images
+
+    seen, at = images.resize(image, 128, "letterbox")
+    assert at.scale_x == pytest.approx(scale, abs=0.01)
+    model = rcnn.feature_model(net)
+    answer = model([seen[None].astype(np.float32), at.from_file(first.regions)[None]])
+    np.testing.assert_allclose(first.code, answer["code"].numpy(), rtol=2e-2, atol=2e-2)
+    np.testing.assert_allclose(first.place, answer["place"].numpy(), rtol=2e-2, atol=2e-2)
+    rows = sum(len(p.regions) for p in pictures)
+    megabytes = rows * (2 * (features.code + features.place) + 16) / 1e6
+    assert f"{rows:,} regions of 8 pictures" in written[1][0] and f"{megabytes:,.1f} MB" in written[1][0]
+
+
+def test_features_of_another_net_other_proposals_or_pictures_are_refused(
+    written, net, shapes, given, tmp_path
+):
+    folder, _ = written
+    other = rcnn.described_regions(backbones.backbone("tiny", None), len(shapes.classes), side=32, context=4)
+    fewer = dataclasses.replace(shapes, examples=shapes.examples[:7])
+    moved = proposals_file(tmp_path / "results.json", shapes, seed=1)
+    for arguments, what in (
+        ((other, shapes, given, 128), "other net"),
+        ((net, shapes, moved, 128), "other proposals"),
+        ((net, fewer, given, 128), "other pictures"),
+        ((net, shapes, given, 96), "other size"),
+    ):
+        with pytest.raises(InputError, match=what):
+            rcnn_features.Features(folder, *arguments)
+        with pytest.raises(InputError, match=what):
+            rcnn_features.write(folder, *arguments, say=lambda line: None)
+
+
+def test_a_damaged_part_is_named(net, shapes, given, tmp_path):
+    rcnn_features.write(tmp_path / "f", net, shapes, given, 128, say=lambda line: None)
+    part = tmp_path / "f" / "part_00000.npz"
+    part.write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(InputError, match="part_00000.npz is damaged"):
+        list(rcnn_features.Features(tmp_path / "f", net, shapes, given, 128))
+
+
+def test_a_run_that_was_cut_off_goes_on_after_its_last_part(net, shapes, given, tmp_path, monkeypatch):
+    monkeypatch.setattr(rcnn_features, "PART", 3)
+    done = []
+
+    def stop_after_two(count):
+        done.append(count)
+        if sum(done) >= 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rcnn_features.write(tmp_path, net, shapes, given, 128, say=str, progress=stop_after_two)
+    with pytest.raises(InputError, match="not complete"):
+        rcnn_features.Features(tmp_path, net, shapes, given, 128)
+    said, done = [], []
+    rcnn_features.write(tmp_path, net, shapes, given, 128, say=said.append, progress=done.append)
+    assert "2 of 3 parts are there" in said[0] and done == [6, 2]
+    assert len(list(rcnn_features.Features(tmp_path, net, shapes, given, 128))) == 8
+
+
+def test_a_disk_that_is_too_small_is_said_before_anything_is_written(
+    net, shapes, given, tmp_path, monkeypatch
+):
+    usage = rcnn_features.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(rcnn_features.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(InputError, match="GB left"):
+        rcnn_features.write(tmp_path / "f", net, shapes, given, 128, say=lambda line: None)
+    assert not (tmp_path / "f").exists()
+
+
+def separable(features, shapes):
+    """The same pictures with codes that say the class: column k is large for regions of class k."""
+    for picture in features:
+        per_class, best, index = rcnn_features.overlaps(picture, len(shapes.classes))
+        code = np.random.default_rng(0).normal(0, 0.1, picture.code.shape)
+        code[:, : len(shapes.classes)] += 3 * (per_class >= 0.5)
+        yield dataclasses.replace(picture, code=code.astype(np.float16))
+
+
+class Held(list):
+    """Pictures with the widths that `Features` tells."""
+
+    def __init__(self, pictures, code, place):
+        super().__init__(pictures)
+        self.code, self.place = code, place
+
+
+def test_svms_score_the_objects_of_their_class_above_all_others(features, shapes):
+    held = Held(separable(features, shapes), features.code, features.place)
+    names = [*shapes.classes, "unicorn"]
+    said = []
+    weights, biases, empty = rcnn_svm.train_svms(held, names, rcnn_svm.SvmConfig(svm_c=1.0), say=said.append)
+    seen = {int(label) for record in shapes.examples for label in record.labels}
+    assert "unicorn" in empty and any("no object of unicorn" in line for line in said)
+    assert biases[-1] == rcnn_svm.NEVER and not weights[:, -1].any()
+    for label in seen - {names.index(name) for name in empty}:
+        inside, outside = [], []
+        for picture in held:
+            per_class, _, _ = rcnn_features.overlaps(picture, len(shapes.classes))
+            margins = picture.code.astype(np.float32) @ weights[:, label] + biases[label]
+            _, labels = rcnn_features.truths(picture.record)
+            inside += [*margins[: picture.truths][labels == label]]
+            outside += [*margins[per_class[:, label] < 0.3]]
+        assert min(inside) > max(outside)
+
+
+def test_ridge_is_least_squares_where_nothing_is_penalised():
+    random = np.random.default_rng(0)
+    rows, true = random.normal(size=(200, 6)), random.normal(size=(6, 4))
+    targets = rows @ true + (1, -2, 0.5, 3)
+    weights, biases = rcnn_svm.ridge(rows, targets, 1e-9)
+    np.testing.assert_allclose(weights, true, atol=1e-6)
+    np.testing.assert_allclose(biases, (1, -2, 0.5, 3), atol=1e-6)
+    weights, biases = rcnn_svm.ridge(rows, targets, 1e12)  # nothing is learned: the mean is answered
+    assert np.abs(weights).max() < 1e-6 and biases == pytest.approx(targets.mean(axis=0), abs=1e-6)
+
+
+def test_regressed_boxes_are_nearer_to_the_objects(features, shapes):
+    """From codes that hold the deltas themselves, the regression finds the boxes."""
+    from tfcnn.ops import coders
+
+    pictures = []
+    for picture in features:
+        boxes, _ = rcnn_features.truths(picture.record)
+        _, _, index = rcnn_features.overlaps(picture, len(shapes.classes))
+        place = np.zeros((len(picture.regions), features.place), np.float16)
+        place[:, :4] = coders.encode(boxes[index], picture.regions).numpy()
+        pictures.append(dataclasses.replace(picture, place=place))
+    config = rcnn_svm.SvmConfig(ridge=1e-3)
+    weights, biases = rcnn_svm.train_regressor(
+        Held(pictures, features.code, features.place), len(shapes.classes), config
+    )
+    found = 0
+    for picture in pictures:
+        boxes, labels = rcnn_features.truths(picture.record)
+        _, best, index = rcnn_features.overlaps(picture, len(shapes.classes))
+        for row in np.flatnonzero(best[picture.truths :] >= 0.6) + picture.truths:
+            own = slice(4 * labels[index[row]], 4 * labels[index[row]] + 4)
+            deltas = picture.place[row].astype(np.float32) @ weights[:, own] + biases[own]
+            moved = coders.decode(tf.constant(deltas), tf.constant(picture.regions[row])).numpy()
+            assert np.abs(moved - boxes[index[row]]).max() < 1.0
+            found += 1
+    assert found > 5
+
+
+def test_the_whole_is_one_model_that_a_predictor_runs(net, shapes, tmp_path):
+    random = np.random.default_rng(0)
+    features = rcnn.feature_model(net)
+    width, place = (features.output[name].shape[-1] for name in ("code", "place"))
+    classes = len(shapes.classes)
+    svm = random.normal(0, 0.3, (width, classes)), random.normal(0, 0.1, classes)
+    regressor = np.zeros((place, 4 * classes)), np.zeros(4 * classes)
+    model = rcnn.rcnn(net, svm, regressor)
+    model.save(tmp_path / "model.keras")
+    model = keras.models.load_model(tmp_path / "model.keras")
+    image = random.integers(0, 256, (100, 128, 3)).astype(np.uint8)
+    corner = random.uniform(0, 60, (70, 2))
+    regions = np.float32(np.concatenate([corner, corner + random.uniform(10, 38, (70, 2))], axis=1))
+    predictor = Predictor(
+        rcnn.Rcnn([model], score_threshold=0.3),
+        names=shapes.classes,
+        image_size=128,
+        resize="letterbox",
+        batch_size=2,
+    )
+    found, none = predictor([image, image], [regions, np.zeros((0, 4), np.float32)])
+    assert len(found) > 3 and len(none) == 0
+    own = {tuple(np.round(region, 2)) for region in regions.tolist()}
+    assert all(tuple(np.round(box, 2)) in own for box in found.boxes.tolist())  # not regressed
+    with pytest.raises(InputError, match="flip"):
+        rcnn.Rcnn([model], flip=True)
+
+
+def test_spatial_pyramid_pools_every_region_from_one_map(shapes):
+    model = rcnn.described_regions(backbones.backbone("tiny", None), len(shapes.classes), "spp")
+    code = rcnn.feature_model(model).output["code"]
+    assert code.shape[-1] == 14 * 96  # conv4 of stride 16: 9 + 4 + 1 cells
+    image = np.random.default_rng(0).uniform(0, 255, (1, 96, 96, 3)).astype(np.float32)
+    whole = rcnn.feature_model(model)([image, np.float32([[[0, 0, 96, 96]]])])["code"].numpy()
+    conv4 = backbones.tap(backbones.backbone("tiny", None), ["conv4"])
+    assert conv4.output["conv4"].shape[-1] == 96 and whole.shape == (1, 14 * 96)
+
+
+def test_finetuning_learns_the_classes_of_regions(shapes, given, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = rcnn.described_regions(backbones.backbone("tiny", None), len(shapes.classes), side=32, context=4)
+    config = rcnn_training.RcnnConfig(
+        steps=40,
+        batch_size=4,
+        regions=16,
+        image_size=SIZE,
+        learning_rate=3e-3,
+        average=0.0,
+        tensorboard=False,
+    )
+    losses = []
+    rcnn_training.finetune(
+        model,
+        shapes,
+        given,
+        config,
+        tmp_path,
+        progress=lambda step, numbers: losses.append(numbers.get("losses", {}).get("class")),
+        say=lambda line: None,
+    )
+    losses = [loss for loss in losses if loss is not None]
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:3])
+    assert (tmp_path / "release" / "model.keras").exists()
+
+
+def test_a_net_of_other_classes_is_refused(net, shapes, given):
+    other = dataclasses.replace(shapes, classes=shapes.classes[:2])
+    with pytest.raises(InputError, match="classes"):
+        rcnn_training.check_fit(net, other, given)

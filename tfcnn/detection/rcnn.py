@@ -1,0 +1,354 @@
+"""R-CNN: warp each proposal to the net's size, describe it by the net's features, score these by a linear SVM a class,
+regress the box.
+
+Letters: N images, R regions of an image, K classes, S the side of a warped region, D numbers of a region's code, B of
+what its box is regressed from.
+
+Source: Girshick, Donahue, Darrell, Malik, "Rich feature hierarchies", 2014; constants of the authors' program
+(rbgirshick/rcnn). He, Zhang, Ren, Sun, "Spatial pyramid pooling", 2014, for regions pooled from one map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from tfcnn import backbones
+from tfcnn.backbones.convert import copied
+from tfcnn.backbones.graph import made_by
+from tfcnn.detection import outputs
+from tfcnn.detection.endpoints import strides
+from tfcnn.detection.fast_rcnn import RegionPool, per_image
+from tfcnn.errors import InputError
+from tfcnn.ops import boxes as box_ops
+from tfcnn.ops import coders
+
+CODE, PLACE = "region_code", "region_place"  # layers: what the SVMs see, and what boxes are regressed from
+PYRAMID = (3, 2, 1)  # cells of a side, of SPP: 14 of them
+SLOPE = 2.0  # from an SVM's margin to a score between 0 and 1: margins of -1 and 1 become 0.12 and 0.88
+OWN_LAYERS = (
+    "region_",
+    "class_logits",
+    "svm",
+    "box_deltas",
+)  # how names of layers begin that no backbone has
+CHUNK = 50  # regions computed at once
+
+
+@keras.saving.register_keras_serializable(package="tfcnn")
+class WarpRegions(keras.layers.Layer):
+    """Every region of every image with what surrounds it, stretched to one square.
+
+    Call it on [regions [N, R, 4] in pixels, image [N, H, W, 3]]; it gives [N R, S, S, 3]. What lies beside the picture
+    has the colour that the net sees as zero.
+
+    Args:
+        side: S.
+        context: pixels of the square around the region (the paper's 16 of 227).
+        fill: that colour, RGB.
+
+    Source: appendix A and rcnn_im_crop.m; the region is not rounded to whole pixels.
+    """
+
+    def __init__(self, side: int, context: float, fill: Sequence[float] = (0, 0, 0), **kwargs: Any):
+        super().__init__(autocast=False, **kwargs)
+        self.side, self.context, self.fill = side, context, [float(value) for value in fill]
+
+    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        regions, image = inputs
+        height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(image)[1:3]))
+        count = tf.shape(regions)[1]
+        boxes = tf.reshape(regions, [-1, 4])
+        middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+        half *= self.side / (self.side - 2 * self.context)
+        step = 2 * half / self.side  # the samples lie in the middles of the square's pixels
+        low, high = middle - half + step / 2 - 0.5, middle + half - step / 2 - 0.5
+        last = tf.maximum(tf.stack([width, height]) - 1, 1)
+        low, high = low / last, high / last
+        places = tf.concat([low[:, ::-1], high[:, ::-1]], axis=1)  # y, x
+        owner = tf.repeat(tf.range(tf.shape(image)[0]), count)
+        fill = tf.constant(self.fill)
+        shown = tf.image.crop_and_resize(
+            tf.cast(image, tf.float32) - fill, places, owner, [self.side, self.side], extrapolation_value=0.0
+        )
+        return shown + fill
+
+    def compute_output_spec(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
+        return keras.KerasTensor((None, self.side, self.side, 3), "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"side": self.side, "context": self.context, "fill": self.fill}
+
+
+@keras.saving.register_keras_serializable(package="tfcnn")
+class SvmDetections(outputs.DetectionLayer):
+    """From margins and box deltas to detections; boxes in pixels of the image.
+
+    Call it on [margins [N R, K], deltas [N R, 4 K], regions [N, R, 4], image [N, H, W, 3]]. A region of zeros is
+    padding. The score is the logistic function of SLOPE times the margin, which leaves every order as it is.
+
+    Args: as `outputs.DetectionLayer`; the authors keep boxes up to an IoU of 0.3.
+    """
+
+    def __init__(
+        self,
+        score_threshold: float = 0.05,
+        nms_threshold: float = 0.3,
+        max_detections: int = 100,
+        **kwargs: Any,
+    ):
+        super().__init__(score_threshold, nms_threshold, max_detections, **kwargs)
+
+    def decode(
+        self, raw: list[tf.Tensor], height: tf.Tensor, width: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Boxes float32 [N, R, K, 4], clipped to the picture of these sides (of all, or [N]), and scores [N, R, K]."""
+        margins, deltas, regions = raw
+        margins, deltas = per_image(margins, regions), per_image(deltas, regions)
+        shape = tf.concat([tf.shape(deltas)[:-1], [deltas.shape[-1] // 4, 4]], axis=0)
+        boxes = coders.decode(tf.reshape(deltas, shape), regions[:, :, None, :])
+        boxes = box_ops.clip(boxes, *(tf.reshape(side, [-1, 1, 1]) for side in (height, width)))
+        real = box_ops.area(regions) > 0
+        return boxes, tf.where(real[..., None], tf.sigmoid(SLOPE * margins), 0.0)
+
+
+def described_regions(
+    backbone: keras.Model, classes: int, method: str = "warp", side: int = 128, context: float = 16.0
+) -> keras.Model:
+    """The net that describes regions, with the layer that fine-tunes it.
+
+    Args:
+        backbone: of the factory, all of its endpoints.
+        classes: K.
+        method: "warp", the paper's, each region through the net by itself; "spp", the net once over the picture, and
+            every region pooled from its map of stride 16 in cells of 3 x 3, 2 x 2 and 1 x 1.
+        side: S; context: pixels of it around the region: of "warp".
+
+    Returns:
+        A flat model of image [N, H, W, 3] and regions [N, R, 4] in its pixels to class logits [N R, K + 1], column 0
+        the background. The layers CODE and PLACE give what `features` keeps of a region.
+
+    Raises:
+        InputError: an unknown method, a backbone without a stride, or a context that leaves nothing of the square.
+    """
+    if method not in ("warp", "spp"):
+        raise InputError(f"features={method!r} is none of warp, spp.")
+    if not 0 <= 2 * context < side:
+        raise InputError(f"A context of {context:g} pixels on each side leaves nothing of {side}.")
+    image = keras.Input((None, None, 3), name="image")
+    regions = keras.Input((None, 4), name="regions")
+    known = strides(backbone)
+    if method == "spp":
+        name = next((end for end in reversed(known) if known[end] == 16), None)
+        if name is None:
+            raise InputError(f"The backbone {backbone.name} has no map of stride 16 to pool regions from.")
+        chosen = _run_on(backbone, [name], image)[name]
+        pools = [RegionPool([16], size, "max", name=f"region_pool{size}") for size in PYRAMID]
+        cells = [layers.Flatten(name=f"region_cells{pool.size}")(pool([regions, chosen])) for pool in pools]
+        code = layers.Concatenate(name=CODE)(cells)
+        place = layers.Identity(name=PLACE)(code)
+    else:
+        crops = WarpRegions(side, context, backbones.zero_rgb(backbone), name="region_warp")([regions, image])
+        deepest = max(known.values())
+        last = list(known)[-1]
+        small = min(
+            (end for end in known if known[end] == deepest), key=lambda end: backbone.output[end].shape[-1]
+        )
+        chosen = _run_on(backbone, [small, last], crops)
+        code, place = layers.GlobalAveragePooling2D(name=CODE)(chosen[last]), chosen[small]
+        cells = max(1, place.shape[1] // 2)
+        place = layers.AveragePooling2D(cells, name="region_quarters")(place)
+        place = layers.Flatten(name=PLACE)(place)
+    normal = keras.initializers.RandomNormal(stddev=0.01)
+    logits = layers.Dense(classes + 1, kernel_initializer=normal, dtype="float32", name="class_logits")(code)
+    model = keras.Model([image, regions], {"logits": logits, "place": place}, name="rcnn_finetune")
+    model.zero_rgb = backbones.zero_rgb(backbone)
+    if method == "spp":  # what freeze_stride counts; a warped region has no stride in the picture
+        model.endpoints = {name: made_by(x).operation.name for name, x in backbone.output.items()}
+    return model
+
+
+def _run_on(backbone, endpoints, picture):
+    """Copies of the backbone's layers on a tensor: {endpoint: map}; those above the last endpoint are left out."""
+    made = {}
+
+    def call(layer, *arguments, **options):
+        made[layer.name] = result = layer(*arguments, **options)
+        return result
+
+    tapped = backbones.tap(backbone, dict.fromkeys(endpoints))
+    backbones.rebuilt(tapped, copied, call=call, inputs=picture)
+    return {name: made[made_by(tapped.output[name]).operation.name] for name in endpoints}
+
+
+def feature_model(model: keras.Model) -> keras.Model:
+    """The same net from image and regions to {"code": [N R, D], "place": [N R, B]}.
+
+    Raises:
+        InputError: the model describes no regions.
+    """
+    known = {layer.name: layer for layer in model.layers}
+    if not {CODE, PLACE} <= known.keys():
+        raise InputError(f"The model {model.name} describes no regions: it has no layer {CODE}.")
+    inputs = dict(zip(("image", "regions"), _inputs(model), strict=True))
+    found = {"code": known[CODE].output, "place": known[PLACE].output}
+    return keras.Model(list(inputs.values()), found, name="region_features")
+
+
+def rcnn(
+    model: keras.Model,
+    svm: tuple[np.ndarray, np.ndarray],
+    regressor: tuple[np.ndarray, np.ndarray],
+    nms_threshold: float = 0.3,
+) -> keras.Model:
+    """The whole detector: net, SVMs, box regression and suppression in one model.
+
+    Args:
+        model: of `described_regions`, fine-tuned.
+        svm: weights [D, K] and biases [K] of the SVMs, on the code as the net gives it.
+        regressor: weights [B, 4 K] and biases [4 K] of the boxes' deltas, as `coders.decode` takes them.
+        nms_threshold: IoU above which the lower of two boxes of a class goes.
+
+    Returns:
+        A flat model of image [N, H, W, 3] and regions [N, R, 4], rows of zeros being padding, to the dict of
+        `outputs.best_of_each_class`.
+    """
+    features = feature_model(model)
+    image, regions = features.inputs
+    code, place = features.output["code"], features.output["place"]
+    margins = layers.Dense(svm[0].shape[1], dtype="float32", name="svm")
+    deltas = layers.Dense(regressor[0].shape[1], dtype="float32", name="box_deltas")
+    found = SvmDetections(nms_threshold=nms_threshold, name="detections")(
+        [margins(code), deltas(place), regions, image]
+    )
+    margins.set_weights([np.float32(part) for part in svm])
+    deltas.set_weights([np.float32(part) for part in regressor])
+    return keras.Model([image, regions], found, name="rcnn")
+
+
+def _inputs(model):
+    """(image, regions)."""
+    named = {tensor.name: tensor for tensor in model.inputs}
+    return named["image"], named["regions"]
+
+
+class Describer:
+    """Computes what a net knows of regions, a picture at a time and CHUNK regions at once, so that memory is bounded.
+
+    Args:
+        model: of image and regions to tensors [N R, ...].
+
+    Attributes:
+        outputs: {name: width}, of a dict of outputs.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.outputs = {name: tensor.shape[-1] for name, tensor in model.output.items()}
+        signature = [tf.TensorSpec([1, None, None, 3], tf.float32), tf.TensorSpec([1, CHUNK, 4], tf.float32)]
+        self._compute = tf.function(
+            lambda image, regions: model([image, regions], training=False), input_signature=signature
+        )
+
+    def __call__(self, image: np.ndarray, regions: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs float32 [R, ...] of one picture uint8 [H, W, 3] with its regions [R, 4]."""
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in self.outputs}
+        picture = tf.constant(image[None], tf.float32)
+        for padded, count in _chunks(regions):
+            answer = self._compute(picture, padded)
+            for name, values in parts.items():
+                values.append(answer[name].numpy()[:count])
+        empty = {name: np.zeros((0, width), np.float32) for name, width in self.outputs.items()}
+        return {name: np.concatenate([empty[name], *values]) for name, values in parts.items()}
+
+
+def _chunks(regions: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    for first in range(0, len(regions), CHUNK):
+        part = np.zeros((1, CHUNK, 4), np.float32)
+        own = regions[first : first + CHUNK]
+        part[0, : len(own)] = own
+        yield part, len(own)
+
+
+class Rcnn:
+    """An R-CNN at work: the part of a `tfcnn.predictor.Predictor` that is its own.
+
+    Args:
+        models: one, of `rcnn`.
+        scales: must be 1, and `flip`, `refine` and `box_voting` must be off: these belong to later detectors.
+        score_threshold, nms_threshold, max_detections: None takes the model's own.
+        runtime: must be "tf".
+        threads, calibration: not used.
+        proposals: most regions of a picture; None: all that are given.
+
+    Attributes:
+        classes: K.
+        zero_rgb: the colour that the network sees as zero.
+
+    Raises:
+        InputError: an option that it does not have, or a model that is no R-CNN.
+    """
+
+    needs_proposals = True
+
+    def __init__(
+        self,
+        models: Sequence[keras.Model],
+        scales: int = 1,
+        *,
+        flip: bool = False,
+        refine: int = 0,
+        box_voting: bool = False,
+        score_threshold: float | None = None,
+        nms_threshold: float | None = None,
+        max_detections: int | None = None,
+        runtime: str = "tf",
+        threads: int = 1,
+        calibration: Sequence[np.ndarray] = (),
+        proposals: int | None = None,
+    ):
+        asked = {"several models": len(models) > 1, "scales": scales > 1, "flip": flip, "refine": refine}
+        asked |= {"box_voting": box_voting, f"runtime {runtime}": runtime != "tf"}
+        if any(asked.values()):
+            what = next(name for name, value in asked.items() if value)
+            raise InputError(f"An R-CNN has no {what}: Fast and Faster R-CNN have.")
+        (model,) = models
+        output = {layer.name: layer for layer in model.layers}.get("detections")
+        if not isinstance(output, SvmDetections):
+            raise InputError(f"The model {model.name} is no R-CNN: its last layer is other.")
+        margins, deltas, _, _ = output.input
+        self._net = Describer(keras.Model(list(_inputs(model)), {"margins": margins, "deltas": deltas}))
+        self.output, self.proposals = output, proposals
+        self.classes, self.zero_rgb = margins.shape[-1], backbones.zero_rgb(model)
+        self._options = [
+            output.score_threshold if score_threshold is None else score_threshold,
+            output.nms_threshold if nms_threshold is None else nms_threshold,
+            output.max_detections if max_detections is None else max_detections,
+        ]
+
+    def __call__(
+        self,
+        pictures: list[np.ndarray],
+        sizes: list[np.ndarray],
+        shapes: np.ndarray,
+        proposals: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Detections of a batch, as `tfcnn.predictor.Method` says."""
+        rows = []
+        for image, (height, width), regions in zip(pictures[0], sizes[0], proposals, strict=True):
+            regions = regions[box_ops.area(regions).numpy() > 0][: self.proposals]
+            found = self._net(image[:height, :width], regions)
+            regions = regions if len(regions) else np.zeros((1, 4), np.float32)
+            found = (
+                found
+                if len(found["margins"])
+                else {n: np.zeros((1, w), np.float32) for n, w in self._net.outputs.items()}
+            )
+            raw = [tf.constant(found["margins"]), tf.constant(found["deltas"]), tf.constant(regions[None])]
+            boxes, scores = self.output.decode(raw, tf.constant(height), tf.constant(width))
+            rows.append(outputs.best_of_each_class(scores, boxes, *self._options))
+        return {name: np.concatenate([row[name].numpy() for row in rows]) for name in rows[0]}
