@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags
 
 from tfcnn import cli, draw, images
-from tfcnn.cli import asked
+from tfcnn.cli import asked, layers
 from tfcnn.errors import InputError
 from tfcnn.visualization import BEST, RULES
 
@@ -65,9 +65,9 @@ def main(run: cli.Run) -> None:
 
     for unit in units:
         check(net, unit)
-    layers = dict.fromkeys(unit.layer for unit in units)
     functions = {
-        layer: {rule: neuron_gradients(net.model, layer, rule) for rule in RULE.value} for layer in layers
+        layer: {rule: neuron_gradients(net.model, layer, rule) for rule in RULE.value}
+        for layer in dict.fromkeys(unit.layer for unit in units)
     }
     rows = []
 
@@ -110,13 +110,12 @@ def named_units() -> list[Unit]:
 
 def check(net: cli.Net, unit: Unit) -> None:
     """Refuse a neuron that is not there."""
-    from tfcnn.backbones import tap
     from tfcnn.visualization.gradients import map_shape
 
     if unit.is_class:
         return
-    tap(net.model, [unit.layer], asked.LISTED)  # a wrong name is said with how to see all
-    rows, columns, channels = map_shape(net.model, unit.layer, (net.size, net.size))
+    channels = layers.count(net.model, unit.layer, ranks=(2, 3, 4))
+    rows, columns, _ = map_shape(net.model, unit.layer, (net.size, net.size))
     if unit.channel >= channels:
         raise InputError(
             f"channel {unit.channel} is not there: {unit.layer} has channels 0 to {channels - 1}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from tfcnn.cli import layers
 from tfcnn.cli.models import Net
 from tfcnn.errors import InputError
 from tfcnn.visualization import BEST
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from tfcnn.cli.run import Run
 
-LISTED = "--list_layers shows all"
 CLASS = flags.DEFINE_string(
     "class",
     None,
@@ -76,7 +76,9 @@ def load(run: Run) -> Asked:
     net = open_net(run, bool(LAYER.value))
     if not LAYER.value:
         return Asked(net, None, run.classes(net) or [BEST])
-    count = channels(net, LAYER.value)
+    count = layers.count(
+        net.model, LAYER.value, ranks=(2, 3, 4)
+    )  # asked is a mean over whatever locations there are
     if CHANNEL.value is not None and CHANNEL.value >= count:
         raise InputError(f"--channel={CHANNEL.value}: {LAYER.value} has channels 0 to {count - 1}")
     return Asked(net, LAYER.value, [BEST if CHANNEL.value is None else CHANNEL.value])
@@ -85,17 +87,3 @@ def load(run: Run) -> Asked:
 def open_net(run: Run, by_layer: bool) -> Net:
     """The net of the run; a --model that is asked by a layer may be any, a detector for one."""
     return run.load_net("backbone" if by_layer and run.flags.model else "classifier")
-
-
-def channels(net: Net, layer: str) -> int:
-    """How many channels a layer has.
-
-    Raises:
-        InputError: there is no such layer, or it has no channels.
-    """
-    from tfcnn.backbones import tap
-
-    shape = tap(net.model, [layer], LISTED).output[layer].shape
-    if len(shape) < 2 or shape[-1] is None:
-        raise InputError(f"--layer={layer} gives {tuple(shape)}, which has no channels")
-    return shape[-1]

@@ -78,15 +78,20 @@ def channels(model: keras.Model, layer: str, wanted: Sequence[str], spread: int)
     return [round(place * (there - 1) / max(1, spread - 1)) for place in range(spread)]
 
 
-def count(model: keras.Model, layer: str) -> int:
+def count(model: keras.Model, layer: str, ranks: Sequence[int] = (2, 4)) -> int:
     """How many channels a layer has.
 
+    Args:
+        model: flat.
+        layer: one of its layers or endpoints.
+        ranks: dimensions that its answer may have: 4 is channels at locations, 2 channels alone.
+
     Raises:
-        InputError: no such layer, or it has neither channels at locations nor channels alone.
+        InputError: no such layer, or its answer has no channels.
     """
     from tfcnn.backbones import tap
 
     shape = tap(model, [layer], LISTED).output[layer].shape
-    if len(shape) not in (2, 4) or shape[-1] is None:
+    if len(shape) not in ranks or shape[-1] is None:
         raise InputError(f"--layer={layer} has the shape {shape[1:]}: it has no channels")
     return shape[-1]

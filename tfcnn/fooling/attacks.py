@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfcnn.errors import InputError, unknown
 from tfcnn.fooling import gradient
@@ -24,7 +25,9 @@ IN_A_BALL = {
     "momentum": gradient.momentum,
 }
 MINIMAL = {"deepfool": DeepFool, "lbfgs": LBFGS, "cw": CarliniWagner}
+AT_THE_PICTURE = ("fgsm", "bim", "momentum")  # their first gradient is that of the picture and its label
 METHODS = (*IN_A_BALL, *MINIMAL)
+OWN = -1  # the net's own answer in place of a label
 EPS = {"linf": 4.0, "l2": 1.0}  # grey levels; of l2 root mean square over all values
 
 
@@ -148,20 +151,28 @@ class Attack:
             The pictures and what became of them.
 
         Raises:
-            InputError: a target that is its picture's label, or a method without targets.
+            InputError: a label that is no class, a target that is its picture's label, or a method without targets.
         """
         images = eight_bits(images)
-        clean = self.net.outputs(images)
+        count = self.net.model.output["logits"].shape[-1]
+        given = np.full(len(images), OWN, np.int32) if labels is None else np.asarray(labels, np.int32)
+        if labels is not None and (given.min(initial=0) < 0 or given.max(initial=0) >= count):
+            raise InputError(f"labels are classes 0 to {count - 1}")
+        run, first = self.run(images.shape[1:]), None
+        if targets is None and self.method in AT_THE_PICTURE:
+            clean, *first = self.net.loss_gradient(images, given)
+        else:
+            clean = self.net.outputs(images)
         logits = clean[0]
         before = logits.argmax(axis=1).astype(np.int32)
-        labels = before if labels is None else np.asarray(labels, np.int32)
+        labels = before if labels is None else given
         targets = self._targets(targets, labels, logits)
         aim = self._aim(labels, targets)
         rows = np.flatnonzero(before == labels)
         made, history = images.copy(), [[] for _ in images]
         if len(rows):
-            run = self.run(images.shape[1:])
-            found, histories = run(images[rows], aim[rows], self.seed, callback)
+            options = {"first": (logits[rows], first[0][rows], tf.gather(first[1], rows))} if first else {}
+            found, histories = run(images[rows], aim[rows], self.seed, callback, **options)
             made[rows] = run.rounded(found, images[rows], aim[rows])
             for place, entries in zip(rows, histories, strict=True):
                 history[place] = entries
@@ -190,8 +201,8 @@ class Attack:
         logits, scores = self.net.outputs(images) if clean is None else clean
         after_logits, after_scores = self.net.outputs(made)
         before, after, rows = logits.argmax(axis=1), after_logits.argmax(axis=1), np.arange(len(images))
-        difference, aim = (made - images).astype(np.float64), self._aim(labels, targets)
-        l2 = np.sqrt(np.square(difference).sum(axis=(1, 2, 3)))
+        difference, aim = made - images, self._aim(labels, targets)
+        l2 = np.sqrt(np.einsum("nhwc,nhwc->n", difference, difference, dtype=np.float64))
         return Attacked(
             images=made.astype(np.uint8),
             labels=labels,
@@ -202,7 +213,7 @@ class Attack:
             score_after=after_scores[rows, after],
             attacked=before == labels,
             success=(before == labels) & aim.reached(after_logits),
-            linf=np.abs(difference).max(axis=(1, 2, 3), initial=0.0),
+            linf=np.abs(difference).max(axis=(1, 2, 3), initial=0.0).astype(np.float64),
             l2=l2,
             history=history or [[] for _ in images],
             final=self._final(after_logits, l2, aim),

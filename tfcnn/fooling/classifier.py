@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfcnn.backbones import folded
 from tfcnn.backbones.convert import flat
 from tfcnn.backbones.graph import require_gradient
 from tfcnn.backbones.heads import with_logits
@@ -20,8 +21,11 @@ from tfcnn.imageopt import objectives
 class Classifier:
     """A net and what attacks ask of it. Attacks use the logits: softmax saturates, and its gradient vanishes.
 
+    Answers are the model's; gradients are those of a copy whose batch norm is folded into its convolutions, which are
+    the same but for rounding, and come sooner.
+
     Args:
-        model: a classifier; what `with_logits` takes.
+        model: a classifier; what `with_logits` takes. Its weights are those of this moment.
         bounds: the model's values for black and white. Pictures are 0..255 here, as are eps and all sizes of changes;
             a model of other values is given a layer that scales them.
 
@@ -40,6 +44,7 @@ class Classifier:
             unit = 255.0 / (high - low)  # grey levels
             self.model = flat(self.model, Preprocessing("rgb", (-low * unit,) * 3, (unit,) * 3))
         require_gradient(self.model)
+        self.sooner = folded(self.model)
         pictures = tf.TensorSpec([None, *self.model.inputs[0].shape[1:]])
         given = [pictures, tf.TensorSpec([None], tf.int32)]
 
@@ -67,26 +72,31 @@ class Classifier:
 
     def loss_gradient(
         self, images: np.ndarray | tf.Tensor, classes: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, tf.Tensor]:
-        """Gives logits [N, K], cross-entropy with `classes` [N], and its gradient [N, H, W, 3]."""
+    ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, tf.Tensor]:
+        """Gives (logits, scores) [N, K] each, cross-entropy with `classes` [N], and its gradient [N, H, W, 3].
+
+        Where a class is below 0, the net's own answer takes its place.
+        """
         return self._asked(self._loss_gradient, images, classes)
 
     def logit_gradient(
         self, images: np.ndarray | tf.Tensor, classes: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, tf.Tensor]:
-        """Gives logits [N, K], the logit of `classes` [N], and its gradient [N, H, W, 3]."""
+    ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, tf.Tensor]:
+        """Gives (logits, scores) [N, K] each, the logit of `classes` [N], and its gradient [N, H, W, 3]."""
         return self._asked(self._logit_gradient, images, classes)
 
     def _asked(self, function, images, classes):
-        logits, value, gradient = function(tf.cast(images, tf.float32), tf.cast(classes, tf.int32))
-        return logits.numpy(), value.numpy(), gradient
+        answers, value, gradient = function(tf.cast(images, tf.float32), tf.cast(classes, tf.int32))
+        return tuple(each.numpy() for each in answers), value.numpy(), gradient
 
     def _gradient(self, objective, images, classes):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(images)
-            logits = self.model(images, training=False)["logits"]
+            outputs = self.sooner(images, training=False)
+            logits = outputs["logits"]
+            classes = tf.where(classes < 0, tf.argmax(logits, axis=1, output_type=tf.int32), classes)
             value = objective(classes)({"logits": logits})
-        return logits, value, tape.gradient(value, images)
+        return (logits, outputs["scores"]), value, tape.gradient(value, images)
 
 
 def lead(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:

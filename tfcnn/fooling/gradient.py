@@ -53,7 +53,12 @@ class Ball:
         return self.steps * self.restarts
 
     def __call__(
-        self, images: np.ndarray, aim: Aim, seed: int = 0, callback: Callable[[], None] | None = None
+        self,
+        images: np.ndarray,
+        aim: Aim,
+        seed: int = 0,
+        callback: Callable[[], None] | None = None,
+        first: tuple[np.ndarray, np.ndarray, tf.Tensor] | None = None,
     ) -> tuple[np.ndarray, History]:
         """Attacks pictures.
 
@@ -62,6 +67,8 @@ class Ball:
             aim: what they shall become.
             seed: of the random starts; a start's draw is the same for all pictures.
             callback: called after each step.
+            first: logits, loss and gradient of the pictures as they are, where they are known; of an attack that
+                begins there.
 
         Returns:
             float32 [N, H, W, 3], and each picture's history.
@@ -72,7 +79,10 @@ class Ball:
             x = self._start(images[live], seed, restart)
             velocity = tf.zeros_like(x)
             for _ in range(self.steps):
-                logits, loss, gradient = self.net.loss_gradient(x, aim.classes[live])
+                if first is None:
+                    (logits, _), loss, gradient = self.net.loss_gradient(x, aim.classes[live])
+                else:
+                    (logits, loss, gradient), first = first, None
                 for place, value in zip(live, loss, strict=True):
                     entry = {"step": len(history[place]) + 1, "value": float(value)}
                     history[place].append(entry | {"cross_entropy": float(value)})
@@ -118,11 +128,16 @@ class Ball:
 
     def _succeeded(self, found, images, aim, logits=None):
         """bool [N]: whether the rounded pictures have succeeded; `logits` are those of `found`, where known."""
-        rounded = self.rounded(found, images)
-        done = np.ones(len(found), bool) if logits is None else aim.reached(logits)
-        ask = np.flatnonzero(done & ((logits is None) | (rounded != found).any(axis=(1, 2, 3))))
+        if logits is None:
+            return aim.reached(self.net.logits(self.rounded(found, images)))
+        done = aim.reached(logits)
+        ask = np.flatnonzero(done)
         if len(ask):
-            done[ask] = aim[ask].reached(self.net.logits(rounded[ask]))
+            rounded = self.rounded(found[ask], images[ask])
+            changed = (rounded != found[ask]).any(axis=(1, 2, 3))
+            ask = ask[changed]
+        if len(ask):
+            done[ask] = aim[ask].reached(self.net.logits(rounded[changed]))
         return done
 
     def _start(self, images, seed, restart):

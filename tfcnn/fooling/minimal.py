@@ -14,6 +14,57 @@ from tfcnn.fooling.classifier import Aim, Classifier, lead
 from tfcnn.fooling.gradient import History
 from tfcnn.imageopt import IMAGE, Problem, objectives, optimizers, parameters
 
+ENLARGED, BISECTIONS = 1.05, 4  # of a change that rounding undoes: its factor is known to 0.3 %
+TIE = 1e-4  # logits by which a boundary has to be passed
+MOST_C, MOST_RATE = 1e10, 0.1  # where the gradient all but vanishes; 1e10 is the program's
+
+
+def others(logits: np.ndarray, labels: np.ndarray, candidates: int) -> np.ndarray:
+    """Gives the most probable classes but the label's, best first: int32 [N, candidates - 1], or all K - 1.
+
+    Args:
+        logits: [N, K].
+        labels: int32 [N].
+        candidates: classes, the label's among them.
+    """
+    order = np.argsort(-logits, axis=1, kind="stable").astype(np.int32)
+    kept = np.stack([row[row != label] for row, label in zip(order, labels, strict=True)])
+    return kept[:, : max(1, candidates - 1)]
+
+
+def nearest_boundary(
+    net: Classifier, x: np.ndarray, labels: np.ndarray, nearby: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Finds the nearest boundary between a label and other classes, of the net made linear.
+
+    Args:
+        net: under attack.
+        x: float32 [N, H, W, 3].
+        labels: int32 [N].
+        nearby: int32 [N, k], the other classes.
+
+    Returns:
+        The class beyond the boundary, int32 [N], how far the two logits are apart, [N], and the gradient of their
+        difference, the boundary's normal, [N, H, W, 3].
+    """
+    _, own, own_gradient = net.logit_gradient(x, labels)
+    least, margin = np.full(len(x), np.inf), np.zeros(len(x), np.float32)
+    classes, normal = nearby[:, 0].copy(), np.zeros_like(x)
+    for column in nearby.T:
+        _, other, gradient = net.logit_gradient(x, column)
+        difference = (gradient - own_gradient).numpy()
+        apart = np.abs(other - own)
+        distance = apart / np.maximum(lengths(difference), 1e-12)
+        nearer = distance < least
+        least[nearer], margin[nearer] = distance[nearer], apart[nearer]
+        classes[nearer], normal[nearer] = column[nearer], difference[nearer]
+    return classes, margin, normal
+
+
+def lengths(changes: np.ndarray) -> np.ndarray:
+    """Gives the Euclidean length of each change, [N]."""
+    return np.sqrt(np.square(changes).sum(axis=(1, 2, 3)))
+
 
 def enlarged_until_rounded(net: Classifier, found: np.ndarray, images: np.ndarray, aim: Aim) -> np.ndarray:
     """Rounds pictures to whole numbers, each change enlarged as little as lets the rounded picture succeed.
@@ -31,13 +82,26 @@ def enlarged_until_rounded(net: Classifier, found: np.ndarray, images: np.ndarra
         as large, is rounded as it is.
     """
     rounded = np.clip(np.rint(found), 0, 255)
+
+    def at(factors, rows):
+        change = factors[:, None, None, None].astype(np.float32) * (found[rows] - images[rows])
+        tried = np.clip(np.rint(images[rows] + change), 0, 255)
+        done = aim[rows].reached(net.logits(tried))
+        rounded[rows[done]] = tried[done]
+        return done
+
     live = np.flatnonzero(aim.reached(net.logits(found)))
-    factor = 1.0
+    factor, least = 1.0, np.full(len(found), np.nan)
     while len(live) and factor < 64:
-        tried = np.clip(np.rint(images[live] + factor * (found[live] - images[live])), 0, 255)
-        done = aim[live].reached(net.logits(tried))
-        rounded[live[done]] = tried[done]
-        live, factor = live[~done], factor * 1.05
+        done = at(np.full(len(live), factor), live)
+        least[live[done]] = factor
+        live, factor = live[~done], factor * ENLARGED
+    rows = np.flatnonzero(least >= 1)
+    low, high = least[rows] / ENLARGED, least[rows]
+    for _ in range(BISECTIONS if len(rows) else 0):
+        middle = (low + high) / 2
+        done = at(middle, rows)
+        low, high = np.where(done, low, middle), np.where(done, middle, high)
     return rounded
 
 
@@ -72,14 +136,12 @@ class DeepFool:
         found, total, history = images.copy(), np.zeros_like(images), [[] for _ in images]
         live, labels = np.arange(len(images)), aim.classes
         logits = self.net.logits(images)
-        order = np.argsort(-logits, axis=1, kind="stable")
-        others = np.stack([row[row != label] for row, label in zip(order, labels, strict=True)])
-        others = others[:, : self.candidates - 1]
+        nearby = others(logits, labels, self.candidates)
         for _ in range(self.steps):
             for place, value in zip(live, aim[live].margin(logits), strict=True):
                 entry = {"step": len(history[place]) + 1, "value": float(value), "margin": float(value)}
                 history[place].append(entry)
-            total[live] += self._to_nearest(found[live], labels[live], others[live])
+            total[live] += self._to_nearest(found[live], labels[live], nearby[live])
             found[live] = np.clip(images[live] + (1 + self.overshoot) * total[live], 0, 255)
             if callback is not None:
                 callback()
@@ -94,36 +156,34 @@ class DeepFool:
         """See `enlarged_until_rounded`."""
         return enlarged_until_rounded(self.net, found, images, aim)
 
-    def _to_nearest(self, x, labels, others):
-        """[N, H, W, 3]: the step to the nearest of the boundaries between a label and others [N, k]."""
-        _, own, own_gradient = self.net.logit_gradient(x, labels)
-        least, step = np.full(len(x), np.inf), np.zeros_like(x)
-        for column in others.T:
-            _, other, gradient = self.net.logit_gradient(x, column)
-            normal = (gradient - own_gradient).numpy()
-            length = np.maximum(np.sqrt(np.square(normal).sum(axis=(1, 2, 3))), 1e-12)
-            distance = np.abs(other - own) / length
-            nearer = distance < least
-            least[nearer] = distance[nearer]
-            scale = ((distance + 1e-4) / length).astype(np.float32)
-            step[nearer] = (scale[:, None, None, None] * normal)[nearer]
-        return step
+    def _to_nearest(self, x, labels, nearby):
+        """[N, H, W, 3]: the step to the nearest of the boundaries between a label and other classes [N, k]."""
+        _, margin, normal = nearest_boundary(self.net, x, labels, nearby)
+        length = np.maximum(lengths(normal), 1e-12)
+        scale = ((margin / length + 1e-4) / length).astype(np.float32)
+        return scale[:, None, None, None] * normal
 
 
 @dataclasses.dataclass(frozen=True)
 class CarliniWagner:
     """Minimises |x' - x|^2 + c max(margin + confidence, 0), x' the tanh of a free variable, for the smallest c.
 
-    Values count in 0..1, so that c compares with the paper's; c goes times or by 10 until one succeeds and another
-    fails, then by bisection of its logarithm. A picture leaves a round of the search when its value
-    no longer falls.
+    Of a linear net, whose margin m has the gradient g, the minimiser is the nearest point of the boundary, m / |g|
+    away, as soon as c is at least 2 m / |g|^2. The first c is a multiple of this, and Adam's rate one of that distance,
+    so that a hundred steps suffice where the program takes thousands: its rate, 0.01, moves each value by up to 1.3
+    grey levels a step, and a change that fools a large net is smaller than that altogether. c goes times or by 10 until
+    one succeeds and another fails, then by bisection of its logarithm. A picture leaves a round of the search when its
+    value no longer falls. An untargeted attack goes for the class whose boundary is the nearest of the linear net's, as
+    DeepFool does: the most probable other class is often not that.
 
     Args:
         net: under attack.
         steps: of Adam for each c; the program has 10,000.
         searches: values of c; the program has 9.
-        rate: of Adam; the program's 0.01 moves a value by a grey level a step, and needs its many steps to come back.
-        c: the first.
+        rate: of Adam at first, as a multiple of the nearest boundary's distance, root mean square of values 0..1.
+        last_rate: at the last step, as a share of the first; it falls exponentially.
+        c: the first, as a multiple of that which suffices for the linear net.
+        candidates: classes, the label's among them, whose boundaries are looked at: the most probable.
 
     Source: Carlini & Wagner 2017, Towards Evaluating the Robustness of Neural Networks; carlini/nn_robust_attacks
     l2_attack.py.
@@ -131,9 +191,11 @@ class CarliniWagner:
 
     net: Classifier
     steps: int = 100
-    searches: int = 6
-    rate: float = 0.002
-    c: float = 0.01
+    searches: int = 4
+    rate: float = 8.0
+    last_rate: float = 0.001
+    c: float = 3.0
+    candidates: int = 10
 
     @property
     def evaluations(self) -> int:
@@ -145,16 +207,18 @@ class CarliniWagner:
     ) -> tuple[np.ndarray, History]:
         """Attacks pictures; see `Ball.__call__`."""
         found, history = images.copy(), [[] for _ in images]
+        targets, c, rate = self._scales(images, aim)
+        aim = dataclasses.replace(aim, classes=targets, targeted=True)
         least = np.full(len(images), np.inf)
-        c = np.full(len(images), self.c, np.float32)
         low, high = np.zeros_like(c), np.full_like(c, np.inf)
         problem, given = self._problem
         for _ in range(self.searches):
             succeeded = np.zeros(len(images), bool)
             live, last = np.arange(len(images)), np.full(len(images), np.inf)
+            lowest = last.copy()
             x = problem.parameters.from_image(images)
             state = problem.optimizer.init(x)
-            self._give(given, images, aim, c, live)
+            self._give(given, images, aim, c, rate, live)
             for step in range(self.steps):
                 terms, gradient = problem.value_and_gradient(x, None)
                 distance, excess = (terms[name].numpy() for name in ("distance", "margin"))
@@ -171,16 +235,16 @@ class CarliniWagner:
                 x, state = problem.update(x, gradient, state, tf.constant(step))
                 if callback is not None:
                     callback()
+                lowest[live] = np.minimum(lowest[live], distance + excess)
                 if (step + 1) % max(1, self.steps // 10) == 0:
-                    value = distance + excess
-                    falls = value <= 0.9999 * last[live]
-                    last[live] = value
+                    falls = lowest[live] <= 0.9999 * last[live]
+                    last[live] = lowest[live]
                     if not falls.all():
                         stay, live = np.flatnonzero(falls), live[falls]
                         if not len(live):
                             break
                         x, state = tf.gather(x, stay), tuple(tf.gather(each, stay) for each in state)
-                        self._give(given, images, aim, c, live)
+                        self._give(given, images, aim, c, rate, live)
             low = np.where(succeeded, low, np.maximum(low, c))
             high = np.where(succeeded, np.minimum(high, c), high)
             with np.errstate(invalid="ignore"):
@@ -191,13 +255,25 @@ class CarliniWagner:
         """See `enlarged_until_rounded`."""
         return enlarged_until_rounded(self.net, found, images, aim)
 
+    def _scales(self, images, aim):
+        """Targets int32 [N], and the first c and rate [N]: what is right for the linear net, times the multiples."""
+        logits, ends = self.net.logits(images), aim.classes[:, None]
+        ordered = others(logits, aim.classes, self.candidates)
+        labels, ends = (ordered[:, 0], ends) if aim.targeted else (aim.classes, ordered)
+        targets, margin, normal = nearest_boundary(self.net, images, labels, ends)
+        margin = margin + aim.confidence + TIE
+        length = np.maximum(255 * lengths(normal), 1e-12)  # of values 0..1
+        size = margin / length / np.sqrt(images[0].size)
+        c = np.minimum(self.c * 2 * margin / length**2, MOST_C).astype(np.float32)
+        return targets, c, np.minimum(self.rate * size, MOST_RATE).astype(np.float32)
+
     @functools.cached_property
     def _problem(self):
         given = {
             "centre": tf.Variable(tf.zeros([0, 1, 1, 3]), shape=[None, None, None, 3], trainable=False),
-            "classes": tf.Variable(tf.zeros([0], tf.int32), shape=[None], trainable=False),
+            "targets": tf.Variable(tf.zeros([0], tf.int32), shape=[None], trainable=False),
             "c": tf.Variable(tf.zeros([0]), shape=[None], trainable=False),
-            "sign": tf.Variable(1.0, trainable=False),  # -1 where classes are targets
+            "rate": tf.Variable(tf.zeros([0, 1, 1, 1]), shape=[None, 1, 1, 1], trainable=False),
             "confidence": tf.Variable(0.0, trainable=False),
         }
 
@@ -205,17 +281,20 @@ class CarliniWagner:
             return tf.reduce_sum(tf.square((image - given["centre"]) / 255.0), axis=[1, 2, 3])
 
         def excess(logits):
-            short = given["sign"] * lead(logits, given["classes"]) + given["confidence"]
+            short = given["confidence"] - lead(logits, given["targets"])
             return given["c"] * tf.maximum(short, 0.0)
 
+        def rate(step):
+            return given["rate"] * self.last_rate ** (tf.cast(step, tf.float32) / self.steps)
+
         objective = objectives.of("distance", IMAGE, distance) + objectives.of("margin", "logits", excess)
-        box, adam = parameters.TanhBox(), optimizers.Adam(self.rate)
+        box, adam = parameters.TanhBox(), optimizers.Adam(rate)
         return Problem(self.net.model, objective, parameters=box, optimizer=adam), given
 
     @staticmethod
-    def _give(given, images, aim, c, rows):
+    def _give(given, images, aim, c, rate, rows):
         given["centre"].assign(images[rows])
-        given["classes"].assign(aim.classes[rows])
+        given["targets"].assign(aim.classes[rows])
         given["c"].assign(c[rows])
-        given["sign"].assign(-1.0 if aim.targeted else 1.0)
-        given["confidence"].assign(aim.confidence)
+        given["rate"].assign(rate[rows, None, None, None])
+        given["confidence"].assign(aim.confidence + TIE)
