@@ -76,6 +76,8 @@ def main(run: cli.Run) -> None:
     from tfcnn.visualization import embedding
 
     codes, labels = np.stack(seen.codes), np.array(seen.labels)
+    if METHOD.value == "tsne":
+        run.say(f"t-SNE of {len(codes)} codes")
     points = embedding.positions(codes, METHOD.value, perplexity=PERPLEXITY.value, seed=run.flags.seed)
     for item, point in zip(seen.entries, points.tolist(), strict=True):
         item.entry["position"] = point

@@ -7,7 +7,8 @@ Every program runs FGSM, and PGD of 10 steps of eps / 4 from a random start, at 
 names rightly by its own answer. After a warm-up all run in turn, round after round, in this one process; the tables
 show the share of pictures whose class is another after rounding to 8 bits inside the ball, the median seconds, and the
 median over rounds of the ratio to the plain program. The plain program is a compiled gradient and NumPy's sign; its
-PGD takes all steps of all pictures, where tfcnn lets a picture go that is fooled. foolbox is in the extra `test`;
+PGD takes all steps of all pictures, where tfcnn lets a picture go that is fooled. tfcnn also asks the net before, and
+again for the pictures of 8 bits; "unchecked" leaves that away, as cleverhans does. foolbox is in the extra `test`;
 ART (adversarial-robustness-toolbox) and cleverhans are run where they are installed.
 
 --smallest compares instead the attacks for the smallest change with FGSM, whose eps is raised picture by picture, a
@@ -57,11 +58,20 @@ def plain(model, images, labels):
 
 
 def ours(model, images, labels):
-    """The same of tfcnn."""
+    """The same of tfcnn, with the answers before and after, on 8 bits."""
     from tfcnn.fooling import Attack
 
     attacks = {name: Attack(model, name, EPS) for name in ("fgsm", "pgd")}
     return {name: lambda attack=attack: attack(images, labels).images for name, attack in attacks.items()}
+
+
+def pictures_only(model, images, labels):
+    """The same of tfcnn, pictures and nothing else, as the peers give them."""
+    from tfcnn.fooling import Attack
+    from tfcnn.fooling.classifier import Aim
+
+    runs = {name: Attack(model, name, EPS).run(images.shape[1:]) for name in ("fgsm", "pgd")}
+    return {name: lambda run=run: run(images, Aim(labels))[0] for name, run in runs.items()}
 
 
 def foolbox(model, images, labels):
@@ -162,6 +172,13 @@ def smallest(arguments):
         return made
 
     sizes, before, aim = {}, {}, Aim(labels)
+
+    def compare(one, other, known, words):
+        smaller, equal = (known[one] < known[other]).sum(), (known[one] == known[other]).sum()
+        ratio = np.mean(known[one] / known[other])
+        counts = f"{smaller} of {len(seen)}, equal on {equal}"
+        print(f"{words} {one} is smaller than {other} on {counts}; mean ratio {ratio:.3f}", flush=True)
+
     for name in ("fgsm", "deepfool", "cw", "lbfgs"):
         begun = time.perf_counter()
         if name == "fgsm":
@@ -179,16 +196,10 @@ def smallest(arguments):
             f"{name:10}{fooled:8.0%}{l2:8.1f}{sizes[name].mean():12.5f}{np.median(sizes[name]):9.5f}{seconds:9.0f}",
             flush=True,
         )
-    for one, other, known, words in (
-        ("lbfgs", "fgsm", sizes, "in 8 bits"),
-        ("cw", "deepfool", before, "before rounding to 8 bits"),
-        ("cw", "deepfool", sizes, "in 8 bits"),
-    ):
-        smaller, equal = (known[one] < known[other]).sum(), (known[one] == known[other]).sum()
-        ratio = np.mean(known[one] / known[other])
-        print(
-            f"{words}, {one} is smaller than {other} on {smaller} of {len(seen)}, equal on {equal}; ratio {ratio:.3f}"
-        )
+        if name == "cw":
+            compare("cw", "deepfool", before, "before rounding")
+            compare("cw", "deepfool", sizes, "in 8 bits")
+    compare("lbfgs", "fgsm", sizes, "in 8 bits")
 
 
 def in_a_ball(arguments):
@@ -197,6 +208,7 @@ def in_a_ball(arguments):
 
     seen, model, net, labels = pictures(arguments)
     programs = {"plain": plain(model, seen, labels), "tfcnn": ours(net, seen, labels)}
+    programs["tfcnn, unchecked"] = pictures_only(net, seen, labels)
     for package, make in (("foolbox", foolbox), ("art", art), ("cleverhans", cleverhans)):
         if importlib.util.find_spec(package):
             programs[PEERS[package]] = make(model, seen, labels)
@@ -211,19 +223,19 @@ def in_a_ball(arguments):
                 begun = time.perf_counter()
                 each[attack]()
                 seconds[name].append(time.perf_counter() - begun)
-        print(f"\n{attack:16}{'fooled':>8}{'linf':>6}{'other values':>14}{'seconds':>9}{'ratio':>7}")
+        print(f"\n{attack:18}{'fooled':>8}{'linf':>6}{'other values':>14}{'seconds':>9}{'ratio':>7}")
         for name, made in found.items():
             whole = np.clip(np.rint(made), np.ceil(seen - EPS), np.floor(seen + EPS))
             fooled = (net.logits(whole).argmax(axis=1) != labels).mean()
             others = (np.abs(whole - np.rint(found["plain"])) > 0.5).mean() if attack == "fgsm" else np.nan
             ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds["plain"], strict=True))
             print(
-                f"{name:16}{fooled:8.1%}{np.abs(whole - seen).max():6.0f}{others:14.3%}"
+                f"{name:18}{fooled:8.1%}{np.abs(whole - seen).max():6.0f}{others:14.3%}"
                 f"{statistics.median(seconds[name]):9.2f}{ratio:7.2f}"
             )
     for package, name in PEERS.items():
         if name not in programs:
-            print(f"{name:16} skipped: the package {package} is not installed")
+            print(f"{name:18} skipped: the package {package} is not installed")
 
 
 if __name__ == "__main__":

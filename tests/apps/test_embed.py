@@ -48,6 +48,15 @@ def test_a_folder_by_a_small_nets_codes(run_app, tmp_path):
     assert report["metrics"] == {"images": 6, "code": 16}
 
 
+def test_digits_by_a_released_detectors_backbone(run_app, tmp_path):
+    flags = ["--layer=block2_add", "--image_size=96", "--limit=12", "--method=pca"]
+    done = run_app("embed", "--model=faster_rcnn_bccd", *flags, f"--output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "results.json").read_text())
+    assert report["metrics"]["code"] == 24 and report["metrics"]["images"] == 12
+    assert len({tuple(entry["position"]) for entry in report["images"]}) == 12
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -81,6 +81,16 @@ def test_a_class_by_one_rule(run_app, model, tmp_path):
     assert entry["files"] == ["chelsea_2_guided.png", "chelsea_2_rules.png"]
 
 
+def test_a_neuron_of_a_released_detector(run_app, tmp_path):
+    flags = ["--neuron=block2_add:3", "--rule=guided", "--image_size=96", "--limit=1"]
+    done = run_app("neurons", "--model=faster_rcnn_bccd", *flags, f"--output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads((tmp_path / "results.json").read_text())["images"]
+    row, column = entry["class"]["place"]
+    assert entry["class"]["label"] == f"block2_add:3:{row},{column}" and max(row, column) < 24  # stride 4
+    assert images.read(tmp_path / entry["files"][0]).std() > 0
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

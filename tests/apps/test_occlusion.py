@@ -83,3 +83,19 @@ def test_a_patch_that_does_not_fit(run_app, run, model, tmp_path):
         f"--output_dir={tmp_path / 'out'}",
     )
     assert done.returncode == 2 and "32" in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_what_is_no_classifier_is_asked_by_a_layer(run_app, run, tmp_path):
+    """A model of two outputs has no classes; occlusion says what to ask, attacks that it cannot be attacked."""
+    image = keras.Input((32, 32, 3))
+    x = layers.Conv2D(2, 1, activation="relu", name="colours")(image)
+    path, picture = tmp_path / "two.keras", run[1] / "spots.png"
+    keras.Model(image, [x, layers.Flatten()(x)], name="two").save(path)
+    for app, layer in (("occlusion", True), ("adversarial", False)):
+        done = run_app(app, picture, f"--model={path}", f"--output_dir={tmp_path / 'none'}")
+        assert done.returncode == 2 and not (tmp_path / "none").exists()
+        (line,) = done.stderr.strip().splitlines()
+        assert "two is no classifier" in line and ("ask one of its layers by --layer" in line) == layer
+    flags = ["--layer=colours", "--channel=1", f"--output_dir={tmp_path / 'out'}"]
+    done = run_app("occlusion", picture, f"--model={path}", *flags)
+    assert done.returncode == 0, done.stderr

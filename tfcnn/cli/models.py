@@ -127,9 +127,10 @@ def _of_file(run, kind, wanted):
         try:
             model = with_logits(model, may_hide=True)
             classes = class_pairs(flags, model.output["scores"].shape[-1])
-        except InputError:
+        except InputError as error:
             if kind == "classifier":
-                raise
+                hint = "; ask one of its layers by --layer" if "layer" in flags else ""
+                raise InputError(f"{error}{hint}") from None
     return Net(flags.model, model, wanted or size or card_of(flags.model).get("image_size") or 224, classes)
 
 
