@@ -1,6 +1,6 @@
 """What saliency, Grad-CAM, SmoothGrad and occlusion cost beside a plain compiled version, and beside other programs.
 
-    python benchmarks/explain.py [rounds]
+    python benchmarks/explain.py [rounds] [methods by commas: saliency, grad_cam, smoothgrad, occlusion]
 
 Plain is what a competent user writes in ten lines of TensorFlow inside one tf.function: forward and tape on the same
 net and picture; 16 noisy copies in one batch; 169 patches in batches of 32. Every program is warmed up, then all of a
@@ -153,8 +153,8 @@ def xplique(model, image, index):
 PEERS = {"tf-keras-vis": tf_keras_vis, "tf-explain": tf_explain, "xplique": xplique}
 
 
-def programs(model, image, index):
-    """{method: {program: function}}, and why others are missing."""
+def programs(model, image, index, wanted):
+    """{method: {program: function}} of the methods that begin with one of `wanted`, and why others are missing."""
     found = {"plain": plain(model, image, index), "tfcnn": ours(model, image, index)}
     absent = []
     for name, make in PEERS.items():
@@ -168,6 +168,8 @@ def programs(model, image, index):
     by_method = {}
     for name, methods in found.items():
         for method, run in methods.items():
+            if not method.startswith(wanted):
+                continue
             try:
                 for _ in range(2):
                     run()
@@ -178,7 +180,7 @@ def programs(model, image, index):
     return by_method, absent
 
 
-def main(rounds=12):
+def main(rounds=12, wanted=""):
     runtime.start()
     import numpy as np
     import tensorflow as tf
@@ -187,7 +189,10 @@ def main(rounds=12):
     from tfcnn.backbones import classifier
 
     picture = images.resize(images.read(images.packaged()[0]), 224, "crop")[0][None].astype(np.float32)
-    by_method, absent = programs(classifier("efficientnet_lite0"), tf.constant(picture), 282)
+    by_method, absent = programs(
+        classifier("efficientnet_lite0"), tf.constant(picture), 282, tuple(wanted.split(","))
+    )
+    rounds = int(rounds)
     print(f"one picture, EfficientNet-Lite0 at 224 px, {rounds} rounds")
     print(f"{'method':16}{'program':14}{'ms':>8}{'ratio':>8}")
     for method, runs in by_method.items():
@@ -205,4 +210,4 @@ def main(rounds=12):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*sys.argv[1:])
