@@ -54,7 +54,7 @@ def test_other_proposals_than_the_features_are_refused_in_a_line(run_app, traine
     assert "other proposals" in done.stderr
 
 
-def test_the_release_detects_and_is_evaluated(run_app, trained, tmp_path):
+def test_the_release_detects_with_proposals_of_its_own(run_app, trained, tmp_path):
     _, out, file = trained
     flags = [f"--model={out / 'release'}", "--limit=1", "--proposals=20"]
     done = run_app("rcnn", "detect", *flags, f"--output_dir={tmp_path / 'a'}")
