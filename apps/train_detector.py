@@ -229,10 +229,9 @@ def make_model(
             raise InputError(
                 f"--init={training_flags.INIT.value} has no card.json with its architecture beside it"
             )
-        masks = {"mask_channels": MASK_CHANNELS.value} | architecture if DETECTOR.value == "mask_rcnn" else {}
-        architecture = {**architecture, **masks}
-        if DETECTOR.value == "faster_rcnn":  # also from a detector that has masks
-            architecture.pop("mask_channels", None)
+        architecture = {"mask_channels": MASK_CHANNELS.value} | architecture
+        if DETECTOR.value != "mask_rcnn":  # also from a detector that has masks
+            architecture.pop("mask_channels")
     run.net = architecture["net"]
     options = {name: value for name, value in architecture.items() if name != "net"}
     model = builder()(backbones.backbone(run.net, weights), len(training.classes), **options)
