@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := -m pip install -qq
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: setup demo test test-all test-oldest lint bench clean
+.PHONY: setup demo test test-all test-oldest test-cluster lint bench clean
 
 setup: $(VENV)/.installed
 
@@ -43,6 +43,10 @@ OLDEST_PYTHON ?= $(shell for v in 3.12 3.11; do python$$v -c 'import venv' 2>/de
 test-oldest: .venv-oldest/.installed
 	@.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
+# The module file under the real Lmod, the batch scripts under a real SLURM; says so where it cannot be root.
+test-cluster: setup
+	@cluster/test.sh
+
 lint: setup
 	@echo "lint: ruff and the layers of imports"
 	@$(BIN)/ruff check --quiet .
@@ -54,4 +58,4 @@ bench: setup
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file; done
 
 clean:
-	rm -rf .venv .venv-oldest out build *.egg-info
+	rm -rf .venv .venv-oldest .venv-cluster out build *.egg-info

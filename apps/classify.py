@@ -35,13 +35,29 @@ RUNTIME = flags.DEFINE_enum(
 def main(run: cli.Run) -> None:
     if DENSE.value and RUNTIME.value == "litert":
         raise InputError("--dense needs --runtime=tf")
+    classes = run.over_pictures(work)["classes"]
+    rows, ranks = [], []
+    for entry, rank in run.finished_pictures():
+        best = entry["predictions"][0]
+        if len(rows) < cli.TABLE_ROWS:
+            rows.append([entry["file"], best["label"], f"{best['score']:.1%}"])
+        if rank:
+            ranks.append(tuple(rank))
+    run.results["images_per_second"] = run.rate
+    run.table(["file", "class", "score"], rows, sum(journal.entries for journal in run.journals))
+    if TRUTH.value:
+        run.metrics |= accuracy(ranks, classes)
+        run.table(*accuracy_table(run.metrics))
+
+
+def work(run: cli.Run) -> cli.Work:
+    """The net, and what it does with a batch of pictures."""
     net = run.load_net(at_own_size=DENSE.value)
     truth = cli.read_truth(TRUTH.value, run.sources(), net.classes) if TRUTH.value else {}
-    answer, prepare = dense(run, net) if DENSE.value else whole(run, net)
+    scores_of, prepare = dense(run, net) if DENSE.value else whole(run, net)
 
-    rows, ranks = [], []
-    for batch in run.batches(1 if DENSE.value else run.flags.batch_size, prepare):
-        scores, maps = answer(np.stack([picture.prepared for picture in batch]).astype(np.float32))
+    def answer(batch: Sequence[cli.Picture]) -> None:
+        scores, maps = scores_of(np.stack([picture.prepared for picture in batch]).astype(np.float32))
         for i, picture in enumerate(batch):
             with picture:
                 if not np.isfinite(scores[i]).all():
@@ -53,15 +69,11 @@ def main(run: cli.Run) -> None:
                 if DENSE.value:
                     overlay = over_windows(maps[i, ..., order[0]], picture.prepared, net.size)
                     picture.save(overlay, "map", f"where {best['label']} answers", main=True)
-                rows.append([picture.name, best["label"], f"{best['score']:.1%}"])
                 if picture.source in truth:
                     true = truth[picture.source]
-                    ranks.append((true, int(order[0]), int(np.flatnonzero(order == true)[0])))
-    run.results["images_per_second"] = run.rate
-    run.table(["file", "class", "score"], rows)
-    if TRUTH.value:
-        run.metrics |= accuracy(ranks, net.classes)
-        run.table(*accuracy_table(run.metrics))
+                    picture.kept = [true, int(order[0]), int(np.flatnonzero(order == true)[0])]
+
+    return cli.Work(answer, 1 if DENSE.value else run.flags.batch_size, prepare, {"classes": net.classes})
 
 
 def named(net: cli.Net, index: int, scores: np.ndarray) -> dict:
@@ -169,4 +181,4 @@ def accuracy_table(metrics: dict) -> tuple[list[str], list[list[str]]]:
 
 
 if __name__ == "__main__":
-    cli.start(main, batch_size=32, resize="crop")
+    cli.start(main, batch_size=32, resize="crop", at_scale=True)

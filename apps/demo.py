@@ -33,6 +33,8 @@ EXAMPLES = {
     "classify --dense --image_size=640 --limit=4": (
         "The same net slid over larger pictures: bright is where it finds the class that it names."
     ),
+    "classify --limit=4 --batch_size=2 --shard=1/1": "A shard of a run over many pictures: here of one shard.",
+    "merge {classify_3}": "What the shards of a run have found, as one result.",
     "saliency --limit=4": "Which pixels the answer comes from: guided Grad-CAM of the class.",
     "neurons --neuron=block10_expand_relu --limit=2": (
         "What the most active channel of a layer answers to, by the gradient, the deconvnet and guided backpropagation."
@@ -217,14 +219,17 @@ def show(
                 f"ended with status {status}: {(err.strip().splitlines() or ['no message'])[-1]}"
             )
         app = command.split()[0]
+        page = min(
+            (run.output_dir / name).rglob(PAGE), key=lambda path: len(path.parts)
+        )  # a shard's is deeper
         item.card = report.Entry(
             app,
-            link=f"{name}/{PAGE}",
+            link=page.relative_to(run.output_dir).as_posix(),
             text=EXAMPLES.get(command, ""),
             command=shown,
             chapter=listing.apps()[app][0],
         )
-        item.shown = report.pictures_of((run.output_dir / name / PAGE).read_text(encoding="utf-8"))[:SHOWN]
+        item.shown = report.pictures_of(page.read_text(encoding="utf-8"))[:SHOWN]
         if not item.shown:
             item.lines = out.strip().splitlines()[:-1]  # the last says where the files are
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from tfcnn import video
     from tfcnn.predictor import Predictor
 
+COLUMNS = ["input", "objects", "best"]
 GROUP, SUMMARY = "detection", "find objects in pictures or a video"
 
 VIDEO = flags.DEFINE_string("video", None, "A video file instead of pictures, e.g. --video=street.mp4")
@@ -29,22 +32,60 @@ def main(run: cli.Run) -> None:
     moving = VIDEO.value is not None or CAMERA.value is not None
     if moving and run.flags.images:
         raise InputError("--images and a video are two inputs; give one of them")
+    if moving and (run.shard or run.merging or run.flags.engine != "local"):
+        raise InputError("--shard and --engine belong to pictures, not to a video's frames")
     film = _open_video() if moving else None
     if not run.flags.model:
         raise InputError(
             "--model is missing: a detector's release, folder or .keras file, e.g. --model=faster_rcnn_voc"
         )
-    sources = lists.paths(run.flags.model)
-    predictor, proposals = testing_flags.open_detector(run, sources)
-    if moving and proposals:
+    if not moving:
+        of_pictures(run)
+        return
+    predictor, proposals = testing_flags.open_detector(run, lists.paths(run.flags.model))
+    if proposals:
         raise InputError("--proposals_file belongs to pictures, not to a video's frames")
     found: list[dict] = []
-    if moving:
-        rows = of_video(run, predictor, film, found)
-    else:
-        rows = detecting.of_pictures(run, predictor, proposals, found)
+    rows = of_video(run, predictor, film, found)
     box_files.save(run, found, predictor.names, predictor.category_ids)
-    run.table(["input", "objects", "best"], rows)
+    run.table(COLUMNS, rows)
+
+
+def of_pictures(run: cli.Run) -> None:
+    """Detect in every input picture."""
+    facts = run.over_pictures(work)
+    found = (
+        detection
+        for entry, stem in run.finished_pictures()
+        for detection in box_files.detections(entry["detections"], facts["names"]).to_coco(stem, facts["ids"])
+    )
+    box_files.save(run, found, facts["names"], facts["ids"])
+    rows = []
+    for entry, _ in itertools.islice(run.finished_pictures(), cli.TABLE_ROWS):
+        found = box_files.detections(entry["detections"], facts["names"])
+        rows.append([entry["file"], len(found), detecting.words(found)])
+    run.table(COLUMNS, rows, sum(journal.entries for journal in run.journals))
+
+
+def work(run: cli.Run) -> cli.Work:
+    """The detector, and what it does with a batch of pictures."""
+    predictor, proposals = testing_flags.open_detector(run, lists.paths(run.flags.model))
+    for source in run.sources() if proposals else ():
+        proposals.of(source.file)  # a picture without proposals is said before any work
+
+    def prepare(image):
+        return predictor.prepare(image), image if run.flags.save_images else None
+
+    def answer(batch: Sequence[cli.Picture]) -> None:
+        precomputed = [proposals.of(picture.name) for picture in batch] if proposals else None
+        answers = predictor.predict([picture.prepared[0] for picture in batch], precomputed)
+        for picture, detections in zip(batch, answers, strict=True):
+            with picture:
+                picture.kept = picture.stem
+                detecting.fill(run, picture, detections)
+
+    facts = {"names": predictor.names, "ids": predictor.category_ids}
+    return cli.Work(answer, predictor.batch_size, prepare, facts)
 
 
 def of_video(run: cli.Run, predictor: Predictor, source: video.Video, found: list[dict]) -> list[list]:
@@ -65,4 +106,4 @@ def _open_video():
 
 
 if __name__ == "__main__":
-    cli.start(main, batch_size=8, model="faster_rcnn_voc", longest=1000)
+    cli.start(main, batch_size=8, model="faster_rcnn_voc", longest=1000, at_scale=True)

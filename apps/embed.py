@@ -10,11 +10,11 @@ import numpy as np
 from absl import flags
 
 from tfcnn import cli, images
-from tfcnn.cli import data_flags, layers
+from tfcnn.cli import data_flags, layers, scale
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tfcnn.datasets import Record
 
@@ -54,9 +54,9 @@ NEIGHBOURS = 10
 
 @dataclasses.dataclass
 class Seen:
-    """What is known of the pictures: their entries of results.json, codes, thumbnails, and classes (-1: none)."""
+    """What is known of the pictures: their files, codes, thumbnails, and classes (-1: none)."""
 
-    entries: list[cli.Item] = dataclasses.field(default_factory=list)
+    files: list[str] = dataclasses.field(default_factory=list)
     codes: list[np.ndarray] = dataclasses.field(default_factory=list)
     thumbnails: list[np.ndarray] = dataclasses.field(default_factory=list)
     labels: list[int] = dataclasses.field(default_factory=list)
@@ -69,18 +69,32 @@ def main(run: cli.Run) -> None:
         flags.FLAGS["dataset"].value = DIGITS
     if run.flags.images and (SPLIT.value or CLASS.value):
         raise InputError("--split and --class belong to --dataset")
-    names, records = ([], []) if run.flags.images else chosen(run)
-    run.runtime  # noqa: B018  (starts TensorFlow, silently)
-    code, size = coder(run)
-    seen = of_pictures(run, code, size) if run.flags.images else of_dataset(run, code, size, names, records)
+    if not run.flags.images and (run.shard or run.merging or run.flags.engine != "local"):
+        raise InputError("--shard and --engine belong to --images")
+    names: list[str] = []
+    if run.flags.images:
+        run.over_pictures(work)
+        if run.shard:
+            run.say("the codes are kept; tfcnn merge lays the pictures of all shards out")
+            return
+        seen, items = of_pictures(run), None
+    else:
+        seen, items, names = of_dataset(run)
+    if not seen.codes:
+        raise InputError("no picture could be read")
+    run.runtime  # noqa: B018  (starts TensorFlow, silently; where shards are merged nothing has yet)
     from tfcnn.visualization import embedding
 
     codes, labels = np.stack(seen.codes), np.array(seen.labels)
     if METHOD.value == "tsne":
         run.say(f"t-SNE of {len(codes)} codes")
     points = embedding.positions(codes, METHOD.value, perplexity=PERPLEXITY.value, seed=run.flags.seed)
-    for item, point in zip(seen.entries, points.tolist(), strict=True):
-        item.entry["position"] = point
+    positions = [{"position": point} for point in points.tolist()]
+    if items is None:
+        run.more_fields = positions
+    else:
+        for item, position in zip(items, positions, strict=True):
+            item.entry |= position
 
     known = labels if len(names) and (labels >= 0).all() else None
     thumbnails = np.stack(seen.thumbnails)
@@ -94,8 +108,7 @@ def main(run: cli.Run) -> None:
     laid = embedding.in_cells(embedding.cells(points, side), thumbnails)
     run.sheet(laid, "grid.png", f"{side} x {side} cells, each with a picture near it")
     words = [names[label] if known is not None else "" for label in labels]
-    files = [item.entry["file"] for item in seen.entries]
-    for name, data in embedding.projector(codes, points, files, words, thumbnails).items():
+    for name, data in embedding.projector(codes, points, seen.files, words, thumbnails).items():
         run.results.setdefault("files", []).append(run.save_bytes(data, f"projector/{name}"))
 
     rows = [["pictures", len(points)], ["numbers of a code", codes.shape[1]]]
@@ -141,21 +154,34 @@ def pixels(batch: np.ndarray) -> np.ndarray:
     return batch[..., 0].reshape(len(batch), -1) if grey else batch.reshape(len(batch), -1)
 
 
-def of_pictures(run: cli.Run, code: Callable, size: int) -> Seen:
-    """Codes and thumbnails of the input pictures."""
+def work(run: cli.Run) -> cli.Work:
+    """The codes and thumbnails of a batch of pictures, which `of_pictures` reads again."""
+    run.runtime  # noqa: B018  (starts TensorFlow, silently)
+    code, size = coder(run)
 
     def prepare(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         resized = images.resize(image, size, run.flags.resize)[0]
         return resized, images.resize(image, THUMBNAIL.value, run.flags.resize)[0]
 
-    seen = Seen()
-    for batch in run.batches(run.flags.batch_size, prepare):
+    def answer(batch: Sequence[cli.Picture]) -> None:
         found = code(np.stack([picture.prepared[0] for picture in batch]).astype(np.float32))
         for picture, values in zip(batch, found, strict=True):
             with picture:
-                take(seen, picture, values, picture.prepared[1], -1)
-    if not seen.entries:
-        raise InputError("no picture could be read")
+                check(values)
+                picture.card = None  # it would be one of thousands
+                picture.kept = [scale.encoded(np.float32(values)), scale.encoded(picture.prepared[1])]
+
+    return cli.Work(answer, run.flags.batch_size, prepare)
+
+
+def of_pictures(run: cli.Run) -> Seen:
+    """What `work` kept."""
+    seen = Seen()
+    for entry, (code, thumbnail) in run.finished_pictures():
+        seen.files.append(entry["file"])
+        seen.codes.append(scale.decoded(code, np.float32))
+        seen.thumbnails.append(scale.decoded(thumbnail, np.uint8, [THUMBNAIL.value, THUMBNAIL.value, 3]))
+        seen.labels.append(-1)
     return seen
 
 
@@ -173,9 +199,12 @@ def chosen(run: cli.Run) -> tuple[list[str], list[Record]]:
     return names, records[: run.flags.limit]
 
 
-def of_dataset(run: cli.Run, code: Callable, size: int, names: list[str], records: list[Record]) -> Seen:
-    """Codes and thumbnails of a data set's pictures."""
-    seen = Seen()
+def of_dataset(run: cli.Run) -> tuple[Seen, list[cli.Item], list[str]]:
+    """(codes and thumbnails of a data set's pictures, their entries, the names of its classes)."""
+    names, records = chosen(run)
+    run.runtime  # noqa: B018  (starts TensorFlow, silently)
+    code, size = coder(run)
+    seen, items = Seen(), []
     with run.progress(len(records), "embed") as progress:
         for first in range(0, len(records), run.flags.batch_size):
             batch = records[first : first + run.flags.batch_size]
@@ -184,24 +213,28 @@ def of_dataset(run: cli.Run, code: Callable, size: int, names: list[str], record
             for record, image, values in zip(batch, shown, code(resized.astype(np.float32)), strict=True):
                 height, width = image.shape[:2]
                 with run.item(record.file, file=record.file, width=width, height=height) as item:
-                    thumbnail = images.resize(image, THUMBNAIL.value, run.flags.resize)[0]
                     if record.label >= 0:
                         item.entry["label"] = names[record.label]
-                    take(seen, item, values, thumbnail, record.label)
+                    check(values)
+                    item.card = None  # it would be one of thousands
+                    items.append(item)
+                    seen.files.append(record.file)
+                    seen.codes.append(values)
+                    seen.thumbnails.append(images.resize(image, THUMBNAIL.value, run.flags.resize)[0])
+                    seen.labels.append(record.label)
             progress.advance(len(batch))
-    return seen
+    return seen, items, names
 
 
-def take(seen: Seen, item: cli.Item, code: np.ndarray, thumbnail: np.ndarray, label: int) -> None:
-    """Keep what is known of a picture; it has no card on the page, where it would be one of thousands."""
+def check(code: np.ndarray) -> None:
+    """See that a code is made of numbers.
+
+    Raises:
+        InputError: it is not.
+    """
     if not np.isfinite(code).all():
         raise InputError("non-finite")
-    item.card = None
-    seen.entries.append(item)
-    seen.codes.append(code)
-    seen.thumbnails.append(thumbnail)
-    seen.labels.append(label)
 
 
 if __name__ == "__main__":
-    cli.start(main, batch_size=32)
+    cli.start(main, batch_size=32, at_scale=True)

@@ -175,6 +175,8 @@ def table(card: dict) -> tuple[list[str], list[list]]:
     rows = []
     for number, metrics in enumerate(card["stage_metrics"], 1):
         figures = metrics["best"] or metrics["last"]
+        if not figures:  # a worker that is not the chief has validated nothing
+            continue
         shares = [training_record.percent(figures.get(name)) for name in ("pcp_strict", "pdj_02")]
         rows.append([f"stage {number}", figures["step"], *shares, f"{figures['error']:.3f}"])
     rows.append(["release", f"{card['bytes'] / 1e6:.2f} MB", f"{card['parameters']} weights", "", ""])

@@ -1,6 +1,7 @@
 """The house stands as it is drawn: imports point one way, importing is cheap, every app answers --help."""
 
 import ast
+import json
 import os
 import pathlib
 import re
@@ -119,6 +120,9 @@ def test_tensorflow_is_imported_in_silence_by_every_app(tmp_path):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text(STANDIN)
     (tmp_path / "detections.json").write_text("[]")
+    shard = {"app": "classify", "version": "", "flags": [], "shard": [1, 1], "pictures": 0, "sha256": ""}
+    shard |= {"batch_size": 1, "batches": [0, 0], "facts": {"classes": []}}
+    (tmp_path / "journal.jsonl").write_text(json.dumps(shard) + "\n")
     heard = {}
     for number, command in enumerate([*demo.EXAMPLES, *OTHER_COMMANDS]):
         command = re.sub(r"{(?!truth)\w+}", str(tmp_path), command.replace("{truth}", str(demo.TRUTH)))
@@ -130,7 +134,7 @@ def test_tensorflow_is_imported_in_silence_by_every_app(tmp_path):
         heard.setdefault(app, set()).add("silenced" in done.stdout)
     assert set(heard) == set(cli.apps()) - {"demo"}
     without = {app for app, silenced in heard.items() if silenced == {False}}
-    assert without <= {"nets", "download", "dataset_stats", "propose"}
+    assert without <= {"nets", "download", "dataset_stats", "propose", "merge"}
 
 
 def test_an_unknown_app_is_answered_with_the_nearest():

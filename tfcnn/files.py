@@ -17,6 +17,7 @@ from tfcnn.errors import InputError
 __all__ = [
     "beside",
     "from_json",
+    "json_parts",
     "plain",
     "read_labels",
     "read_lines",
@@ -87,6 +88,31 @@ def to_json(obj: object, indent: int | None = 1) -> str:
         indent: blanks a level; None puts everything on one line.
     """
     return json.dumps(_finite(plain(obj)), indent=indent, allow_nan=False)
+
+
+def json_parts(obj: object, indent: str = "") -> Iterator[str]:
+    """The text of `to_json`, piece by piece, so that a list of any length needs little memory.
+
+    Args:
+        obj: as `to_json` takes it; an iterator, at the top or in a dict at the top, is a list that is taken as it
+            comes.
+        indent: of the lines after the first.
+    """
+    if isinstance(obj, Iterator):
+        opening = "["
+        for item in obj:
+            yield opening + f"\n{indent} " + to_json(item).replace("\n", f"\n{indent} ")
+            opening = ","
+        yield "[]" if opening == "[" else f"\n{indent}]"
+    elif isinstance(obj, dict) and obj and not indent:
+        opening = "{"
+        for key, value in obj.items():
+            yield f"{opening}\n {json.dumps(str(key))}: "
+            yield from json_parts(value, " ")
+            opening = ","
+        yield "\n}"
+    else:
+        yield to_json(obj).replace("\n", f"\n{indent}")
 
 
 def _finite(obj):

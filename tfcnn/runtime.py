@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tfcnn.errors import InputError
+from tfcnn.workers import Workers
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -38,17 +39,25 @@ class Runtime:
         description: the device in words, for results.json.
         precision: Keras' policy: float32, mixed_float16 or mixed_bfloat16.
         note: a line for the person on what was taken, and why if that is not plain.
+        over_workers: the strategy over several processes, where there are some.
     """
 
     device: str
     description: str
     precision: str
     note: str
+    over_workers: tf.distribute.Strategy | None = None
 
     @functools.cached_property
     def strategy(self) -> tf.distribute.Strategy:
-        """tf.distribute's default strategy on one device; MirroredStrategy on several (also logical CPUs)."""
+        """tf.distribute's default strategy on one device; MirroredStrategy on several (also logical CPUs).
+
+        MultiWorkerMirroredStrategy in one of several processes, on all devices of each.
+        """
         import tensorflow as tf
+
+        if self.over_workers:
+            return self.over_workers
 
         devices = tf.config.list_logical_devices("GPU" if self.device.startswith("gpu") else "CPU")
         if len(devices) > 1:
@@ -63,6 +72,7 @@ def start(
     seed: int = 0,
     verbosity: int = -1,
     deterministic: bool = True,
+    workers: Workers | None = None,
 ) -> Runtime:
     """Import TensorFlow and set it up.
 
@@ -74,6 +84,7 @@ def start(
         verbosity: above -1 TensorFlow's own start-up messages are shown.
         deterministic: every op gives the same bits in every run. A CPU always computes so; on a GPU False allows
             faster kernels whose sums differ in their last bits from run to run.
+        workers: the processes of a training of which this is one; all of them must be about to start. None: alone.
 
     Raises:
         InputError: the device is not there, or a value is not of the kinds above.
@@ -107,6 +118,7 @@ def start(
         keras.utils.set_random_seed(seed)
         if deterministic or not used:
             tf.config.experimental.enable_op_determinism()
+        strategy = _over_workers(tf, workers) if workers else None  # before any device is initialised
         tf.config.list_logical_devices()  # initialises the devices while their messages are silenced
         if used:
             names = [tf.config.experimental.get_device_details(g).get("device_name", "GPU") for g in used]
@@ -119,7 +131,19 @@ def start(
             note = f"on the CPU: {description}"
             if kind == "auto" and shutil.which("nvidia-smi"):
                 note += f" ({_why_no_gpu(tf)})"
-    return Runtime(device if index else "gpu" if used else "cpu", description, precision, note)
+        if workers:
+            note = f"{workers.name(workers.rank)} of {len(workers.addresses)} {note}"
+    return Runtime(device if index else "gpu" if used else "cpu", description, precision, note, strategy)
+
+
+def _over_workers(tf: types.ModuleType, workers: Workers) -> tf.distribute.Strategy:
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(workers.addresses)}),
+        task_type="worker",
+        task_id=workers.rank,
+        rpc_layer="grpc",
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
 
 
 def _show_only(tf: types.ModuleType, gpus: list, used: list) -> None:

@@ -11,7 +11,8 @@ An app is
 from tfcnn.cli.classes import read_truth, resolve_class
 from tfcnn.cli.items import Item, Picture
 from tfcnn.cli.models import Net
-from tfcnn.cli.run import Run
+from tfcnn.cli.run import TABLE_ROWS, Run
+from tfcnn.cli.scale import Work
 from tfcnn.cli.start import start
 
-__all__ = ["Item", "Net", "Picture", "Run", "read_truth", "resolve_class", "start"]
+__all__ = ["Item", "Net", "Picture", "Run", "TABLE_ROWS", "Work", "read_truth", "resolve_class", "start"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tfcnn.cli import classes
@@ -58,7 +58,13 @@ def entries(found: Detections) -> list[dict]:
     ]
 
 
-def save(run: Run, found: list[dict], names: Sequence[str], ids: Sequence[int]) -> None:
+def detections(found: Sequence[dict], names: Sequence[str]) -> Detections:
+    """What `entries` wrote, from results.json again."""
+    columns = [[each[key] for each in found] for key in ("box", "score", "index")]
+    return Detections(*columns, tuple(names))
+
+
+def save(run: Run, found: Iterable[dict], names: Sequence[str], ids: Sequence[int]) -> None:
     """Writes detections.json, a COCO results list, and categories.json."""
-    run.save_json(found, "detections.json")
+    run.save_json(iter(found), "detections.json")
     run.save_json([{"id": i, "name": name} for i, name in zip(ids, names, strict=True)], "categories.json")

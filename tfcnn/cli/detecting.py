@@ -52,15 +52,20 @@ def of_pictures(
         answers = predictor.predict([picture.prepared[0] for picture in batch], precomputed)
         for picture, detections in zip(batch, answers, strict=True):
             with picture:
-                picture.entry["detections"] = box_files.entries(detections)
+                fill(run, picture, detections)
                 found += detections.to_coco(picture.stem, predictor.category_ids)
-                if run.flags.save_images:
-                    picture.save(shown(detections).draw(picture.prepared[1]), "detected", main=True)
-                    if more is not None:
-                        more(picture, picture.prepared[0])
-                picture.lines.append(_words(detections))
-                rows.append([picture.name, len(detections), _words(detections)])
+                if run.flags.save_images and more is not None:
+                    more(picture, picture.prepared[0])
+                rows.append([picture.name, len(detections), words(detections)])
     return rows
+
+
+def fill(run: Run, picture: Picture, detections: Detections) -> None:
+    """Gives a picture's entry what was found in it; `picture.prepared[1]` is the image that is drawn on."""
+    picture.entry["detections"] = box_files.entries(detections)
+    if run.flags.save_images:
+        picture.save(shown(detections).draw(picture.prepared[1]), "detected", main=True)
+    picture.lines.append(words(detections))
 
 
 def shown(detections: Detections) -> Detections:
@@ -68,7 +73,8 @@ def shown(detections: Detections) -> Detections:
     return detections.top(int((detections.scores >= DRAW.value).sum()))
 
 
-def _words(detections):
+def words(detections: Detections) -> str:
+    """The best three of them."""
     best = detections.top(3)
-    words = (f"{best.names[n]} {s:.2f}" for n, s in zip(best.labels, best.scores, strict=True))
-    return ", ".join(words) or "nothing"
+    named = (f"{best.names[n]} {s:.2f}" for n, s in zip(best.labels, best.scores, strict=True))
+    return ", ".join(named) or "nothing"

@@ -14,6 +14,7 @@ FLAGS = flags.FLAGS
 EVERY_APP = "Flags of every app"
 PICTURES = "Flags of every app that takes a picture"
 TRAINERS = "Flags of every trainer"
+AT_SCALE = "Flags of an app that goes over any number of pictures"
 GROUPS: dict[str, str] = {}
 
 
@@ -33,6 +34,19 @@ def _define():
     _flag(group, boolean, "resume", True, "Go on where the same command stopped; false starts anew")
     text = "Minutes between two checkpoints"
     _flag(group, flags.DEFINE_float, "checkpoint_minutes", 1.0, text, lower_bound=0.0)
+    text = "The processes of one training, host:port each, the chief first; auto takes what SLURM's step or TF_CONFIG "
+    text += "says, none is one alone, e.g. --workers=node1:20000,node2:20000"
+    _flag(group, string, "workers", "auto", text)
+    text = "Which of --workers this process is, from 0, e.g. --worker=1"
+    _flag(group, integer, "worker", None, text, lower_bound=0)
+    text = "Seconds that the workers wait for each other at the start"
+    _flag(group, flags.DEFINE_float, "worker_seconds", 600.0, text, lower_bound=0.0)
+    group = AT_SCALE
+    text = "Do one part of the pictures, in a folder of its own in --output_dir; killed and run again it goes on, and "
+    text += "`tfcnn merge` makes one result of all parts (merged is its own word), e.g. --shard=2/3"
+    _flag(group, string, "shard", None, text)
+    text = "What computes: this process, or the machines of a Ray cluster (pip install 'tfcnn[ray]')"
+    _flag(group, enum, "engine", "local", ["local", "ray"], text)
     group = PICTURES
     text = "Side in pixels of the square that the net sees; none takes the net's own, e.g. --image_size=224"
     _flag(group, integer, "image_size", None, text, lower_bound=1)
@@ -93,3 +107,11 @@ _define()
 flags.register_validator(
     "device", lambda value: re.fullmatch(r"auto|cpu|gpu(:\d+)?", value), "is none of auto, cpu, gpu, gpu:N"
 )
+
+
+def _is_shard(value):
+    numbers = [int(number) for number in re.findall(r"\d+", value or "1/1")]
+    return value in (None, "merged") or (re.fullmatch(r"\d+/\d+", value) and 1 <= numbers[0] <= numbers[1])
+
+
+flags.register_validator("shard", _is_shard, "is no part of a whole, as 1/3, 2/3 or 3/3")

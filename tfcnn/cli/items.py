@@ -29,16 +29,21 @@ class Item:
         lines: text that index.html shows under its pictures.
         card: its card on index.html, which gets the pictures `shown` and the `lines`; None: it has none.
         shown: its pictures for index.html.
+        kept: what the app's end needs of it beside its entry, where it is journaled: plain JSON.
         finished: whether it is in the results, or refused.
+        why: it was refused; "" where it was not.
     """
 
-    def __init__(self, output: Output, index: int, name: str, stem: str, entry: dict[str, Any]):
-        self._output, self.index = output, index
+    def __init__(
+        self, output: Output, index: int, name: str, stem: str, entry: dict[str, Any], journaled: bool = False
+    ):
+        self._output, self.index, self._journaled = output, index, journaled
         self.name, self.stem, self.entry = name, stem, entry
         self.lines: list[str] = []
         self.card: report.Entry | None = report.Entry(name)
         self.shown: list[report.Shown] = []
-        self.finished = False
+        self.kept: Any = None
+        self.finished, self.why = False, ""
 
     def __enter__(self) -> Self:
         return self
@@ -83,8 +88,8 @@ class Item:
         """Leave this item out: it is listed under `refused`, and its files are removed."""
         for name in self.entry.pop("files", []):
             (self._output.output_dir / name).unlink(missing_ok=True)
-        self.finished = True
-        self._output.refuse(self.name, why, self.index)
+        self.finished, self.why = True, why
+        self._output.refuse(self.name, why, self.index, listed=not self._journaled)
 
     def finish(self) -> None:
         """Take the entry into the results; iterating on does this by itself."""
@@ -97,7 +102,8 @@ class Item:
         except ValueError:
             self.refuse("non-finite")
         else:
-            self._output.entries[self.index] = self
+            if not self._journaled:
+                self._output.entries[self.index] = self
 
 
 class Picture(Item):
@@ -108,8 +114,8 @@ class Picture(Item):
         prepared: what `prepare` of `Run.batches` made of it.
     """
 
-    def __init__(self, output: Output, index: int, source: images.Source, stem: str):
-        super().__init__(output, index, source.file, stem, {"file": source.file})
+    def __init__(self, output: Output, index: int, source: images.Source, stem: str, journaled: bool = False):
+        super().__init__(output, index, source.file, stem, {"file": source.file}, journaled)
         self.source = source
         self.prepared: Any = None
 
@@ -153,17 +159,22 @@ class Single(Item):
 
 def unique_stems(sources: Sequence[images.Source]) -> list[str]:
     """A name for each source's files: its stem; where two have the same, its path without suffix."""
-    forms = [
-        [pathlib.PurePath(s.name).stem for s in sources],
-        [os.path.splitext(s.name)[0] for s in sources],
-        [os.path.splitext(s.file)[0] for s in sources],
-        [s.file for s in sources],
-    ]
-    chosen: dict[str, None] = {}
-    counts = [collections.Counter(form) for form in forms]
-    for index in range(len(sources)):
-        level = next((n for n, form in enumerate(forms) if counts[n][form[index]] == 1), len(forms) - 1)
-        parts = pathlib.PurePath(forms[level][index]).parts
-        stem = "/".join(part for part in parts if part not in ("/", ".."))
-        chosen[stem if stem not in chosen else f"{stem}_{index}"] = None
-    return list(chosen)
+    forms = (
+        lambda source: pathlib.PurePath(source.name).stem,
+        lambda source: os.path.splitext(source.name)[0],
+        lambda source: os.path.splitext(source.file)[0],
+        lambda source: source.file,
+    )
+    stems = [""] * len(sources)
+    alike = range(len(sources))  # whose names are not yet told apart; those of one path have one stem
+    for level, form in enumerate(forms):
+        for index in alike:
+            stems[index] = form(sources[index])
+        counts = collections.Counter(stems[index] for index in alike)
+        alike = [index for index in alike if counts[stems[index]] > 1] if level < len(forms) - 1 else []
+    chosen: set[str] = set()
+    for index, stem in enumerate(stems):
+        stem = "/".join(part for part in pathlib.PurePath(stem).parts if part not in ("/", ".."))
+        stems[index] = stem if stem not in chosen else f"{stem}_{index}"
+        chosen.add(stems[index])
+    return stems

@@ -42,9 +42,12 @@ class Output:
         flags: its flags, parsed.
         output_dir: made at the first file.
         entries: what results.json lists under `images`: {place in the list: its Item}.
-        refused: what it lists under `refused`: {place in the list: {"file", "why"}}.
+        refused: what it lists under `refused`: {place in the list: {"file", "why"}}; of a journal's, see `Run`.
+        refused_count: how many were refused.
         resume: of a trainer: output_dir holds an unfinished run of the same command, so go on from its
             checkpoint; where it is False, what output_dir holds is to be replaced.
+        writes: False in a worker that is not the chief of its training: nothing is written to output_dir, nothing said.
+        shown: how many pictures were offered to index.html.
         begun: whether the work has begun: the command is right, and from here on a failure is status 1, not 2.
     """
 
@@ -53,9 +56,11 @@ class Output:
         self.output_dir = pathlib.Path(values.output_dir)
         self.entries: dict[int, Any] = {}
         self.refused: dict[int, dict[str, str]] = {}
+        self.refused_count = 0
         self.resume = self.begun = False
+        self.writes = True
         self._held: list[str] = []
-        self._shown = 0
+        self.shown = 0
         self._made_dir = False
 
     # ------------------------------------------------------------------------------------- messages
@@ -67,7 +72,7 @@ class Output:
         """
         if not self.begun:
             self._held.append(line)
-        elif not self.flags.quiet:
+        elif not self.flags.quiet and self.writes:
             print(f"{self.app}: {line}", file=sys.stderr, flush=True)
 
     def begin(self) -> None:
@@ -77,9 +82,18 @@ class Output:
             for line in self._held:
                 self.say(line)
 
-    def refuse(self, name: str, why: str, index: int | None = None) -> None:
-        """List an input under `refused` and name it on standard error; the run's status becomes 1."""
-        self.refused[len(self.refused) + 10**9 if index is None else index] = {"file": name, "why": why}
+    def refuse(self, name: str, why: str, index: int | None = None, listed: bool = True) -> None:
+        """List an input under `refused` and name it on standard error; the run's status becomes 1.
+
+        Args:
+            name: the input's.
+            why: in a clause.
+            index: its place in the list; None: at the end.
+            listed: False where a journal lists it.
+        """
+        self.refused_count += 1
+        if listed:
+            self.refused[len(self.refused) + 10**9 if index is None else index] = {"file": name, "why": why}
         line = why if why.startswith(name) else f"{name}: {why}"
         print(f"{self.app}: refused {line}", file=sys.stderr, flush=True)
 
@@ -125,13 +139,19 @@ class Output:
         Raises:
             OutputError: the disk is full or output_dir is gone.
         """
-        with guarded(self.output_dir):
-            files.write_bytes(self.place(relative), data)
+        if self.writes:
+            with guarded(self.output_dir):
+                files.write_bytes(self.place(relative), data)
         return relative
 
     def save_json(self, obj: object, relative: str) -> str:
-        """Write JSON to output_dir, as `files.to_json` makes it; see `save_bytes`."""
-        return self.save_bytes((files.to_json(obj) + "\n").encode(), relative)
+        """Write JSON to output_dir, as `files.json_parts` makes it; an iterator is a list. See `save_bytes`."""
+        if not self.writes:
+            return relative
+        with guarded(self.output_dir), files.written(self.place(relative)) as part, open(part, "w") as file:
+            file.writelines(files.json_parts(obj))
+            file.write("\n")
+        return relative
 
     def save_picture(self, image: np.ndarray, relative: str) -> str:
         """Write a picture to output_dir, unless --save_images=false.
@@ -155,7 +175,7 @@ class Output:
 
     def reduced(self, image: np.ndarray, caption: str, file: str = "") -> list[report.Shown]:
         """[a picture for index.html], or [] when it shows enough already."""
-        self._shown += 1
-        if self._shown > report.MOST_PICTURES or not self.flags.save_images:
+        self.shown += 1
+        if self.shown > report.MOST_PICTURES or not self.flags.save_images:
             return []
         return [report.Shown(caption, report.reduced(image), file)]

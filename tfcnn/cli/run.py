@@ -7,6 +7,8 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,14 +16,18 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from tfcnn import images, report, runtime
-from tfcnn.cli import lists, models, usage
+from tfcnn import images, report, runtime, workers
+from tfcnn.cli import lists, models, scale, usage
 from tfcnn.cli.classes import resolve_class
 from tfcnn.cli.items import Item, Picture, Single, unique_stems
+from tfcnn.cli.journal import Journal, Shard
 from tfcnn.cli.output import FLAGS_FILE, PAGE, RESULTS, Output
 from tfcnn.cli.progress import Progress
 from tfcnn.errors import InputError
 from tfcnn.version import __version__
+
+MOST_CARDS = 1000  # of pictures, on index.html
+TABLE_ROWS = 20
 
 
 class NothingToDo(Exception):
@@ -38,9 +44,17 @@ class Run(Output):
         metrics: figures of the whole run for results.json.
         results: more fields of results.json beside `metrics`.
         net: the net's name for results.json.
+        device: what computed, in words, for results.json; None: TensorFlow was not needed.
         finished: of a trainer: results.json of the same command's finished run in output_dir, else None.
+        failure: what ended the run, for the other workers.
         stop: of a trainer: true once a signal asks it to stop; see `runtime.Interrupted`.
+        workers: of a trainer: the processes of which this is one; None: it is alone.
+        meeting: the connections between them, once TensorFlow was started.
         rate: of the last iteration over pictures, in images a second.
+        shard: the part of the pictures that this run does; its files lie in a folder of its own in --output_dir.
+        merging: the work is done: this run ends what the shards in output_dir began.
+        journals: of the pictures that `over_pictures` has done.
+        more_fields: further fields of each of their entries, in their order; [] for none.
     """
 
     def __init__(self, app: str, flag_values: flags.FlagValues, trainer: bool = False):
@@ -51,9 +65,22 @@ class Run(Output):
         self.metrics: dict[str, Any] = {}
         self.results: dict[str, Any] = {}
         self.net: str | None = None
+        self.device: str | None = None
         self.finished: dict[str, Any] | None = None
         self.stop = runtime.Stop()
+        self.failure = ""
         self.rate: float | None = None
+        wanted = flag_values.shard if "shard" in flag_values else None
+        self.merging = wanted == scale.MERGED
+        self.shard = Shard.parse(wanted) if wanted and not self.merging else None
+        if self.shard:
+            self.output_dir /= self.shard.folder
+        if self.merging:
+            flag_values["shard"].value = None  # its results are those of a run without shards
+        self.workers: workers.Workers | None = None
+        self.meeting: workers.Meeting | None = None
+        self.journals: list[Journal] = []
+        self.more_fields: Sequence[dict[str, Any]] = []
         self._began_at = time.monotonic()
         self._progress: list[Progress] = []
         self._table: tuple = ()
@@ -65,6 +92,8 @@ class Run(Output):
     def runtime(self) -> runtime.Runtime:
         """TensorFlow, set up as the flags say; the first use starts it."""
         wanted = self.flags
+        if self.workers:
+            self._meet()
         begun = runtime.start(
             wanted.device,
             wanted.precision,
@@ -72,9 +101,36 @@ class Run(Output):
             wanted.seed,
             wanted.verbosity,
             wanted.deterministic,
+            self.workers,
         )
+        if self.workers:
+            self.stop.listen()  # anew: TensorFlow's service among workers has taken SIGTERM for itself
         self.say(begun.note)
+        self.device = begun.description
         return begun
+
+    def _meet(self):
+        """Wait until all workers have come with the same command, data and view of the output_dir."""
+        work = {
+            "version": __version__,
+            "flags": usage.as_lines(self.flags, self.flag_names),
+            "data": self.results.get("data"),
+            "resume": self.resume,
+        }
+
+        def differs(ours, theirs):
+            if ours["resume"] != theirs.get("resume"):
+                return (
+                    f"it sees another content of {self.output_dir}, which must lie on a disk that all share"
+                )
+            found = usage.differences(theirs.get("flags") or [], ours["flags"])
+            found += [f"other {key}" for key in ("version", "data") if ours[key] != theirs.get(key)]
+            return "; ".join(found)
+
+        def say(line):
+            print(f"{self.app}: {line}", file=sys.stderr, flush=True)
+
+        self.meeting = workers.Meeting(self.workers, work, differs, self.flags.worker_seconds, say)
 
     def sources(self) -> list[images.Source]:
         """The pictures that the command names, --limit of them; packaged photographs where it names none."""
@@ -114,32 +170,68 @@ class Run(Output):
         """
         sources = self.sources()
         stems = unique_stems(sources)
-        waiting = collections.deque(Picture(self, i, s, stems[i]) for i, s in enumerate(sources))
+        pictures = (Picture(self, i, s, stems[i]) for i, s in enumerate(sources))
+        for group in self.groups(pictures, len(sources), size, prepare):
+            batch = [picture for picture in group if not picture.finished]
+            if batch:
+                yield batch
+            for picture in batch:
+                if listed:
+                    picture.finish()
+                picture.let_go()
+
+    def groups(
+        self,
+        pictures: Iterator[Picture],
+        count: int,
+        size: int,
+        prepare: Callable[[np.ndarray], Any] | None = None,
+    ) -> Iterator[list[Picture]]:
+        """Pictures in lists of `size`, read ahead; those that cannot be read are among them, refused.
+
+        Args:
+            pictures: so many.
+            count: how many.
+            size: of a list; the last may be shorter.
+            prepare: as `batches`.
+        """
         self.begin()
         ahead = collections.deque()
-        batch = []
-        with self.progress(len(sources), self.app) as progress, _readers(self.threads) as pool:
-            while waiting or ahead:
-                while waiting and len(ahead) < max(2 * size, self.threads):
-                    picture = waiting.popleft()
+        with self.progress(count, self.app) as progress, _readers(self.threads) as pool:
+            while True:
+                for picture in itertools.islice(pictures, max(2 * size, self.threads) - len(ahead)):
                     ahead.append((picture, pool.submit(picture.load, prepare)))
-                picture, loaded = ahead.popleft()
-                with picture:
-                    loaded.result()
-                    batch.append(picture)
-                    for note in picture.entry.get("notes", ()):
-                        self.say(f"{picture.name}: {note}")
-                if picture.finished:
-                    progress.advance()
-                if batch and (len(batch) == size or not (waiting or ahead)):
-                    yield batch
-                    for picture in batch:
-                        if listed:
-                            picture.finish()
-                        picture.let_go()
-                    progress.advance(len(batch))
-                    self.rate = round(progress.rate, 2)
-                    batch = []
+                group = [ahead.popleft() for _ in range(min(size, len(ahead)))]
+                if not group:
+                    return
+                for picture, loaded in group:
+                    with picture:
+                        loaded.result()
+                        for note in picture.entry.get("notes", ()):
+                            self.say(f"{picture.name}: {note}")
+                yield [picture for picture, _ in group]
+                progress.advance(len(group))
+                self.rate = round(progress.rate, 2)
+
+    def over_pictures(self, begin: Callable[[Run], scale.Work]) -> dict[str, Any]:
+        """Work on the input pictures, however many they are: their entries go to the disk as they are finished.
+
+        Here or by Ray (--engine), all of them or those of --shard, after a shard was killed those that are left, and
+        none where shards are merged.
+
+        Args:
+            begin: opens the net and says what the work is; not called where shards are merged.
+
+        Returns:
+            The work's facts.
+        """
+        return scale.over_pictures(self, begin)
+
+    def finished_pictures(self) -> Iterator[tuple[dict[str, Any], Any]]:
+        """(entry, kept) of each picture that `over_pictures` has done, in order, read from the disk."""
+        for item in scale.all_items(self):
+            if "entry" in item:
+                yield item["entry"], item.get("kept")
 
     def item(self, name: str, stem: str | None = None, **fields: Any) -> Item:
         """An entry that is no picture's, e.g. a class's; use it as a context, then it is in the results."""
@@ -151,7 +243,9 @@ class Run(Output):
         if self.begun:
             return
         super().begin()
-        if self.trainer:  # a killed run's flags say whose it is, and no older result speaks for it
+        if (
+            self.trainer and self.writes
+        ):  # a killed run's flags say whose it is, and no older result speaks for it
             (self.output_dir / RESULTS).unlink(missing_ok=True)
             self.write_flags()
 
@@ -200,9 +294,17 @@ class Run(Output):
         item = Item(self, len(self.entries) + len(self.refused), str(entry.get("file", "")), "", entry)
         item.finish()
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """What to print at the end; of more than 20 rows the first 20."""
-        self._table = (columns, rows)
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[object]], count: int | None = None
+    ) -> None:
+        """What to print at the end; of more than TABLE_ROWS rows the first ones.
+
+        Args:
+            columns: their titles.
+            rows: all, or the first TABLE_ROWS.
+            count: how many there are.
+        """
+        self._table = (columns, rows[:TABLE_ROWS], len(rows) if count is None else count)
 
     def write_flags(self) -> None:
         """Write the flagfile that repeats the run; a trainer's is there from the first step on."""
@@ -212,54 +314,68 @@ class Run(Output):
     def finish(self, finished: bool = True) -> None:
         """Write flags.txt, results.json and index.html, print the table and where the files lie."""
         self.write_flags()
-        entries = [self.entries[index] for index in sorted(self.entries)]
-        started = "runtime" in self.__dict__
+        items = [self.entries[index] for index in sorted(self.entries)]
         results = {
             "app": self.app,
             "version": __version__,
             "flags": usage.as_values(self.flags, self.flag_names),
             "net": self.net,
-            "device": self.runtime.description if started else None,
+            "device": self.device,
             "seconds": round(time.monotonic() - self._began_at, 3),
             "finished": finished,
-            "images": [item.entry for item in entries],
-            "refused": [self.refused[index] for index in sorted(self.refused)],
+            "images": itertools.chain((item.entry for item in items), self._journaled()),
+            "refused": self._refused(),
             "metrics": self.metrics,
             **self.results,
         }
         self.save_json(results, RESULTS)
-        bare = not any(item.card for item in entries)
-        parts = [report.Entry("", lines=self._table_lines(), sheet=True)] if self._table and bare else []
-        parts += [
-            *self._sheets,
-            *(
-                dataclasses.replace(item.card, pictures=item.shown, lines=item.lines)
-                for item in entries
-                if item.card
-            ),
-        ]
+        cards = [dataclasses.replace(i.card, pictures=i.shown, lines=i.lines) for i in items if i.card]
+        journaled = filter(None, map(scale.card, (i for i in scale.all_items(self) if "entry" in i)))
+        cards += itertools.islice(journaled, MOST_CARDS)
+        parts = [report.Entry("", lines=self._table_lines(), sheet=True)] if self._table and not cards else []
+        refused = list(itertools.islice(self._refused(), MOST_CARDS + 1))
+        lines = [f"{file['file']} was refused: {file['why']}" for file in refused[:MOST_CARDS]]
+        if len(refused) > MOST_CARDS:
+            lines.append(f"{self.refused_count} were refused in all; {RESULTS} lists them")
         page = report.gallery(
             f"tfcnn {self.app}",
-            parts,
-            lines=[f"{file['file']} was refused: {file['why']}" for file in results["refused"]],
-            more=self._shown - sum(len(item.shown) for item in entries) if self.flags.save_images else 0,
+            [*parts, *self._sheets, *cards],
+            lines=lines,
+            more=self.shown - sum(len(card.pictures) for card in cards) if self.flags.save_images else 0,
         )
         self.save_bytes(page, PAGE)
+        if not self.writes:
+            return
         for line in self._table_lines():
             print(line)
-        done = f"{len(entries)} done, {len(self.refused)} refused; " if entries or self.refused else ""
+        count = len(items) + sum(journal.entries for journal in self.journals)
+        done = f"{count} done, {self.refused_count} refused; " if count or self.refused_count else ""
         print(f"{done}see {self.output_dir / PAGE}", flush=True)
+
+    def _journaled(self) -> Iterator[dict[str, Any]]:
+        more = itertools.chain(self.more_fields, itertools.repeat({}))
+        for (entry, _), fields in zip(self.finished_pictures(), more, strict=False):
+            yield entry | fields
+
+    def _refused(self) -> Iterator[dict[str, str]]:
+        """What results.json lists as refused, in the order of the inputs."""
+        journaled = (item["refused"] for item in scale.all_items(self) if "refused" in item)
+        return itertools.chain((self.refused[index] for index in sorted(self.refused)), journaled)
 
     def _table_lines(self) -> list[str]:
         if not self._table:
             return []
-        columns, rows = self._table
-        cells = [[str(cell) for cell in row] for row in [columns, *rows[:20]]]
+        columns, rows, count = self._table
+        cells = [[str(cell) for cell in row] for row in [columns, *rows]]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells
         ]
-        more = [f"... and {len(rows) - 20} more in {self.output_dir / RESULTS}"] if len(rows) > 20 else []
+        more = (
+            [f"... and {count - TABLE_ROWS} more in {self.output_dir / RESULTS}"]
+            if count > TABLE_ROWS
+            else []
+        )
         return [line.rstrip() for line in lines] + more
 
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 from absl import flags
 
-from tfcnn import files, runtime
-from tfcnn.cli import usage
+from tfcnn import files, runtime, workers
+from tfcnn.cli import scale, usage
 from tfcnn.cli.classes import read_labels
-from tfcnn.cli.flags import GROUPS, PICTURES, TRAINERS
+from tfcnn.cli.flags import AT_SCALE, GROUPS, PICTURES, TRAINERS
 from tfcnn.cli.output import FLAGS_FILE, RESULTS, OutputError
 from tfcnn.cli.run import NothingToDo, Run
 from tfcnn.errors import InputError
@@ -31,6 +31,8 @@ def start(
     pictures: bool = True,
     trainer: bool = False,
     words: str | None = None,
+    at_scale: bool = False,
+    arguments: str | None = None,
     **defaults: object,
 ) -> None:
     """Run an app and exit with the status that every app promises.
@@ -40,6 +42,8 @@ def start(
         pictures: whether it takes pictures by --images.
         trainer: whether it trains: --resume, and signals stop it with a checkpoint.
         words: an enum flag of the app that may be given as the first word: `dpm train` is `dpm --step=train`.
+        at_scale: whether it works by `Run.over_pictures`: --shard and --engine.
+        arguments: of an app without pictures: the list flag that plain arguments are added to.
         defaults: the app's own defaults of common flags, e.g. batch_size=32; an app that takes no pictures keeps
             those of the picture flags that it names here. An app whose pictures need not be squares names longest:
             only there --resize may be fit.
@@ -52,15 +56,9 @@ def start(
         sys.stdout.reconfigure(errors="backslashreplace")
         sys.stderr.reconfigure(errors="backslashreplace")
     try:
-        status = _run(
-            main,
-            name,
-            names["SUMMARY"],
-            pictures,
-            trainer,
-            words,
-            {"output_dir": f"out/{name}", **defaults},
-        )
+        kinds = {PICTURES: pictures or trainer, TRAINERS: trainer, AT_SCALE: at_scale}
+        defaults = {"output_dir": f"out/{name}", **defaults}
+        status = _run(main, name, names["SUMMARY"], kinds, pictures, arguments, words, defaults)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output went away; Python would complain of it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,10 +66,9 @@ def start(
     sys.exit(status)
 
 
-def _run(main, name, summary, pictures, trainer, words, defaults):
-    absent = [f for f, group in GROUPS.items() if group == TRAINERS and not trainer]
-    if not pictures and not trainer:
-        absent += [f for f, group in GROUPS.items() if group == PICTURES and f not in defaults]
+def _run(main, name, summary, kinds, pictures, arguments_of, words, defaults):
+    trainer = kinds[TRAINERS]
+    absent = [f for f, group in GROUPS.items() if not kinds.get(group, True) and f not in defaults]
     absent += ["max_pixels", "image_format"] if trainer else []
     if "longest" not in defaults:
         absent.append("longest")
@@ -95,7 +92,10 @@ def _run(main, name, summary, pictures, trainer, words, defaults):
         if FLAGS.version:
             print(f"tfcnn {__version__}")
             return 0
-        FLAGS.images = [*FLAGS.images, *arguments]
+        if arguments_of:
+            FLAGS[arguments_of].value = [*FLAGS[arguments_of].value, *arguments]
+        else:
+            FLAGS.images = [*FLAGS.images, *arguments]
         if FLAGS.images and not pictures:
             raise InputError(f"{name} takes no pictures, but {FLAGS.images[0]} was given")
     except (flags.Error, InputError, OSError) as error:
@@ -105,6 +105,18 @@ def _run(main, name, summary, pictures, trainer, words, defaults):
 
 
 def _guard(run, main, pictures, trainer):
+    """Run main and leave the other workers; a process whose TensorFlow waits for one that is gone ends at once."""
+    status = _status(run, main, pictures, trainer)
+    if run.meeting:
+        run.meeting.leave(run.failure if status not in (0, 75, 130) else "")
+        if status or run.meeting.lost:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    return status
+
+
+def _status(run, main, pictures, trainer):
     """Run main; every way to fail becomes its exit status."""
     status = 0
     try:
@@ -113,10 +125,14 @@ def _guard(run, main, pictures, trainer):
         if FLAGS.list_nets or FLAGS.list_layers or FLAGS.list_classes:
             _list(run)
             return 0
-        if pictures:
+        if pictures and not run.merging:
             run.sources()
+        if run.shard and (done := scale.look_for_a_shard(run)) is not None:
+            print(f"nothing to do: shard {run.shard} in {run.output_dir} is finished")
+            return done
         if trainer:
             _look_for_a_run(run)
+            _look_for_workers(run)
             run.stop.listen()
         run.check_output_dir()
         main(run)
@@ -125,11 +141,12 @@ def _guard(run, main, pictures, trainer):
         print(done)
         return 0
     except InputError as error:
+        run.failure = str(error)
         status = _say(run.app, error, 1 if run.begun else 2)
     except OutputError as error:
         return _say(run.app, error, 1)
     except runtime.Interrupted as error:
-        status = _say(run.app, error, 75)
+        status = _say(run.app, (run.meeting and run.meeting.explained(error)) or error, 75)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         status = _say(run.app, "stopped by Ctrl-C", 130)
@@ -141,6 +158,7 @@ def _guard(run, main, pictures, trainer):
         elif type(error).__name__ == "UnimplementedError" and "determinis" in str(error).lower():
             status = _say(run.app, f"{error}: --deterministic=false does without", 1)
         else:
+            run.failure = f"{type(error).__name__}: {error}"
             traceback.print_exc()
             status = 1
     if run.begun:
@@ -148,7 +166,7 @@ def _guard(run, main, pictures, trainer):
             run.finish(finished=status == 0)
         except (OutputError, InputError) as error:
             return _say(run.app, error, status or 1)
-    return status or int(bool(run.refused))
+    return status or int(run.refused_count > 0)
 
 
 def _say(name, error, status):
@@ -176,6 +194,16 @@ def _list(run):
     if FLAGS.list_classes:
         for index, (synset, label) in enumerate(net.classes):
             print(f"{index}  {synset}  {label}".replace("    ", "  "))
+
+
+def _look_for_workers(run):
+    """--workers: whether this is one of several processes, and which."""
+    if FLAGS.workers == "auto":
+        run.workers = workers.from_environment(os.environ)
+    elif FLAGS.workers != "none":
+        run.workers = workers.named([each.strip() for each in FLAGS.workers.split(",")], FLAGS.worker)
+    if run.workers and not run.workers.chief:
+        run.writes, FLAGS["quiet"].value = False, True
 
 
 def _look_for_a_run(run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Set
 
 from absl import flags
 
@@ -10,7 +11,8 @@ from absl import flags
 _OF_ONE_CALL = {"flagfile", "undefok", "help", "version", "list_nets", "list_layers", "list_classes"}
 # Flags that change how a run is made, not what it makes: a trainer resumes whatever they say.
 OF_THE_MACHINE = {"output_dir", "device", "threads", "quiet", "verbosity", "debug", "overwrite", "resume"}
-OF_THE_MACHINE |= {"checkpoint_minutes", "save_images"}
+OF_THE_MACHINE |= {"checkpoint_minutes", "save_images", "shard", "engine"}
+OF_THE_MACHINE |= {"workers", "worker", "worker_seconds"}
 
 
 def names(values: flags.FlagValues) -> list[str]:
@@ -83,11 +85,11 @@ def as_values(values: flags.FlagValues, names: list[str]) -> dict:
     return {name: values[name].value for name in sorted(names) if name not in _OF_ONE_CALL}
 
 
-def differences(there: list[str], here: list[str]) -> list[str]:
+def differences(there: list[str], here: list[str], passed_over: Set[str] = OF_THE_MACHINE) -> list[str]:
     """Where two flagfiles ask for different work: "--seed=1 there, its default here" a flag."""
     pairs = [_by_name(there), _by_name(here)]
     found = []
-    for name in sorted((pairs[0].keys() | pairs[1].keys()) - OF_THE_MACHINE):
+    for name in sorted((pairs[0].keys() | pairs[1].keys()) - passed_over):
         old, new = (" ".join(side.get(name, [])) or f"--{name} as its default" for side in pairs)
         if old != new:
             found.append(f"{old} there, {new} here")

@@ -24,15 +24,18 @@ class Journal:
         folder: where log.jsonl and tensorboard/ lie.
         step: the step that the run goes on from; later lines of a run that was killed are dropped.
         tensorboard: also write scalars and pictures for TensorBoard.
+        writes: False in a worker that is not the chief: nothing is written.
 
     Raises (so do its methods):
         InputError: the disk is full, or the folder cannot be written to.
     """
 
-    def __init__(self, folder: pathlib.Path, step: int, tensorboard: bool = True):
-        self.folder = folder
+    def __init__(self, folder: pathlib.Path, step: int, tensorboard: bool = True, writes: bool = True):
+        self.folder, self.writes = folder, writes
         self.log, self.skips = folder / "log.jsonl", folder / "skipped.jsonl"
         self.board = None
+        if not writes:
+            return
         with self._writing():
             folder.mkdir(parents=True, exist_ok=True)
             _drop_later(self.log, step)
@@ -42,6 +45,8 @@ class Journal:
 
     def line(self, step: int, **fields: object) -> None:
         """Adds a line to the log, and its numbers to TensorBoard."""
+        if not self.writes:
+            return
         with self._writing():
             _append(self.log, {"step": step, **fields})
             if self.board:
@@ -51,6 +56,8 @@ class Journal:
 
     def skipped(self, step: int, why: str, losses: dict, image_ids: list) -> None:
         """Adds a skipped step and its images to skipped.jsonl."""
+        if not self.writes:
+            return
         with self._writing():
             _append(self.skips, {"step": step, "why": why, "losses": losses, "image_ids": image_ids})
 

@@ -28,6 +28,7 @@ from tfcnn.training.run_state import RunState
 from tfcnn.training.schedules import Schedule
 from tfcnn.training.signals import Signals
 from tfcnn.training.step import Step, Trainee
+from tfcnn.training.team import Team, explained
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 LOG_LINES = 500  # of a run, at most
@@ -42,6 +43,7 @@ class Result:
     last, best: figures of the last and the best validation, each with its `step`; {} without validation.
     examples_per_second: speed of this call.   waiting: share of its time that steps waited for their input.
     skipped: steps that changed nothing because a loss or gradient was not finite.
+    chief: False in a worker that is not the one that writes.
     """
 
     step: int
@@ -51,6 +53,7 @@ class Result:
     examples_per_second: float | None = None
     waiting: float | None = None
     skipped: int = 0
+    chief: bool = True
 
     @property
     def metrics(self) -> dict:
@@ -124,12 +127,14 @@ def train(
     Raises:
         InputError: too little memory, a checkpoint of another architecture, a full disk, or three skipped steps
             in a row; the last good checkpoint is intact.
-        runtime.Interrupted: SIGTERM or SIGUSR1 came, and a checkpoint was written.
+        runtime.Interrupted: SIGTERM or SIGUSR1 came to one of the workers, and a checkpoint was written; or one of
+            them is gone, and the last checkpoint is intact.
         KeyboardInterrupt: Ctrl-C came, and a checkpoint was written.
     """
     folder = pathlib.Path(folder)
     strategy = strategy or tf.distribute.get_strategy()
     check_seed(seed)
+    team = Team(strategy)
     rate_at = _on_host(schedule) if isinstance(schedule, LearningRateSchedule) else schedule
     with strategy.scope():
         if isinstance(optimizer, keras.optimizers.Optimizer):
@@ -149,12 +154,13 @@ def train(
         lost = optimizer.broken_promises(step.multipliers.values())
         if lost:
             say(lost)
-    if not resume:
+    if not resume and team.chief:
         discard(folder)
-    with checkpoints.Writer() as writer, Signals(stop) as signals:
-        run = RunState(step, folder, best, keep, say, data, writer)
+    with checkpoints.Writer() as writer, Signals(stop) as signals, explained(team, folder):
+        team.each(0.0)  # nobody looks for a checkpoint before the chief has deleted those of a run given up
+        run = RunState(step, folder, best, keep, say, data, writer, team)
         start = done = run.resume()
-        run.journal = Journal(folder, done, tensorboard)
+        run.journal = Journal(folder, done, tensorboard, team.chief)
         clock, save_timer = Clock(), Timer(60 * checkpoint_minutes)
         log_steps, tenth = max(1, steps // LOG_LINES), max(1, -(-steps // 10))
         places = itertools.count(done * accumulate)  # in the row of batches
@@ -179,14 +185,17 @@ def train(
                 memory.check(step, len(first), say)
             rate = rate_at(done) if rate_at else 0.0  # not looked at where the optimizer has its own
             seeds = [(seed, next(places) * strategy.num_replicas_in_sync) for _ in taken]
-            examples = sum(_examples(batch, strategy) for batch in taken)
+            examples = sum(_examples(batch, strategy) for batch in taken) * team.size
             done += 1
             logs = done % log_steps == 0 or done == steps
             validates = validate_steps and done % validate_steps == 0
             validates = validates or (done == steps and validate_steps is not None)
-            saves = done == steps or done % tenth == 0 or bool(signals.caught)
+            saves = done == steps or done % tenth == 0
+            wishes = None
+            if team.size > 1:
+                wishes = team.wishes(bool(signals.caught), not writer.busy and save_timer.due())
             with memory.explained():
-                run.unread.append(step(taken, rate, seeds))
+                run.unread.append(report := step(taken, rate, seeds, wishes))
                 if logs or validates or saves or len(run.unread) == UNREAD_STEPS:
                     run.fetch(done, lambda n: _ids(batches, (n - 1) * accumulate, accumulate))
             clock.add(arrived - began, time.perf_counter() - arrived, examples)
@@ -198,10 +207,14 @@ def train(
                 progress(done, {"losses": run.losses, "seconds_left": left, **clock.speed()})
             if validates:
                 run.validate(done)
-            if saves or signals.caught or (not writer.busy and save_timer.due()):
+            if team.size > 1:
+                stopping, due = team.granted(report.wishes)
+            else:
+                stopping, due = bool(signals.caught), not writer.busy and save_timer.due()
+            if saves or due or stopping:
                 run.fetch(done, lambda n: _ids(batches, (n - 1) * accumulate, accumulate))
                 run.save(done)
-            if signals.caught and done < steps:
+            if stopping and done < steps:
                 writer.wait()
                 run.journal.flush()
                 raise signals.exception(done)
@@ -216,6 +229,7 @@ def train(
         examples_per_second=clock.examples_per_second,
         waiting=clock.waiting_share,
         skipped=run.skipped,
+        chief=team.chief,
     )
 
 

@@ -4,9 +4,11 @@ A trainer is a function (model, training, validation, config, folder, ...) that 
 a trainee, and ends with `fit` and `release`; see `training.classifier.train_classifier`.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -237,7 +239,7 @@ def release(
         **more: further fields of the card.
 
     Returns:
-        The release's folder, and the card as it was written.
+        The release's folder, and the card as it was written; a worker that is not the chief leaves no file.
     """
     path = pathlib.Path(folder) / RELEASE
     fields = {
@@ -252,7 +254,9 @@ def release(
         **more,
         **(card or {}),
     }
-    return path, releases.save(model, path, fields, float16, flags)
+    with contextlib.ExitStack() as stack:
+        written = path if result.chief else stack.enter_context(tempfile.TemporaryDirectory())
+        return path, releases.save(model, written, fields, float16, flags)
 
 
 def ignore(image: np.ndarray, name: str, title: str) -> None:

@@ -10,6 +10,7 @@ from tfcnn.errors import InputError
 from tfcnn.training import checkpoints
 from tfcnn.training.journal import Clock, Journal
 from tfcnn.training.step import Report, Step
+from tfcnn.training.team import Team
 
 KEPT = ("last", "best", "skipped", "skipped_in_a_row", "data")  # of a run's state, in a checkpoint's header
 SKIPPED_IN_A_ROW = 3  # so many skipped steps one after the other end the run
@@ -29,8 +30,10 @@ class RunState:
         say: Callable[[str], None],
         data: Mapping | None,
         writer: checkpoints.Writer,
+        team: Team,
     ):
         self.step, self.keep, self.say, self.data, self.writer = step, keep, say, data, writer
+        self.team = team
         self.checkpoints = folder / checkpoints.FOLDER
         self.sign, self.figure = (-1, best[1:]) if best and best.startswith("-") else (1, best)
         self.last: dict = {}
@@ -41,8 +44,19 @@ class RunState:
         self.since_log: list[Outcome] = []
 
     def resume(self) -> int:
-        """Takes up the newest whole checkpoint and gives its step, or 0."""
+        """Takes up the newest whole checkpoint and gives its step, or 0; of several workers all take up the same.
+
+        Raises:
+            InputError: the checkpoint is another net's or another data set's, or not every worker sees it.
+        """
         found = checkpoints.newest(self.checkpoints)
+        steps = self.team.each(found[1].get("step", 0) if found else 0)
+        if steps.min() < steps.max():
+            seen = ", ".join(f"worker {rank} step {step:.0f}" for rank, step in enumerate(steps))
+            raise InputError(
+                f"The workers do not see the same checkpoints in {self.checkpoints} ({seen}): it must lie on a disk "
+                "that all of them share."
+            )
         if not found:
             return 0
         arrays, header = found
@@ -58,10 +72,11 @@ class RunState:
         return header["step"]
 
     def save(self, done: int) -> None:
-        """Has a checkpoint written, and the oldest deleted."""
-        header = {"step": done} | {name: getattr(self, name) for name in KEPT}
-        path = checkpoints.path_of(self.checkpoints, done)
-        self.writer.write(path, self.step.state(), header, self.keep)
+        """Has a checkpoint written by the chief, and the oldest deleted."""
+        state = self.step.state()  # in which all workers take part
+        if self.team.chief:
+            header = {"step": done} | {name: getattr(self, name) for name in KEPT}
+            self.writer.write(checkpoints.path_of(self.checkpoints, done), state, header, self.keep)
 
     def fetch(self, done: int, ids: Callable[[int], list]) -> None:
         """Waits for the last steps' losses; skipped ones are written down, and the third in a row ends the run.
@@ -105,7 +120,9 @@ class RunState:
             self.since_log = []
 
     def validate(self, done: int) -> None:
-        """Measures the averaged weights, and keeps them apart if they are the best so far."""
+        """Measures the averaged weights, and keeps them apart if they are the best so far; the chief does."""
+        if not self.team.chief:
+            return
         trainee = self.step.trainee
         with self.step.averaged():
             found = trainee.validate()
@@ -134,7 +151,7 @@ class RunState:
         Raises:
             InputError: no validation had finite figures, the last one neither: the nets are of no use.
         """
-        if self.best:
+        if self.team.each(bool(self.best)).any():  # the chief alone has validated, and has written it by now
             path = self.checkpoints / "best.npz"
             arrays, _ = checkpoints.read(path)
             self.step.load(checkpoints.compare(arrays, self.step.network_state(), str(path)))

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfcnn.backbones import all_layers as layers_of
 from tfcnn.training.optimizers import SGD, AdamW, KerasOptimizer
+from tfcnn.training.team import Team
 
 FIRST_LOSS_SCALE = 2.0**13
 GOOD_STEPS = 1000  # after so many steps without an overflow the scale of a float16 loss is doubled
@@ -51,10 +52,12 @@ class Report(NamedTuple):
         numbers: float32 [L + 3]: each loss summed over the step's examples, their number, the gradients' norm,
             and 1 or 0: whether the step counts (a float16 loss that overflowed counts: the batch is not at fault).
         squares: float32 [W], the squared norm of each weight's gradient.
+        wishes: float32 [2], the sums of what the workers wished.
     """
 
     numbers: tf.Tensor
     squares: tf.Tensor
+    wishes: tf.Tensor
 
 
 class Step:
@@ -94,6 +97,7 @@ class Step:
         self.trainee, self.optimizer = trainee, optimizer
         self.clip_norm, self.average, self.accumulate = clip_norm, average, accumulate
         self.strategy = strategy or tf.distribute.get_strategy()
+        self._team = Team(self.strategy)
         variables = network_variables(trainee.networks)
         trained = {id(v) for net in trainee.networks.values() for v in net.trainable_variables}
         self.weights = {name: v for name, v in variables.items() if id(v) in trained}
@@ -112,6 +116,7 @@ class Step:
         self._variables |= seeds
         statistics = moving_statistics(trainee.networks)
         self._statistics = [v.value for v in statistics.values()]
+        self._own = [f"weights/{name}" for name in statistics]  # what differs from replica to replica
         # What a forward pass writes, and a skipped step takes back.
         self._written = [*self._statistics, *seeds.values(), *layer_seeds(trainee.networks)]
         self._slots = {
@@ -125,6 +130,8 @@ class Step:
         self._averages = (
             {n: (v.value, self._keep(f"average/{n}", v.value)) for n, v in moving.items()} if average else {}
         )
+        self._gather_own: Callable[[], list[list[np.ndarray]]] | None = None
+        self._own += [f"average/{name}" for name in statistics] if average else []
         self._updates = self._keep("updates", tf.zeros((), tf.int64))
         self._half = any(layer.compute_dtype == "float16" for layer in all_layers(trainee.networks))
         self._scale = self._keep("loss_scale", tf.constant(FIRST_LOSS_SCALE if self._half else 1.0))
@@ -146,24 +153,27 @@ class Step:
 
             return tf.function(everywhere, input_signature=signature)
 
-        self.move = compiled(self._move)
+        self.move = compiled(self._move, [*signature, tf.TensorSpec((2,), tf.float32)])
         self.gather = compiled(self._gather)
         self.remember = compiled(self._remember, [])
 
-    def __call__(self, batches: list, rate: float, seeds: Sequence[tuple[int, int]]) -> Report:
+    def __call__(
+        self, batches: list, rate: float, seeds: Sequence[tuple[int, int]], wishes: tf.Tensor | None = None
+    ) -> Report:
         """Makes one step with `accumulate` batches; it does not wait for a device.
 
         Args:
             batches: the batches, distributed.
             rate: learning rate of this step.
             seeds: a pair of integers for each batch.
+            wishes: float32 [2] of this worker, summed over all on the way: `Team.wishes`; None: none.
         """
         rate = tf.constant(rate, tf.float32)
         seeds = [tf.constant(seed, tf.int32) for seed in seeds]
         if self._before:
             self.remember()
         gathered = [self.gather(b, rate, s) for b, s in zip(batches[:-1], seeds[:-1], strict=True)]
-        report = self.move(batches[-1], rate, seeds[-1])
+        report = self.move(batches[-1], rate, seeds[-1], tf.zeros(2) if wishes is None else wishes)
         if gathered:
             return report._replace(numbers=report.numbers + tf.pad(tf.add_n(gathered), [[0, 2]]))
         return report
@@ -201,7 +211,7 @@ class Step:
         self._total.assign_add(total)
         return _sum_over_replicas(numbers)
 
-    def _move(self, batch: dict, rate: tf.Tensor, seed: tf.Tensor) -> Report:
+    def _move(self, batch: dict, rate: tf.Tensor, seed: tf.Tensor, wishes: tf.Tensor) -> Report:
         """Makes one step with a batch, and with what was gathered before it."""
         before = self._before or [tf.identity(variable) for variable in self._written]
         numbers, total, gradients = self._gradients(batch, seed)
@@ -212,7 +222,8 @@ class Step:
         if self._statistics:  # where one replica's are not finite, all skip the step
             sums = tf.add_n([tf.reduce_sum(v) for v in self._statistics])
             total = tf.where(tf.math.is_finite(sums), total, np.nan)
-        numbers, total, examples, gradients = _sum_over_replicas((numbers, total, examples, gradients))
+        local = (numbers, total, examples, gradients, tf.identity(wishes))
+        numbers, total, examples, gradients, wishes = _sum_over_replicas(local)
         # The one place where a sum over examples becomes a mean over the global batch.
         factor = 1.0 / (examples * self._scale)
         squares = tf.stack([2.0 * tf.nn.l2_loss(g) for g in gradients.values()])
@@ -225,7 +236,7 @@ class Step:
         for variable in [*self._sums.values(), self._examples, self._total] if self._sums else []:
             variable.assign(tf.zeros_like(variable))
         counts = tf.cast(moves | overflow, tf.float32)
-        return Report(tf.concat([numbers, [norm, counts]], 0), squares)
+        return Report(tf.concat([numbers, [norm, counts]], 0), squares, wishes)
 
     def _accept(self, gradients: dict[str, tf.Tensor], factor: tf.Tensor, rate: tf.Tensor) -> None:
         t = tf.cast(self._updates.assign_add(1), tf.float32)
@@ -277,14 +288,25 @@ class Step:
         return sum(v.shape.num_elements() * v.dtype.size for v in self._variables.values())
 
     def network_state(self) -> dict[str, np.ndarray]:
-        """Gives the networks' variables as they are."""
-        return {name: array for name, array in self.state().items() if name.startswith("weights/")}
+        """Gives the networks' variables as they are on this worker."""
+        names = [name for name in self._variables if name.startswith("weights/")]
+        return self._arrays({name: self._read(self._variables[name]) for name in names})
 
     def state(self) -> dict[str, np.ndarray]:
-        """Gives everything that changes in training; NAME@1 is a second replica's copy where it differs."""
+        """Gives everything that changes in training; NAME@1 is a second replica's copy where it differs.
+
+        With several workers all must call it at the same step, since each knows its own replicas only.
+        """
+        copies = {name: self._read(variable) for name, variable in self._variables.items()}
+        if self._team.size > 1 and self._own:
+            if self._gather_own is None:
+                self._gather_own = self._team.gatherer([self._variables[name] for name in self._own])
+            copies |= zip(self._own, self._gather_own(), strict=True)
+        return self._arrays(copies)
+
+    def _arrays(self, copies: Mapping[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
         arrays = {}
-        for name, variable in self._variables.items():
-            first, *others = self._read(variable)
+        for name, (first, *others) in copies.items():
             arrays[name] = first
             for k, other in enumerate(others, 1):
                 if not np.array_equal(first, other, equal_nan=first.dtype.kind == "f"):
@@ -296,8 +318,9 @@ class Step:
         for name, variable in self._variables.items():
             if name not in arrays:
                 continue
-            copies = self.strategy.experimental_local_results(variable)
-            self._write(variable, [arrays.get(f"{name}@{k}", arrays[name]) for k in range(len(copies))])
+            here = len(self.strategy.experimental_local_results(variable))
+            mine = range(self._team.rank * here, (self._team.rank + 1) * here)
+            self._write(variable, [arrays.get(f"{name}@{k}", arrays[name]) for k in mine])
 
     def _keep(self, name: str, value: tf.Tensor) -> tf.Variable:
         self._variables[name] = _variable(value)

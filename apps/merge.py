@@ -1,0 +1,45 @@
+"""Make one result of what the shards of a run have found."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+
+from absl import flags
+
+from tfcnn import cli
+from tfcnn.cli import shards
+from tfcnn.errors import InputError
+
+GROUP, SUMMARY = "start", "make one result of the shards of a run"
+
+SHARDS = flags.DEFINE_multi_string(
+    "shards",
+    [],
+    "Folders that hold shards, or are shards, repeated or as plain arguments, e.g. --shards=out/classify",
+)
+
+
+def main(run: cli.Run) -> None:
+    if not SHARDS.value:
+        raise InputError(
+            "which shards: a folder that holds those of a run, e.g. tfcnn merge out/classify, or each by itself"
+        )
+    roots = [pathlib.Path(path) for path in SHARDS.value]
+    found = shards.belonging(shards.find(roots))
+    folder = run.output_dir
+    if run.flags["output_dir"].using_default_value and len(roots) == 1 and found[0].folder != roots[0]:
+        (folder,) = roots
+    run.say(f"{len(found)} shards of {found[0].journal.header['app']}, into {folder}")
+    run.begin()
+    shards.gather(found, folder)
+    command = shards.command(found, folder)
+    command += [f"--{name}" for name in ("quiet", "debug") if run.flags[name].value]
+    app = f"{__package__}.{found[0].journal.header['app']}"
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", app, *command])  # which ends what the shards began
+
+
+if __name__ == "__main__":
+    cli.start(main, pictures=False, arguments="shards")
