@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from tfcnn import masks
 from tfcnn.cli import classes
 from tfcnn.detections import Detections
 from tfcnn.errors import InputError
@@ -51,17 +52,23 @@ def open_localizer(run: Run, sources: Sequence[str], top: int = 5) -> tuple[Pred
 
 
 def entries(found: Detections) -> list[dict]:
-    """A picture's detections for results.json."""
-    return [
+    """A picture's detections for results.json; masks as `segmentation`, COCO's run lengths."""
+    rows = [
         {"label": found.names[label], "index": int(label), "score": float(score), "box": box.tolist()}
         for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
     ]
+    if found.masks is not None:
+        for row, entry in zip(rows, found.to_coco(""), strict=True):
+            row["segmentation"] = entry["segmentation"]
+    return rows
 
 
 def detections(found: Sequence[dict], names: Sequence[str]) -> Detections:
     """What `entries` wrote, from results.json again."""
     columns = [[each[key] for each in found] for key in ("box", "score", "index")]
-    return Detections(*columns, tuple(names))
+    with_masks = bool(found) and "segmentation" in found[0]
+    shown = [masks.of_entry(each["segmentation"]) for each in found] if with_masks else None
+    return Detections(*columns, tuple(names), shown)
 
 
 def save(run: Run, found: Iterable[dict], names: Sequence[str], ids: Sequence[int]) -> None:
