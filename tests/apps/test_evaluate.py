@@ -279,8 +279,8 @@ def test_a_wrong_command_is_one_line_and_leaves_nothing(evaluate, tmp_path, voc,
         (
             "voc",
             "digits",
-            "is a classifier; evaluate measures faster_rcnn, fast_rcnn, mask_rcnn, yolo, one_stage, rcnn, hog_svm, dpm, "
-            "localizer, pose",
+            "is a classifier; evaluate measures faster_rcnn, fast_rcnn, mask_rcnn, yolo, one_stage, rcnn, hog_svm, "
+            "dpm, localizer, pose",
         ),
         ("lsp", "faster_rcnn_voc", "is a faster_rcnn, measured on voc, coco, yolo, imagenet_det, not on lsp"),
     ],
