@@ -150,4 +150,5 @@ def test_a_process_that_waits_for_a_lost_worker_ends_with_a_sentence(both):
     assert chief.stdout.readline() == "met\n"
     meeting._links[0].close()  # as when the process is killed
     _, error = chief.communicate(timeout=20)
+    meeting.leave()  # else this process, too, would end for the lost one
     assert chief.returncode == 75 and error.startswith("worker 1 (localhost:") and "is gone" in error
