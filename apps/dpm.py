@@ -66,7 +66,7 @@ def train(run: cli.Run) -> None:
         raise InputError(
             f"train takes no pictures, but {run.flags.images[0]} was given: name data by --dataset"
         )
-    training, validation = svm_flags.read_data()
+    training, validation = svm_flags.read_data(run)
     run.runtime  # noqa: B018  (starts TensorFlow, silently)
     from tfcnn.detection import dpm_training, hog_objects
     from tfcnn.detection.dpm_net import Dpm
@@ -111,4 +111,14 @@ def _mirrors(one, other):
 
 
 if __name__ == "__main__":
-    cli.start(main, words="step", batch_size=8, model="dpm_voc", longest=320, draw_threshold=0.95)
+    cli.start(
+        main,
+        words="step",
+        trains="train",
+        resume=True,
+        checkpoint_minutes=1.0,
+        batch_size=8,
+        model="dpm_voc",
+        longest=320,
+        draw_threshold=0.3,
+    )

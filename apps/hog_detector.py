@@ -67,7 +67,7 @@ def train(run: cli.Run) -> None:
         raise InputError(
             f"--window={','.join(WINDOW.value)}: height and width in cells, more than twice --margin={MARGIN.value}"
         )
-    training, validation = svm_flags.read_data()
+    training, validation = svm_flags.read_data(run)
     run.runtime  # noqa: B018  (starts TensorFlow, silently)
     from tfcnn.detection import hog_objects, hog_svm_training
     from tfcnn.detection.hog_svm import HogSvm
@@ -108,4 +108,14 @@ def show(run: cli.Run, model: keras.Model, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main, words="step", batch_size=8, model="hog_voc", longest=320, draw_threshold=0.2)
+    cli.start(
+        main,
+        words="step",
+        trains="train",
+        resume=True,
+        checkpoint_minutes=1.0,
+        batch_size=8,
+        model="hog_voc",
+        longest=320,
+        draw_threshold=0.3,
+    )

@@ -1,6 +1,10 @@
 """hog_detector and dpm as a person runs them: train a release on drawn shapes, detect with it, measure it."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -39,6 +43,45 @@ def test_train_then_detect_and_repeat(run_app, released, tmp_path, app, kind):
     assert len(json.loads((tmp_path / "detections.json").read_text())) == len(entry["detections"])
     assert any(name.endswith("_detected.png") for name in entry["files"])
     assert (app == "dpm") == any(name.endswith("_parts.png") for name in entry["files"])
+
+
+def test_the_same_command_again_trains_nothing_and_another_is_refused(run_app, released):
+    folder = released["hog_detector"]
+    train = ["hog_detector", "train", *DATA, f"--output_dir={folder}"]
+    done = run_app(*train)
+    assert done.returncode == 0 and "nothing to do" in done.stdout
+    done = run_app(*train, "--svm_c=0.5")
+    assert done.returncode == 2 and "--svm_c" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(run_app, released, tmp_path):
+    """SIGTERM in the first round: status 75, one line; then the same templates as without."""
+    command = ["hog_detector", "train", *DATA, f"--output_dir={tmp_path}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"apps.{command[0]}", *command[1:]], stderr=subprocess.PIPE, text=True
+    )
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "round 0" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    lines += process.communicate(timeout=300)[1].splitlines()
+    assert process.returncode == 75 and re.search("signal at step [1-9].*same command goes on", lines[-1]), (
+        lines
+    )
+    assert not results(tmp_path)["finished"] and not (tmp_path / "release").exists()
+    done = run_app(*command)
+    assert done.returncode == 0 and "goes on in round" in done.stderr
+    one, other = (results(each)["metrics"]["last"] for each in (tmp_path, released["hog_detector"]))
+    cards = [
+        json.loads((each / "release/card.json").read_text()) for each in (tmp_path, released["hog_detector"])
+    ]
+    assert (
+        one == other
+        and cards[0]["metrics"] == cards[1]["metrics"]
+        and cards[0]["sha256"] == cards[1]["sha256"]
+    )
 
 
 def test_evaluate_takes_both(run_app, released, tmp_path):

@@ -39,6 +39,7 @@ class Run(Output):
 
     Attributes:
         trainer: whether the app trains.
+        only_as: a line of flags.txt without which an earlier run was no training; "": each was one.
         flag_names: the flags that the app has.
         threads: for reading.
         metrics: figures of the whole run for results.json.
@@ -59,7 +60,7 @@ class Run(Output):
 
     def __init__(self, app: str, flag_values: flags.FlagValues, trainer: bool = False):
         super().__init__(app, flag_values)
-        self.trainer = trainer
+        self.trainer, self.only_as = trainer, ""
         self.flag_names = usage.names(flag_values)
         self.threads = flag_values.threads or runtime.cores()
         self.metrics: dict[str, Any] = {}

@@ -31,6 +31,7 @@ def start(
     pictures: bool = True,
     trainer: bool = False,
     words: str | None = None,
+    trains: str | None = None,
     at_scale: bool = False,
     arguments: str | None = None,
     **defaults: object,
@@ -42,6 +43,8 @@ def start(
         pictures: whether it takes pictures by --images.
         trainer: whether it trains: --resume, and signals stop it with a checkpoint.
         words: an enum flag of the app that may be given as the first word: `dpm train` is `dpm --step=train`.
+        trains: the word with which the app is a trainer, alone: --resume, and signals stop it with a checkpoint; name
+            resume and checkpoint_minutes among the defaults.
         at_scale: whether it works by `Run.over_pictures`: --shard and --engine.
         arguments: of an app without pictures: the list flag that plain arguments are added to.
         defaults: the app's own defaults of common flags, e.g. batch_size=32; an app that takes no pictures keeps
@@ -58,7 +61,7 @@ def start(
     try:
         kinds = {PICTURES: pictures or trainer, TRAINERS: trainer, AT_SCALE: at_scale}
         defaults = {"output_dir": f"out/{name}", **defaults}
-        status = _run(main, name, names["SUMMARY"], kinds, pictures, arguments, words, defaults)
+        status = _run(main, name, names["SUMMARY"], kinds, pictures, arguments, (words, trains), defaults)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output went away; Python would complain of it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,7 +70,7 @@ def start(
 
 
 def _run(main, name, summary, kinds, pictures, arguments_of, words, defaults):
-    trainer = kinds[TRAINERS]
+    (words, trains), trainer = words, kinds[TRAINERS]
     absent = [f for f, group in GROUPS.items() if not kinds.get(group, True) and f not in defaults]
     absent += ["max_pixels", "image_format"] if trainer else []
     if "longest" not in defaults:
@@ -100,7 +103,9 @@ def _run(main, name, summary, kinds, pictures, arguments_of, words, defaults):
             raise InputError(f"{name} takes no pictures, but {FLAGS.images[0]} was given")
     except (flags.Error, InputError, OSError) as error:
         return _say(name, error, 2)
+    trainer = trainer or (trains is not None and FLAGS[words].value == trains)
     run = Run(name, FLAGS, trainer)
+    run.only_as = f"--{words}={trains}" if trains else ""
     return _guard(run, main, pictures, trainer)
 
 
@@ -198,6 +203,8 @@ def _list(run):
 
 def _look_for_workers(run):
     """--workers: whether this is one of several processes, and which."""
+    if "workers" not in FLAGS:
+        return
     if FLAGS.workers == "auto":
         run.workers = workers.from_environment(os.environ)
     elif FLAGS.workers != "none":
@@ -212,6 +219,8 @@ def _look_for_a_run(run):
     if not FLAGS.resume or not (there.exists() or results.exists()):
         return
     lines = there.read_text(errors="surrogateescape").splitlines() if there.exists() else []
+    if lines and run.only_as and run.only_as not in lines:
+        return  # the app did something else there, which a training may overwrite
     other = lines[0].split()[2] if lines and lines[0].startswith("# tfcnn ") else "another program"
     differing = usage.differences(lines, usage.as_lines(FLAGS, run.flag_names))
     if other != run.app or differing:

@@ -55,18 +55,21 @@ LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released
 SHOWN = flags.DEFINE_integer("shown", 24, "Templates or components that are drawn, at most", lower_bound=1)
 
 
-def read_data() -> tuple[Dataset, Dataset]:
-    """The two splits, of the classes that --classes names.
+def read_data(run: Run) -> tuple[Dataset, Dataset]:
+    """The two splits, of the classes that --classes names; a finished run goes no further than this.
 
     Raises:
-        InputError: no such data, or it has no boxes.
+        InputError: no such data, it has no boxes, or a finished run on other data lies in output_dir.
+        NothingToDo: output_dir holds the finished run of this command on these data.
     """
     parts = united([data_flags.open_split(split) for split in (TRAIN_SPLIT.value, VAL_SPLIT.value)])
     training, validation = (restricted(part, CLASSES.value) for part in parts)
     if not any(len(record.boxes) for record in training.examples):
         raise InputError(f"--dataset={data_flags.DATASET.value} has no boxes of these classes to learn from")
     training = training_record.limited(training, TRAIN_IMAGES.value or None)
-    return training, training_record.limited(validation, VALIDATE_IMAGES.value or None)
+    validation = training_record.limited(validation, VALIDATE_IMAGES.value or None)
+    run.trains_on({"training": training.fingerprint(), "validation": validation.fingerprint()})
+    return training, validation
 
 
 def shown(tiles: list[tuple[int, np.ndarray]], names: list[str]) -> list[tuple[int, np.ndarray]]:
@@ -101,14 +104,23 @@ def config(kind: type[Config], **others: object) -> Config:
 
 @contextlib.contextmanager
 def told(run: Run, steps: int) -> Iterator[dict]:
-    """The arguments `say` and `progress` of a training, inside a context.
+    """The arguments `say`, `progress` and `keeping` of a training, inside a context.
 
     Args:
         run: the app's run.
         steps: pictures that the training looks at.
     """
+    from tfcnn.detection.rounds import Keeping
+    from tfcnn.training.checkpoints import FOLDER
+
+    minutes = flags.FLAGS.checkpoint_minutes
+    keeping = Keeping(run.output_dir / FOLDER, run.resume, minutes, run.stop)
     with run.progress(steps, "train") as bar:
-        yield {"say": run.say, "progress": lambda done, what: bar.advance(done)}
+
+        def progress(done: int, what: str) -> None:
+            (bar.skip if what == "before" else bar.advance)(done)
+
+        yield {"say": run.say, "progress": progress, "keeping": keeping}
 
 
 def finish(

@@ -22,8 +22,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tfcnn.ops import hog
 from tfcnn.ops.distance_transform import distance_transform
 
-START = (0.02, 0.0, 0.02, 0.0)  # of (a_x, b_x, a_y, b_y): a cell away costs 0.02
-LEAST = 0.01  # of a_x and a_y: a part is never free
+START = (0.1, 0.0, 0.1, 0.0)  # of (a_x, b_x, a_y, b_y): a cell away costs 0.1, as in the paper
+LEAST = 0.05  # of a_x and a_y: a part is never free; four cells away cost nearly a margin
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,6 +63,11 @@ class Component:
             anchors=anchors,
             deformation=self.deformation * np.float32([1, -1, 1, 1]),
         )
+
+    def calibrated(self, factor: float, constant: float) -> Component:
+        """The component whose score is `factor` times this one's, above 0, and `constant` more."""
+        own = {name: np.float32(factor * getattr(self, name)) for name in ("root", "parts", "deformation")}
+        return dataclasses.replace(self, **own, bias=factor * self.bias + constant)
 
     def to_vector(self) -> np.ndarray:
         """All parameters that are learned, as `example_vector` orders what they weigh: float32 [L]."""

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfcnn.detection.pyramid import Pyramid
+from tfcnn.detection.pyramid_detector import Windows
 from tfcnn.ops.distance_transform import NEVER, distance_transform_pooling
 
 
@@ -117,15 +117,16 @@ class Maxout(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")
-class PartWindows(keras.layers.Layer):
-    """What the maps mean: which class and box belong to each place of each component. Its call changes nothing.
+class PartWindows(Windows):
+    """The last layer of `dpm_net`, with a box prediction for each component.
 
     Args:
         classes: K.
         shapes: (kh, kw) of the roots of each map.
         labels, anchors: of each map, class and parts' anchors of each of its components.
         side: of a part in cells of the fine map.
-        radius, cell, pad, largest, per_octave, score_threshold, nms_threshold, max_detections: of `dpm_net`.
+        radius: of `dpm_net`.
+        **kwargs: of `Windows`.
     """
 
     def __init__(
@@ -137,23 +138,10 @@ class PartWindows(keras.layers.Layer):
         *,
         side: int,
         radius: int,
-        cell: int,
-        pad: int,
-        largest: float,
-        per_octave: int,
-        score_threshold: float,
-        nms_threshold: float,
-        max_detections: int,
         **kwargs: Any,
     ):
-        super().__init__(autocast=False, **kwargs)
-        self.classes, self.shapes = classes, [tuple(shape) for shape in shapes]
-        self.labels, self.anchors, self.side = labels, anchors, side
-        self.radius, self.cell, self.pad = radius, cell, pad
-        least = max(4, max(map(max, shapes)) - 2 * pad)  # a window fits into the last level
-        self.pyramid = Pyramid(largest, per_octave, cell, least)
-        self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
-        self.max_detections = max_detections
+        super().__init__(classes, shapes, labels, **kwargs)
+        self.anchors, self.side, self.radius = anchors, side, radius
 
     def build(self, shapes: Sequence[Sequence[int | None]]) -> None:
         """Each component's linear prediction of the box from where its parts are; see `inputs_of_box`."""
@@ -163,24 +151,8 @@ class PartWindows(keras.layers.Layer):
             name="box_weights", shape=[count, inputs, 4], initializer="zeros", trainable=False
         )
 
-    def call(self, maps: list[tf.Tensor]) -> list[tf.Tensor]:
-        return [tf.identity(each) for each in maps]
-
-    def compute_output_shape(self, shapes: list[Sequence[int | None]]) -> list[Sequence[int | None]]:
-        return shapes
-
     def get_config(self) -> dict[str, Any]:
-        names = ("classes", "shapes", "labels", "anchors", "side", "radius", "cell", "pad")
-        names += ("score_threshold", "nms_threshold", "max_detections")
-        own = {name: getattr(self, name) for name in names}
-        own |= {"largest": self.pyramid.largest, "per_octave": self.pyramid.per_octave}
-        return super().get_config() | own
-
-    def windows(self, shape: int, rows: np.ndarray, columns: np.ndarray, scale: float) -> np.ndarray:
-        """The roots' boxes float64 [n, 4] at places [n] of a map, in pixels of the picture."""
-        h, w = self.shapes[shape]
-        x, y = columns - self.pad, rows - self.pad
-        return np.stack([x, y, x + w, y + h], axis=-1) * (self.cell / scale)
+        return super().get_config() | {n: getattr(self, n) for n in ("anchors", "side", "radius")}
 
     def part_windows(
         self, shape: int, column: int, row: int, col: int, moves: np.ndarray, scale: float

@@ -14,6 +14,7 @@ Source: Girshick, Iandola, Darrell, Malik 2015, Deformable Part Models are Convo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,8 +23,8 @@ from tfcnn.detection import pyramid as levels_of
 from tfcnn.detection.dpm import Component, placed
 from tfcnn.detection.dpm_layers import DistanceTransformPooling, Maxout, ObjectGeometry, PartWindows
 from tfcnn.detection.hog_svm import moved
-from tfcnn.detection.pyramid import HogCells, Level, OnPyramid
-from tfcnn.errors import InputError
+from tfcnn.detection.pyramid import HogCells, Level
+from tfcnn.detection.pyramid_detector import PyramidDetector
 
 FIRST_MAP = (
     4  # outputs of the net before the maps of components: both features, the parts' maps, the classes' scores
@@ -160,47 +161,15 @@ def inputs_of_box(root: np.ndarray, parts: np.ndarray) -> np.ndarray:
     return np.append(apart.ravel(), 1.0)
 
 
-class Dpm:
-    """A model of `dpm_net` at work; arguments and attributes as of `tfcnn.detection.hog_svm.HogSvm`.
+class Dpm(PyramidDetector):
+    """A model of `dpm_net` at work; arguments and attributes as of `PyramidDetector`."""
 
-    Raises:
-        InputError: the model is another, there are several, or an option is on that it does not have.
-    """
+    layer = PartWindows
+    what = "deformable part model"
+    first_map = FIRST_MAP
 
-    needs_proposals = False
-    zero_rgb = (0.0, 0.0, 0.0)
-
-    def __init__(
-        self,
-        models: Sequence[keras.Model],
-        scales: int = 1,
-        *,
-        flip: bool = False,
-        refine: int = 0,
-        box_voting: bool = False,
-        score_threshold: float | None = None,
-        nms_threshold: float | None = None,
-        max_detections: int | None = None,
-        runtime: str = "tf",
-        threads: int = 1,
-        calibration: Sequence[np.ndarray] = (),
-        proposals: int | None = None,
-    ):
-        levels_of.check_single(
-            models, scales, runtime, flip=flip, refine=refine, box_voting=box_voting, proposals=proposals
-        )
-        self.model = models[0]
-        self.output = self.model.layers[-1]
-        if not isinstance(self.output, PartWindows):
-            raise InputError(
-                f"The model {self.model.name} is no deformable part model: its last layer is other."
-            )
-        self.classes = self.output.classes
-        score = self.output.score_threshold if score_threshold is None else score_threshold
-        self.least = levels_of.margin_of(score)
-        self.overlap = self.output.nms_threshold if nms_threshold is None else nms_threshold
-        self.most = self.output.max_detections if max_detections is None else max_detections
-        self.on_pyramid = OnPyramid(self.model, self.output.pyramid)
+    def __init__(self, models: Sequence[keras.Model], scales: int = 1, **options: Any):
+        super().__init__(models, scales, **options)
         self.refresh()
 
     def refresh(self) -> None:
@@ -210,55 +179,20 @@ class Dpm:
         self.first_component = np.cumsum([0, *counts])
         self.first_part = np.cumsum([0, *(len(each.parts) for each in self.components)])
 
-    def __call__(
-        self,
-        pictures: list[np.ndarray],
-        sizes: list[np.ndarray],
-        shapes: np.ndarray,
-        proposals: np.ndarray | None = None,
-    ) -> dict[str, np.ndarray]:
-        """Detections of a batch, as `tfcnn.predictor.Method` says; one picture after the other."""
-        pairs = zip(pictures[0], sizes[0], strict=True)
-        return levels_of.stacked([self.find(picture[:h, :w])[:3] for picture, (h, w) in pairs])
-
     def find(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
         """Boxes [n, 4], scores [n], labels [n] and filters' boxes [1 + P, 4], the root's first, of each object found.
 
         Args:
             picture: uint8 [h, w, 3].
         """
-        levels = self.on_pyramid(picture)
-        places, boxes, margins, labels = self.above(levels, self.least)
-        kept = levels_of.best_indices(margins, labels)
-        kept = kept[levels_of.suppressed(boxes[kept], margins[kept], labels[kept], self.overlap, self.most)]
+        levels, places, boxes, margins, labels = self.best(picture)
         filters = []
         weights = self.output.box_weights.numpy()
-        for index in kept:
-            root = boxes[index]
-            filters.append(np.concatenate([root[None], self.parts_at(levels, places[index])[0]]))
+        for index, (root, place) in enumerate(zip(boxes.copy(), places, strict=True)):
+            filters.append(np.concatenate([root[None], self.parts_at(levels, place)[0]]))
             inputs = inputs_of_box(root, filters[-1][1:])
-            boxes[index] = moved(root, inputs @ weights[self.number(places[index])])
-        return boxes[kept], levels_of.score_of(margins[kept]), labels[kept], filters
-
-    def above(
-        self, levels: Sequence[Level], least: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """All places above a margin.
-
-        Returns:
-            int [n, 5] places (level, shape, row, column, component of the shape), float64 [n, 4] roots' boxes in pixels
-            of the picture, float32 [n] margins, int [n] labels.
-        """
-        places, boxes, margins, labels = [], [], [], []
-        for number, level in enumerate(levels):
-            for shape, margin in enumerate(level.maps[FIRST_MAP:]):
-                rows, columns, own = np.nonzero(margin > least)
-                ones = np.ones_like(rows)
-                places.append(np.stack([number * ones, shape * ones, rows, columns, own], axis=1))
-                boxes.append(self.output.windows(shape, rows, columns, level.scale))
-                margins.append(margin[rows, columns, own])
-                labels.append(np.asarray(self.output.labels[shape], int)[own])
-        return tuple(np.concatenate(each) for each in (places, boxes, margins, labels))
+            boxes[index] = moved(root, inputs @ weights[self.number(place)])
+        return boxes, levels_of.score_of(margins), labels, filters
 
     def number(self, place: np.ndarray) -> int:
         """The component of a place, as its index in `components`."""

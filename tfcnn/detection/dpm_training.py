@@ -2,12 +2,10 @@
 
 Where the root and the parts of an object are is not in the data. So each round (1) finds the best placement that
 overlaps each object well, with the model as it is; (2) searches pictures for the best placements where no object is;
-(3) fits all parameters of a component, filters, springs and bias, as one linear SVM on these placements.
+(3) fits all parameters of a component, filters, springs and bias, as one linear SVM on these placements, and whenever
+its memory of negatives is full. At the end boxes are predicted from the parts' places, and margins calibrated.
 
-Letters: n examples, L parameters of a component, P its parts.
-
-Source: Felzenszwalb et al. 2010, sections 4 and 5; box prediction 7.2. A component and its mirror image share their
-parameters; examples of the mirror image are mirrored.
+Source: Felzenszwalb et al. 2010, sections 4 and 5.
 """
 
 from __future__ import annotations
@@ -17,102 +15,26 @@ from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
-from scipy import optimize
 
 from tfcnn.datasets import Dataset, Record
-from tfcnn.detection import hog_objects
+from tfcnn.detection import calibration, hog_objects
 from tfcnn.detection import hog_svm_training as windows_of
 from tfcnn.detection import pyramid as levels_of
-from tfcnn.detection.dpm import Component, example_vector, mirrored_example, with_parts
-from tfcnn.detection.dpm_net import FIRST_MAP, Dpm, dpm_net, inputs_of_box, set_components
-from tfcnn.detection.hog_objects import HogSvmConfig
+from tfcnn.detection.dpm_mixtures import (
+    DpmConfig,
+    Mixture,
+    cut_out,
+    example_at,
+    fit,
+    mixtures_of,
+    place_objects,
+    predict_boxes,
+    update,
+)
+from tfcnn.detection.dpm_net import Dpm, dpm_net
+from tfcnn.detection.rounds import NOWHERE, Checkpoints, Keeping, by_place, over_rounds
 
-LATENT_IOU = 0.6  # of a root with its object (the paper: 0.7, with roots of any size)
-NEIGHBOURS = (2**-0.25, 1.0, 2**0.25)  # sizes at which an object is searched, times that of equal areas
-
-
-@dataclasses.dataclass(frozen=True)
-class DpmConfig:
-    """Settings of `train_dpm`.
-
-    Attributes:
-        area: cells of a root, about.
-        aspects: components of a class, before mirroring.
-        parts: P.
-        side: of a part, cells of the fine map.
-        radius: most cells of the fine map that a part moves along an axis.
-        cell, largest, per_octave: of `tfcnn.detection.dpm_net.dpm_net`.
-        image_size: longer side of a picture, pixels.
-        objects: that a component learns from, at most.
-        root_rounds: of hard negatives for the roots alone.
-        rounds: of latent placements and hard negatives.
-        pictures: mined in each round.
-        negatives: placements of a component that are kept, at most.
-        c: of the SVM.
-        positive_weight: of an object's loss.
-        seed: of the choice of pictures.
-    """
-
-    area: int = 40
-    aspects: int = 2
-    parts: int = 8
-    side: int = 6
-    radius: int = 4
-    cell: int = 8
-    largest: float = 1.25
-    per_octave: int = 4
-    image_size: int = 320
-    objects: int = 250
-    root_rounds: int = 1
-    rounds: int = 3
-    pictures: int = 200
-    negatives: int = 1500
-    c: float = 0.01
-    positive_weight: float = 2.0
-    seed: int = 0
-
-    def of_roots(self) -> HogSvmConfig:
-        """The settings by which the roots are trained first."""
-        names = (
-            "area",
-            "aspects",
-            "cell",
-            "largest",
-            "per_octave",
-            "image_size",
-            "objects",
-            "pictures",
-            "c",
-            "seed",
-        )
-        return HogSvmConfig(
-            margin=0, rounds=self.root_rounds, **{name: getattr(self, name) for name in names}
-        )
-
-
-@dataclasses.dataclass(eq=False)
-class Mixture:
-    """A component in training, with its mirror image.
-
-    Attributes:
-        component: as it is now.
-        objects: (record, box float32 [4] in the annotation's pixels).
-        method: a net of this component and its mirror image alone.
-        crops: float16 [3 n, H, W, 3], the surroundings of the objects at three sizes each.
-        boxes: float64 [3 n, 4], the objects there, pixels.
-        positives: float32 [n, L].
-        negatives: float16 [n, L].
-        placements: (inputs [2 P + 1], deltas [4]) of objects, for box prediction.
-    """
-
-    component: Component
-    objects: list
-    method: Dpm
-    crops: np.ndarray | None = None
-    boxes: np.ndarray | None = None
-    positives: list[np.ndarray] = dataclasses.field(default_factory=list)
-    negatives: list[np.ndarray] = dataclasses.field(default_factory=list)
-    placements: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
+LEARNED = ("root", "parts", "anchors", "deformation")  # of a component, beside its bias
 
 
 def train_dpm(
@@ -120,6 +42,7 @@ def train_dpm(
     config: DpmConfig,
     say: Callable[[str], None] = lambda sentence: None,
     progress: Callable[[int, str], None] = lambda done, what: None,
+    keeping: Keeping = NOWHERE,
 ) -> keras.Model:
     """Trains mixtures of deformable part models of all classes of a data set.
 
@@ -128,15 +51,18 @@ def train_dpm(
         config: the settings.
         say: is told in a sentence what was found.
         progress: called with the pictures done since the last call and what is done, of `steps_of`.
+        keeping: of checkpoints, from which the same call goes on to the same weights.
 
     Returns:
         A model of `tfcnn.detection.dpm_net.dpm_net`.
 
     Raises:
-        InputError: a class has no objects that can be learned from, or a picture cannot be read.
+        InputError: a class has no objects that can be learned from, a picture cannot be read, or another training
+            lies in the folder of checkpoints.
+        Interrupted: a signal or `keeping.stop` ended it; a checkpoint lies there.
     """
-    rng = np.random.default_rng(config.seed)
-    roots = windows_of.train_hog_svm(training, config.of_roots(), say, progress)
+    kept = Checkpoints(keeping.inside("parts"), "dpm", config, training)
+    roots = windows_of.train_hog_svm(training, config.of_roots(), say, progress, keeping.inside("roots"))
     mixtures = mixtures_of(roots, training, config)
     both = [each for own in mixtures for each in (own.component, own.component.mirrored())]
     model = dpm_net(
@@ -146,134 +72,128 @@ def train_dpm(
         radius=config.radius,
         largest=config.largest,
         per_octave=config.per_octave,
+        score_threshold=config.score_threshold,
     )
-    method = Dpm([model])
+    learner = PartLearner(model, mixtures, config, progress)
+    if kept.finished:
+        learner.restore(kept.arrays)
+        progress(steps_of(training, config), "before")
+        return model
     say(f"{len(mixtures)} components and their mirror images, of {config.parts} parts each")
-    cut_out(mixtures, config)
-    order = hog_objects.in_turn(training, rng)
-    for number in range(1, config.rounds + 1):
-        found = 0
-        for own in mixtures:
-            found += place_objects(own)
-            progress(1, "objects")
-        chosen = [training.examples[i] for i in np.roll(order, -number * config.pictures)[: config.pictures]]
-        count = 0
-        for record in chosen:
-            count += mine(method, mixtures, record, config)
-            progress(1, f"round {number}")
-        losses = [fit(own, config) for own in mixtures]
-        update(method, mixtures)
-        say(
-            f"round {number}: {found} objects placed, {count} placements on the background added, "
-            f"mean loss {np.mean(losses):.3f}"
-        )
-    for own in mixtures:
-        place_objects(own)
-    predict_boxes(method, mixtures)
+    cut_out(mixtures, config, keeping)
+    order = hog_objects.in_turn(training, np.random.default_rng(config.seed))
+    counts = picture_counts(training, config)
+
+    def pictures(number):
+        turn = number % (
+            config.rounds + 1
+        )  # calibrated by the first in turn: they show objects of all classes
+        chosen = np.roll(order, -turn * config.pictures)[: counts[number - 1]]
+        return [training.examples[i] for i in chosen]
+
+    over_rounds(learner, range(1, config.rounds + 2), pictures, kept, say, progress)
     return model
+
+
+def picture_counts(training: Dataset, config: DpmConfig) -> list[int]:
+    """How many pictures each round looks at, from the first one on; in the last one scores are calibrated."""
+    own = min(config.pictures, len(training.examples))
+    return [*[own] * config.rounds, max(1, own // 2) if config.calibrated else 0]
 
 
 def steps_of(training: Dataset, config: DpmConfig) -> int:
     """How many pictures and groups of objects `train_dpm` looks at, all rounds together."""
     groups = len(hog_objects.grouped(training, config.of_roots()))
-    own = min(config.pictures, len(training.examples))
-    return windows_of.steps_of(training, config.of_roots()) + config.rounds * (own + groups)
+    roots = windows_of.steps_of(training, config.of_roots())
+    return roots + (config.rounds + 1) * groups + sum(picture_counts(training, config))
 
 
-def mixtures_of(roots: keras.Model, training: Dataset, config: DpmConfig) -> list[Mixture]:
-    """The components, shape after shape, with roots from a model of HOG windows and parts cut out of these."""
-    groups = hog_objects.grouped(training, config.of_roots())
-    shapes = roots.layers[-1].shapes
-    mixtures = []
-    for shape in shapes:
-        kernel, bias = roots.get_layer("templates_{}x{}".format(*shape)).get_weights()
-        own = [(label, objects) for kind, label, objects in groups if kind == tuple(shape)]
-        for column, (label, objects) in enumerate(own):
-            root = kernel[..., 2 * column]
-            component = with_parts(label, root, bias[2 * column], config.parts, config.side)
-            alone = dataclasses.replace(component, label=0)
-            net = dpm_net([alone, alone.mirrored()], 1, cell=config.cell, radius=config.radius)
-            mixtures.append(Mixture(component, objects, Dpm([net])))
-    return mixtures
-
-
-def cut_out(mixtures: Sequence[Mixture], config: DpmConfig) -> None:
-    """Cuts out the surroundings of each object, at sizes where the root's shape covers about as much as the object."""
-    pictures: dict[int, tuple] = {}
-    for mixture in mixtures:
-        kh, kw = mixture.component.shape
-        height, width = (kh + 4) * config.cell, (kw + 4) * config.cell
-        crops, boxes = [], []
-        for record, box in mixture.objects:
-            if id(record) not in pictures:
-                image = record.image()
-                pictures[id(record)] = image, record.placement(image.shape)
-            image, placement = pictures[id(record)]
-            x1, y1, x2, y2 = placement.from_file(box[None])[0]
-            middle = np.array([x1 + x2, y1 + y2]) / 2
-            for factor in NEIGHBOURS:
-                scale = factor * np.sqrt(kh * kw * config.cell**2 / ((x2 - x1) * (y2 - y1)))
-                half = np.array([width, height]) / 2 / scale
-                around = np.rint(np.concatenate([middle - half, middle + half]))
-                crops.append(levels_of.cut(image, around, height, width))
-                scales = np.tile([width, height] / (around[2:] - around[:2]), 2)
-                boxes.append((np.array([x1, y1, x2, y2]) - np.tile(around[:2], 2)) * scales)
-        mixture.crops, mixture.boxes = np.float16(crops), np.array(boxes)
-
-
-def place_objects(mixture: Mixture, batch: int = 24) -> int:
-    """Finds the best placement on each object of a mixture, the mirror image's included.
+class PartLearner:
+    """Mixtures as `tfcnn.detection.rounds.over_rounds` trains them.
 
     Args:
-        mixture: gets new positives and placements.
-        batch: crops at once, a multiple of 3.
-
-    Returns:
-        How many objects have a placement that overlaps them by LATENT_IOU.
+        model: of `dpm_net`; gets the weights.
+        mixtures: of its components, in its order.
+        config: the settings.
+        progress: told of each group of objects.
     """
-    method, output = mixture.method, mixture.method.output
-    mixture.positives, mixture.placements = [], []
-    for start in range(0, len(mixture.crops), batch):
-        images = mixture.crops[start : start + batch].astype(np.float32)
-        maps = [each.numpy() for each in method.model(images, training=False)]
-        scores = maps[FIRST_MAP]  # [batch, h, w, 2]
-        _, h, w, _ = scores.shape
-        rows, columns = np.divmod(np.arange(h * w), w)
-        roots = output.windows(0, rows, columns, 1.0)
-        for one in range(0, len(images), len(NEIGHBOURS)):
-            crops = range(one, one + len(NEIGHBOURS))
-            overlap = [levels_of.overlaps(roots, mixture.boxes[[start + i]])[:, 0] for i in crops]
-            allowed = (np.stack(overlap) >= LATENT_IOU).reshape(-1, h, w, 1)
-            own = np.where(allowed, scores[one : one + len(NEIGHBOURS)], -np.inf)
-            size, row, column, side = np.unravel_index(np.argmax(own), own.shape)
-            if not np.isfinite(own[size, row, column, side]):
-                continue
-            i = one + size
-            level = [levels_of.Level(1.0, [each[i] for each in maps])]
-            place = np.array([0, 0, row, column, side])
-            mixture.positives.append(_example(method, level, place))
-            root = output.windows(0, np.array([row]), np.array([column]), 1.0)[0]
-            parts, _ = method.parts_at(level, place)
-            box = mixture.boxes[start + i]
-            if side:  # everything as the mirror image sees it
-                root, box, parts = (_mirrored_boxes(each) for each in (root, box, parts))
-            deltas = (box - root) / np.tile(root[2:] - root[:2], 2)
-            mixture.placements.append((inputs_of_box(root, parts), deltas))
-    return len(mixture.positives)
 
+    def __init__(
+        self,
+        model: keras.Model,
+        mixtures: Sequence[Mixture],
+        config: DpmConfig,
+        progress: Callable[[int, str], None],
+    ):
+        self.mixtures, self.config, self.method, self.progress = mixtures, config, Dpm([model]), progress
+        self.judged = np.zeros([0, 3])
+        self.placed = 0
 
-def _mirrored_boxes(boxes):
-    return boxes[..., [2, 1, 0, 3]] * [-1, 1, -1, 1]
+    def begin(self, number: int, pause: Callable[[], None]) -> None:
+        """Places root and parts on each object; before the last round, that of calibration, predicts boxes by them."""
+        self.placed = 0
+        for own in self.mixtures:
+            pause()
+            self.placed += place_objects(own)
+            self.progress(1, "objects")
+        if number > self.config.rounds:
+            predict_boxes(self.method, self.mixtures)
 
+    def look(self, record: Record, number: int, place: int) -> int:
+        """Adds placements in a picture to the background; in the last round judges them."""
+        config = self.config
+        if number > config.rounds:
+            image, objects = hog_objects.shown(record, config.image_size)
+            places, boxes, margins, labels = self.method.above(self.method.on_pyramid(image), -1.5)
+            owners = (self.method.first_component[places[:, 1]] + places[:, 4]) // 2
+            rows = calibration.judged(boxes, margins, owners, labels, record, objects)
+            self.judged = np.concatenate([self.judged, rows])
+            return int(rows[:, 2].sum())
+        count = mine(self.method, self.mixtures, record, config)
+        full = [each for each in self.mixtures if len(each.negatives) >= config.negatives]
+        for own in full:
+            fit(own, config)
+        if full:
+            update(self.method, self.mixtures)
+        return count
 
-def _example(method, levels, place):
-    """The example vector of a placement, as the unmirrored component has it."""
-    level, _, row, column, _ = place
-    component = method.components[method.number(place)]
-    coarse, fine = levels[level].maps[:2]
-    _, moves = method.parts_at(levels, place)
-    vector = example_vector(component, coarse, fine, row, column, moves)
-    return mirrored_example(component, vector) if method.number(place) % 2 else vector
+    def end(self, number: int, pictures: int, count: int) -> str:
+        """Fits all components; in the last round calibrates them."""
+        if number > self.config.rounds:
+            found = calibration.sigmoids(self.judged, [each.component.label for each in self.mixtures])
+            for own, (factor, constant) in zip(self.mixtures, found, strict=True):
+                own.component = own.component.calibrated(factor, constant)
+            update(self.method, self.mixtures)
+            return f"scores calibrated by {count} of {len(self.judged)} placements that show an object"
+        losses = [fit(own, self.config) for own in self.mixtures]
+        update(self.method, self.mixtures)
+        return (
+            f"{self.placed} objects placed, {count} placements on the background of {pictures} pictures added, "
+            f"mean loss {np.mean(losses):.3f}"
+        )
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Components, examples, the prediction of boxes and judgements; objects are read anew."""
+        arrays = {"judged": self.judged, "box_weights": self.method.output.box_weights.numpy()}
+        for i, own in enumerate(self.mixtures):
+            component = own.component
+            size = len(component.to_vector())
+            arrays |= {f"{name}_{i}": getattr(component, name) for name in LEARNED}
+            arrays |= {f"bias_{i}": np.array(component.bias)}
+            arrays |= by_place(i, "positives", own.positives, np.float32, size)
+            arrays |= by_place(i, "negatives", own.negatives, np.float16, size)
+        return arrays
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Takes what `state` gave."""
+        self.judged = arrays["judged"]
+        self.method.output.box_weights.assign(arrays["box_weights"])
+        for i, own in enumerate(self.mixtures):
+            learned = {name: arrays[f"{name}_{i}"] for name in LEARNED}
+            own.component = dataclasses.replace(own.component, bias=float(arrays[f"bias_{i}"]), **learned)
+            own.positives = list(arrays[f"positives_{i}"])
+            own.negatives = list(arrays[f"negatives_{i}"])
+        update(self.method, self.mixtures)
 
 
 def mine(method: Dpm, mixtures: Sequence[Mixture], record: Record, config: DpmConfig, most: int = 6) -> int:
@@ -301,84 +221,5 @@ def mine(method: Dpm, mixtures: Sequence[Mixture], record: Record, config: DpmCo
     chosen = chosen[levels_of.best_indices(margins[chosen], numbers[chosen], most)]
     for index in chosen:
         mixture = mixtures[numbers[index] // 2]
-        mixture.negatives.insert(0, np.float16(_example(method, levels, places[index])))
-        del mixture.negatives[config.negatives :]
+        mixture.negatives.append(np.float16(example_at(method, levels, places[index])))
     return len(chosen)
-
-
-def fit(mixture: Mixture, config: DpmConfig) -> float:
-    """Fits a component to its examples, and drops negatives that have become easy.
-
-    Half the squared norm and C times the squared hinge loss are minimised by L-BFGS, with a_x and a_y bounded below.
-
-    Returns:
-        The mean hinge loss of the examples after.
-    """
-    if not mixture.positives:
-        return 0.0
-    positives = np.float32(mixture.positives).reshape(len(mixture.positives), -1)
-    negatives = np.array(mixture.negatives, np.float32).reshape(len(mixture.negatives), positives.shape[1])
-    examples = np.concatenate([positives, negatives])
-    signs = np.where(np.arange(len(examples)) < len(positives), 1, -1).astype(np.float32)
-    costs = np.where(signs > 0, config.positive_weight, 1.0).astype(np.float32) * config.c
-
-    def objective(vector):
-        weights = vector.astype(np.float32)
-        short = np.maximum(0, 1 - signs * (examples @ weights))
-        slope = weights - 2 * ((costs * signs * short) @ examples)
-        value = 0.5 * weights @ weights + costs @ short**2
-        return float(value), slope.astype(np.float64)
-
-    start = mixture.component.to_vector().astype(np.float64)
-    low = mixture.component.bounds()
-    found = optimize.minimize(
-        objective,
-        np.maximum(start, low),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=optimize.Bounds(low, np.inf),
-        options={"maxiter": 100},
-    )
-    weights = found.x.astype(np.float32)
-    mixture.component = mixture.component.from_vector(weights)
-    hard = negatives @ weights > -1.2
-    mixture.negatives = [own for own, kept in zip(mixture.negatives, hard, strict=True) if kept]
-    return float(np.maximum(0, 1 - signs * (examples @ weights)).mean())
-
-
-def update(method: Dpm, mixtures: Sequence[Mixture]) -> None:
-    """Writes all components and their mirror images into the model and into the mixtures' own nets."""
-    both = [each for own in mixtures for each in (own.component, own.component.mirrored())]
-    for own, components in (
-        (method, both),
-        *((m.method, [m.component, m.component.mirrored()]) for m in mixtures),
-    ):
-        set_components(own.model, components)
-        own.refresh()
-
-
-def predict_boxes(method: Dpm, mixtures: Sequence[Mixture], ridge: float = 1.0) -> None:
-    """Fits the linear prediction of an object's box from the places of root and parts, a component each.
-
-    Source: Felzenszwalb et al. 2010, section 7.2, by least squares; with `ridge`, since some have few examples.
-    """
-    variable = method.output.box_weights
-    weights = np.zeros(variable.shape, np.float32)
-    turn = np.array([-1, 1, -1, 1])
-    for number, mixture in enumerate(mixtures):
-        if len(mixture.placements) < hog_objects.FEWEST:
-            continue
-        inputs = np.stack([own for own, _ in mixture.placements])
-        deltas = np.stack([own for _, own in mixture.placements])
-        middle = inputs.mean(axis=0)
-        centred = inputs - middle
-        own = np.linalg.solve(
-            centred.T @ centred + ridge * np.eye(len(middle)), centred.T @ (deltas - deltas.mean(axis=0))
-        )
-        own[-1] = deltas.mean(axis=0) - middle[:-1] @ own[:-1]
-        weights[2 * number, : len(own) - 1], weights[2 * number, -1] = own[:-1], own[-1]
-        flipped = np.ones(len(own))
-        flipped[:-1:2] = -1  # across
-        mirror = (own * flipped[:, None])[:, [2, 1, 0, 3]] * turn
-        weights[2 * number + 1, : len(own) - 1], weights[2 * number + 1, -1] = mirror[:-1], mirror[-1]
-    variable.assign(weights)

@@ -18,7 +18,8 @@ from tfcnn.errors import InputError
 from tfcnn.ops import hog
 
 ASPECTS = (2.6, 1.6, 1.0, 0.62, 0.42)  # height over width: all templates have one of these shapes
-FEWEST = 20  # whole objects of an aspect; with less, cut off ones are taken, too
+FEWEST = 20  # whole objects of a class; with less, cut off ones are taken, too
+COVERED = 0.5  # least IoU that the smallest window can have with an object to learn from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,9 @@ class HogSvmConfig:
         pictures: mined in each round.
         negatives: windows of a template that are kept, at most: memory is this times templates times their size.
         c: of the SVM.
-        positive_weight: of an object's loss.
+        positive_weight: of an object's loss, where a template has `objects`; fewer weigh as much together.
+        calibrated: make scores probabilities at the end, by half as many pictures as a round has.
+        score_threshold: least score of the model's detections.
         seed: of the choice of pictures and first negatives.
     """
 
@@ -59,6 +62,8 @@ class HogSvmConfig:
     negatives: int = 2000
     c: float = 0.01
     positive_weight: float = 2.0
+    calibrated: bool = True
+    score_threshold: float = 0.01
     seed: int = 0
 
 
@@ -75,7 +80,9 @@ def in_turn(training: Dataset, rng: np.random.Generator) -> np.ndarray:
 
 
 def grouped(training: Dataset, config: HogSvmConfig) -> list[tuple[tuple[int, int], int, list]]:
-    """Sorts objects by class and aspect.
+    """Sorts objects by class and aspect, those left out that no window can cover or that are cut off.
+
+    A class with fewer than FEWEST of them keeps the others, too.
 
     Returns:
         ((kh, kw), class, [(record, box float32 [4]), ...]) of each template.
@@ -98,9 +105,10 @@ def grouped(training: Dataset, config: HogSvmConfig) -> list[tuple[tuple[int, in
                 f"{name} has no object to learn from in the {len(training)} pictures: leave the class out, or take "
                 "more pictures."
             )
-        whole = [(record, box) for record, box, truncated in objects if not truncated]
-        if len(whole) < FEWEST:
-            whole = [(record, box) for record, box, _ in objects]
+        large = [each for each in objects if findable(*each[:2], config)]
+        choices = ([each for each in large if not each[2]], large, objects)
+        chosen = next((each for each in choices if len(each) >= FEWEST), objects)
+        whole = [(record, box) for record, box, _ in chosen]
         whole.sort(key=lambda pair: _aspect(pair[1]), reverse=True)
         by_shape: dict[tuple[int, int], list] = {}
         for part in np.array_split(np.arange(len(whole)), config.aspects if config.window is None else 1):
@@ -112,6 +120,22 @@ def grouped(training: Dataset, config: HogSvmConfig) -> list[tuple[tuple[int, in
             step = max(1.0, len(own) / config.objects)
             found.append((shape, label, [own[int(i * step)] for i in range(int(len(own) / step))]))
     return found
+
+
+def findable(record: Record, box: np.ndarray, config: HogSvmConfig) -> bool:
+    """Whether the smallest window covers at least COVERED of an object: smaller ones are blurred when enlarged.
+
+    Args:
+        record: its picture.
+        box: float [4], in the annotation's pixels.
+        config: says the window, the largest level and the picture's size.
+    """
+    if not record.width:
+        return True
+    scale = config.largest * config.image_size / max(record.width, record.height)
+    inner = config.window and [side - 2 * config.margin for side in config.window]
+    cells = inner[0] * inner[1] if inner else config.area
+    return float(np.prod(box[2:] - box[:2])) * scale**2 >= COVERED * cells * config.cell**2
 
 
 def shape_of(aspect: float, area: int, margin: int) -> tuple[int, int]:

@@ -1,53 +1,34 @@
 """Training of HOG windows: warped objects against windows of the background, then rounds of hard negatives.
 
 Each round runs the templates of all classes over some pictures at once, keeps the windows that score best where no
-object of their class is, and fits each linear SVM anew. At the end a box is regressed from the windows near objects.
+object of their class is, and fits each linear SVM anew, at the round's end and whenever its memory of negatives is
+full; negatives that have become easy are then forgotten. At the end a box is regressed from the windows near objects,
+and each template's margins are calibrated.
 
 Letters: n examples, kh kw a template's sides in cells, D features of a cell.
 
-Source: Dalal & Triggs 2005, section 4 (hard negatives); Felzenszwalb et al. 2010, sections 4.3 and 5.2 (aspects, two
-facings, warped positives); Girshick et al. 2014, 2.3 (what is a negative) and appendix C (box regression).
+Source: Dalal & Triggs 2005, section 4 (hard negatives); Felzenszwalb et al. 2010, section 4.4 (a memory of negatives
+that forgets easy ones only); Girshick et al. 2014, 2.3 (what is a negative).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import warnings
 from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 
 from tfcnn.datasets import Dataset, Record
+from tfcnn.detection import calibration
 from tfcnn.detection import pyramid as levels_of
-from tfcnn.detection.hog_objects import FEWEST, HogSvmConfig, facing, grouped, in_turn, shown, surrounded
+from tfcnn.detection.hog_objects import HogSvmConfig, grouped, in_turn, shown
 from tfcnn.detection.hog_svm import HogSvm, hog_svm
+from tfcnn.detection.hog_templates import Template, fit, layer_name, positives_of, regress
+from tfcnn.detection.rounds import NOWHERE, Checkpoints, Keeping, by_place, over_rounds
 from tfcnn.ops import hog
 
-NEGATIVE_IOU = 0.3  # with an object of the class, below which a window is background
 REGRESSED_IOU = 0.5  # from which a window takes part in box regression
-RIDGE = 30.0  # of box regression
-
-
-@dataclasses.dataclass(eq=False)
-class Template:
-    """A template in training.
-
-    Attributes:
-        label: its class.
-        shape: index of its map.
-        column: its place in the map; its mirror image, if there is one, has the next.
-        positives: float32 [n, kh kw D].
-        negatives: float16 [kh kw D] each, the newest first.
-        pairs: (features, deltas [4]) of windows near objects.
-    """
-
-    label: int
-    shape: int
-    column: int
-    positives: np.ndarray
-    negatives: list[np.ndarray] = dataclasses.field(default_factory=list)
-    pairs: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
+NEGATIVE_IOU = 0.3  # with an object of the class, below which a window is background
 
 
 def train_hog_svm(
@@ -55,6 +36,7 @@ def train_hog_svm(
     config: HogSvmConfig,
     say: Callable[[str], None] = lambda sentence: None,
     progress: Callable[[int, str], None] = lambda done, what: None,
+    keeping: Keeping = NOWHERE,
 ) -> keras.Model:
     """Trains templates of all classes of a data set.
 
@@ -63,14 +45,17 @@ def train_hog_svm(
         config: the settings.
         say: is told in a sentence what was found.
         progress: called with the pictures done since the last call and what is done, of `steps_of`.
+        keeping: of checkpoints, from which the same call goes on to the same weights.
 
     Returns:
         A model of `tfcnn.detection.hog_svm.hog_svm`.
 
     Raises:
-        InputError: a class has no objects that can be learned from, or a picture cannot be read.
+        InputError: a class has no objects that can be learned from, a picture cannot be read, or another training
+            lies in the folder of checkpoints.
+        Interrupted: a signal or `keeping.stop` ended it; a checkpoint lies there.
     """
-    rng = np.random.default_rng(config.seed)
+    kept = Checkpoints(keeping, "hog_svm", config, training)
     groups = grouped(training, config)
     shapes = list(dict.fromkeys(shape for shape, _, _ in groups))
     both = 2 if config.mirrored else 1
@@ -85,70 +70,131 @@ def train_hog_svm(
         margin=config.margin,
         largest=config.largest,
         per_octave=config.per_octave,
+        score_threshold=config.score_threshold,
     )
-    method = HogSvm([model])
-    templates = positives_of(training, groups, shapes, config, progress)
+    learner = WindowLearner(model, config)
+    if kept.finished:
+        learner.restore(kept.arrays)
+        progress(steps_of(training, config), "before")
+        return model
+    learner.templates = positives_of(training, groups, shapes, config, progress, keeping)
     say(
-        f"{len(templates)} templates of {len(training.classes)} classes, "
-        f"{sum(len(each.positives) for each in templates)} examples of objects"
+        f"{len(learner.templates)} templates of {len(training.classes)} classes, "
+        f"{sum(len(each.positives) for each in learner.templates)} examples of objects"
     )
-    order = in_turn(training, rng)
-    for number in range(config.rounds + 1):
-        chosen = [training.examples[i] for i in np.roll(order, -number * config.pictures)[: config.pictures]]
-        if number == 0:
-            chosen = chosen[: max(1, config.pictures // 4)]
-        count = 0
-        for record in chosen:
-            count += mine(method, templates, record, config, rng if number == 0 else None)
-            progress(1, f"round {number}")
-        fit(model, templates, config)
-        say(f"round {number}: {count} windows of {len(chosen)} pictures added to the background")
-    regress(model, templates, config)
+    pictures = in_rounds(training, config)
+    over_rounds(learner, range(config.rounds + 2), pictures, kept, say, progress)
     return model
+
+
+def in_rounds(training: Dataset, config: HogSvmConfig) -> Callable[[int], list[Record]]:
+    """The pictures of each round: a quarter as many in the first, at random places; in the last, to calibrate, half.
+
+    These are the first in turn again: later ones may show no object of a rare class.
+    """
+    order = in_turn(training, np.random.default_rng(config.seed))
+
+    def pictures(number):
+        count, turn = picture_counts(training, config)[number], number % (config.rounds + 1)
+        return [training.examples[i] for i in np.roll(order, -turn * config.pictures)[:count]]
+
+    return pictures
+
+
+def picture_counts(training: Dataset, config: HogSvmConfig) -> list[int]:
+    """How many pictures each round looks at."""
+    own = min(config.pictures, len(training.examples))
+    first, last = min(own, max(1, config.pictures // 4)), max(1, own // 2) if config.calibrated else 0
+    return [first, *[own] * config.rounds, last]
 
 
 def steps_of(training: Dataset, config: HogSvmConfig) -> int:
     """How many pictures `train_hog_svm` looks at, all rounds together."""
-    own = min(config.pictures, len(training.examples))
     with_objects = sum(bool(len(record.boxes)) for record in training.examples)
-    return with_objects + min(own, max(1, config.pictures // 4)) + config.rounds * own
+    return with_objects + sum(picture_counts(training, config))
 
 
-def positives_of(
-    training: Dataset,
-    groups: Sequence[tuple[tuple[int, int], int, list]],
-    shapes: Sequence[tuple[int, int]],
-    config: HogSvmConfig,
-    progress: Callable[[int, str], None],
-) -> list[Template]:
-    """The templates with the features of their objects, each stretched to the template's shape."""
-    wanted: dict[int, list] = {}
-    for number, (_, _, objects) in enumerate(groups):
-        for record, box in objects:
-            wanted.setdefault(id(record), []).append((number, box))
-    crops: list[list[np.ndarray]] = [[] for _ in groups]
-    for record in training.examples:
-        if id(record) in wanted:
-            image = record.image()
-            placement = record.placement(image.shape)
-            for number, box in wanted[id(record)]:
-                shape = groups[number][0]
-                around = surrounded(placement.from_file(box[None])[0], shape, config.margin)
-                size = [(side + 2) * config.cell for side in shape]
-                crops[number].append(levels_of.cut(image, around, *size))
-        if len(record.boxes):
-            progress(1, "objects")
-    layer = levels_of.HogCells(config.features, config.cell, (-1, -1))
-    templates, columns = [], dict.fromkeys(shapes, 0)
-    for (shape, label, _), own in zip(groups, crops, strict=True):
-        parts = [own[i : i + 64] for i in range(0, len(own), 64)]
-        features = np.concatenate([layer(np.stack(part)).numpy() for part in parts])
-        own.clear()
-        features = facing(features) if config.mirrored else np.concatenate([features, hog.mirrored(features)])
-        features = features.reshape(len(features), -1)
-        templates.append(Template(label, shapes.index(shape), columns[shape], features))
-        columns[shape] += 2 if config.mirrored else 1
-    return templates
+class WindowLearner:
+    """Templates as `tfcnn.detection.rounds.over_rounds` trains them.
+
+    Args:
+        model: of `hog_svm`; gets the weights.
+        config: the settings.
+
+    Attributes:
+        templates: to be set before the first round.
+    """
+
+    def __init__(self, model: keras.Model, config: HogSvmConfig):
+        self.model, self.config, self.method = model, config, HogSvm([model])
+        self.templates: list[Template] = []
+        self.judged = np.zeros([0, 3])
+
+    def begin(self, number: int, pause: Callable[[], None]) -> None:
+        """Before the last round, that of calibration, boxes are regressed."""
+        pause()
+        if number > self.config.rounds:
+            regress(self.model, self.templates, self.config)
+
+    def look(self, record: Record, number: int, place: int) -> int:
+        """Adds windows of a picture to the background; in the last round judges them."""
+        config = self.config
+        if number > config.rounds:
+            image, objects = shown(record, config.image_size)
+            places, boxes, margins, labels = self.method.above(self.method.on_pyramid(image), -1.5)
+            of_map = {
+                (each.shape, column): i
+                for i, each in enumerate(self.templates)
+                for column in each.columns(config)
+            }
+            owners = np.array([of_map[shape, column] for shape, column in places[:, [1, 4]].tolist()], int)
+            rows = calibration.judged(boxes, margins, owners, labels, record, objects)
+            self.judged = np.concatenate([self.judged, rows])
+            return int(rows[:, 2].sum())
+        rng = np.random.default_rng([config.seed, place]) if number == 0 else None
+        count = mine(self.method, self.templates, record, config, rng)
+        full = [each for each in self.templates if len(each.negatives) >= config.negatives]
+        if full:
+            fit(self.model, full, config)
+        return count
+
+    def end(self, number: int, pictures: int, count: int) -> str:
+        """Fits all templates; in the last round calibrates them."""
+        if number > self.config.rounds:
+            self.calibrate()
+            return f"scores calibrated by {count} of {len(self.judged)} windows that show an object"
+        fit(self.model, self.templates, self.config)
+        return f"{count} windows of {pictures} pictures added to the background"
+
+    def calibrate(self) -> None:
+        """Makes the logistic function of twice a margin the probability that its window shows an object."""
+        found = calibration.sigmoids(self.judged, [each.label for each in self.templates])
+        for template, (factor, constant) in zip(self.templates, found, strict=True):
+            layer = self.model.get_layer(layer_name(self.method.output, template))
+            kernel, bias = layer.get_weights()
+            for column in template.columns(self.config):
+                kernel[..., column] *= factor
+                bias[column] = factor * bias[column] + constant
+            layer.set_weights([kernel, bias])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Weights, negatives, windows near objects and judgements; objects are read anew."""
+        arrays = {f"weight_{i}": each for i, each in enumerate(self.model.get_weights())}
+        sizes = [each.positives.shape[1] for each in self.templates]
+        for i, (each, size) in enumerate(zip(self.templates, sizes, strict=True)):
+            arrays |= by_place(i, "negatives", each.negatives, np.float16, size)
+            arrays |= by_place(i, "near", [own for own, _ in each.pairs], np.float16, size)
+            arrays |= by_place(i, "deltas", [own for _, own in each.pairs], np.float64, 4)
+        return arrays | {"judged": self.judged}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Takes what `state` gave."""
+        count = len(self.model.get_weights())
+        self.model.set_weights([arrays[f"weight_{i}"] for i in range(count)])
+        for i, each in enumerate(self.templates):
+            each.negatives = list(arrays[f"negatives_{i}"])
+            each.pairs = list(zip(arrays[f"near_{i}"], arrays[f"deltas_{i}"], strict=True))
+        self.judged = arrays["judged"]
 
 
 def mine(
@@ -183,7 +229,7 @@ def mine(
         for template in own:
             of_class = record.labels == template.label
             free = np.flatnonzero(~(iou[:, of_class] >= NEGATIVE_IOU).any(axis=1))
-            for column in range(template.column, template.column + (2 if config.mirrored else 1)):
+            for column in template.columns(config):
                 owners[column] = template
                 if rng is None:
                     hard = free[margins[free, column] > -1]
@@ -202,8 +248,7 @@ def mine(
         for i, number in zip(window[kept], column[kept], strict=True):
             template = owners[number]
             features = _features(levels, output, shape, places[i], number > template.column)
-            template.negatives.insert(0, np.float16(features).ravel())
-            del template.negatives[config.negatives :]
+            template.negatives.append(np.float16(features).ravel())
         added += len(kept)
     return added
 
@@ -237,68 +282,3 @@ def _near(template, levels, output, windows, places, margins, iou, boxes, mirror
                 deltas = deltas[[2, 1, 0, 3]] * [-1, 1, -1, 1]
             features = _features(levels, output, template.shape, places[i], mirror)
             template.pairs.append((np.float16(features).ravel(), deltas))
-
-
-def fit(model: keras.Model, templates: Sequence[Template], config: HogSvmConfig) -> None:
-    """Fits a linear SVM for each template, and writes it and its mirror image into the model."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.svm import LinearSVC
-
-    output = model.layers[-1]
-    weights = [model.get_layer(f"templates_{h}x{w}").get_weights() for h, w in output.shapes]
-    for template in templates:
-        kernel, bias = weights[template.shape]
-        negatives = np.array(template.negatives, np.float32)
-        examples = np.concatenate([template.positives, negatives])
-        truth = np.arange(len(examples)) < len(template.positives)
-        svm = LinearSVC(
-            C=config.c,
-            loss="hinge",
-            intercept_scaling=10,
-            class_weight={True: config.positive_weight, False: 1.0},
-            max_iter=300,
-            tol=1e-2,
-            random_state=config.seed,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a hundredth is enough
-            svm.fit(examples, truth)
-        own = svm.coef_.reshape(kernel.shape[:3]).astype(np.float32)
-        for column, side in enumerate(
-            (own, hog.mirrored(own))[: 2 if config.mirrored else 1], template.column
-        ):
-            kernel[..., column], bias[column] = side, svm.intercept_[0]
-        hard = negatives @ svm.coef_[0] + svm.intercept_[0] > -1.2
-        template.negatives = [own for own, kept in zip(template.negatives, hard, strict=True) if kept]
-    for (h, w), own in zip(output.shapes, weights, strict=True):
-        model.get_layer(f"templates_{h}x{w}").set_weights(own)
-
-
-def regress(model: keras.Model, templates: Sequence[Template], config: HogSvmConfig) -> None:
-    """Fits each template's ridge regression from a window's features to its object's box."""
-    output = model.layers[-1]
-    weights = [each.numpy() for each in output.box_weights]
-    constants = [each.numpy() for each in output.box_constants]
-    for template in templates:
-        if len(template.pairs) < FEWEST:
-            continue
-        features = np.stack([own for own, _ in template.pairs]).astype(np.float32)
-        deltas = np.stack([own for _, own in template.pairs])
-        middle, target = features.mean(axis=0), deltas.mean(axis=0)
-        centred = features - middle
-        gram = centred @ centred.T + RIDGE * np.eye(len(centred), dtype=np.float32)
-        own = centred.T @ np.linalg.solve(gram, deltas - target)  # as many unknowns as pairs, not as features
-        weights[template.shape][template.column] = own
-        constants[template.shape][template.column] = target - middle @ own
-        if config.mirrored:
-            kernel = own.reshape(*model.get_layer(_name(output, template)).kernel.shape[:3], 4)
-            side = np.stack([hog.mirrored(kernel[..., i]) for i in (2, 1, 0, 3)], axis=-1).reshape(own.shape)
-            swap = np.array([-1, 1, -1, 1])
-            weights[template.shape][template.column + 1] = side * swap
-            constants[template.shape][template.column + 1] = (target - middle @ own)[[2, 1, 0, 3]] * swap
-    for variable, value in zip(output.box_weights + output.box_constants, weights + constants, strict=True):
-        variable.assign(value)
-
-
-def _name(output, template):
-    return "templates_{}x{}".format(*output.shapes[template.shape])
