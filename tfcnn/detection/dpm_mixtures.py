@@ -48,7 +48,7 @@ class DpmConfig:
         c: of the SVM.
         positive_weight: of an object's loss, where a component has `objects`; fewer weigh as much together.
         calibrated: make scores probabilities at the end, by half as many pictures as a round has.
-        score_threshold: least score of the model's detections.
+        least_score: least score of the model's detections.
         seed: of the choice of pictures.
     """
 
@@ -69,7 +69,7 @@ class DpmConfig:
     c: float = 0.01
     positive_weight: float = 2.0
     calibrated: bool = True
-    score_threshold: float = 0.01
+    least_score: float = 0.005
     seed: int = 0
 
     def of_roots(self) -> HogSvmConfig:

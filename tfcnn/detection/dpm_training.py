@@ -72,7 +72,7 @@ def train_dpm(
         radius=config.radius,
         largest=config.largest,
         per_octave=config.per_octave,
-        score_threshold=config.score_threshold,
+        score_threshold=config.least_score,
     )
     learner = PartLearner(model, mixtures, config, progress)
     if kept.finished:

@@ -42,7 +42,7 @@ class HogSvmConfig:
         c: of the SVM.
         positive_weight: of an object's loss, where a template has `objects`; fewer weigh as much together.
         calibrated: make scores probabilities at the end, by half as many pictures as a round has.
-        score_threshold: least score of the model's detections.
+        least_score: least score of the model's detections.
         seed: of the choice of pictures and first negatives.
     """
 
@@ -63,7 +63,7 @@ class HogSvmConfig:
     c: float = 0.01
     positive_weight: float = 2.0
     calibrated: bool = True
-    score_threshold: float = 0.01
+    least_score: float = 0.005
     seed: int = 0
 
 

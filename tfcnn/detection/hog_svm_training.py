@@ -70,7 +70,7 @@ def train_hog_svm(
         margin=config.margin,
         largest=config.largest,
         per_octave=config.per_octave,
-        score_threshold=config.score_threshold,
+        score_threshold=config.least_score,
     )
     learner = WindowLearner(model, config)
     if kept.finished:
