@@ -148,12 +148,13 @@ def test_the_padding_of_a_batch_has_no_boxes(model, options):
         assert answer.boxes[:, 2].max() > 0.8 * width  # in the file's pixels
 
 
-def test_pictures_of_a_batch_do_not_see_each_other():
+@pytest.mark.parametrize("neck", ["none", "top_down"])  # the latter takes the mean of the whole map
+def test_pictures_of_a_batch_do_not_see_each_other(neck):
     keras.utils.set_random_seed(1)
-    options = {"neck": "none", "head": "light", "units": 16, "proposals": 12, "score_threshold": 0.0}
+    options = {"neck": neck, "head": "light", "units": 16, "proposals": 12, "score_threshold": 0.0}
     net = faster_rcnn(backbones.backbone("tiny", None), 3, **options)
     predictor = tfcnn.detector(net, image_size=64, resize="fit", max_detections=5)
-    pictures = [picture(64, 96, 1), picture(128, 64, 2)]
+    pictures = [picture(64, 96, 1), picture(128, 64, 2), picture(64, 96, 3)]
     for together, picture_ in zip(predictor(pictures), pictures, strict=True):
         (alone,) = predictor([picture_])
         np.testing.assert_allclose(together.scores, alone.scores, atol=1e-4)

@@ -188,8 +188,19 @@ class Predictor:
             raise InputError(f"The model {need}.")
         if proposals is not None and len(proposals) != len(prepared):
             raise InputError(f"There are {len(prepared)} pictures, and proposals of {len(proposals)}.")
-        if not prepared:
-            return []
+        alike: dict[tuple, list[int]] = {}
+        for i, item in enumerate(prepared):
+            alike.setdefault(tuple(self._sides([picture]) for picture in item.pictures), []).append(i)
+        results: list = [None] * len(prepared)
+        for chosen in alike.values():
+            given = None if proposals is None else [proposals[i] for i in chosen]
+            for i, result in zip(chosen, self._computed([prepared[i] for i in chosen], given), strict=True):
+                results[i] = result
+        return results
+
+    def _computed(self, prepared, proposals):
+        """The results of pictures of one padded size: what is padded more would see its neighbours' size, since a
+        net may take the mean of a whole map."""
         pictures, sizes, shapes = self.stack(prepared)
         precomputed = None
         if proposals is not None:
@@ -255,14 +266,17 @@ class Predictor:
 
     def _stacked(self, pictures):
         sizes = np.array([picture.shape[:2] for picture in pictures], np.int32)
-        height, width = sizes.max(axis=0)
-        if self.resize == "fit":
-            height, width = (-(-side // MULTIPLE) * MULTIPLE for side in (height, width))
-        batch = np.empty((len(pictures), height, width, 3), np.uint8)
+        batch = np.empty((len(pictures), *self._sides(pictures), 3), np.uint8)
         batch[:] = np.rint(self.method.zero_rgb)
         for row, picture, (h, w) in zip(batch, pictures, sizes, strict=True):
             row[:h, :w] = picture
         return batch, sizes
+
+    def _sides(self, pictures):
+        """Height and width of an array that holds these pictures."""
+        sides = [max(sides) for sides in zip(*(picture.shape[:2] for picture in pictures), strict=True)]
+        step = MULTIPLE if self.resize == "fit" else 1
+        return tuple(-(-side // step) * step for side in sides)
 
     def _ahead(self, items: Iterable, load: Callable) -> Iterator[list]:
         """Lists of up to batch_size loaded items, read ahead in threads."""
