@@ -25,7 +25,7 @@ DENSE_CHANNELS = flags.DEFINE_integer(
     lower_bound=1,
 )
 DENSE_UNITS = flags.DEFINE_integer(
-    "dense_units", 4096, "Of YOLO: units of the last dense layer", lower_bound=1
+    "dense_units", 4096, "Of YOLO: units of the dense layer before the output; 0: none", lower_bound=0
 )
 DROPOUT = flags.DEFINE_float(
     "dropout", 0.5, "Of YOLO: dropout before the output", lower_bound=0.0, upper_bound=0.95
@@ -86,7 +86,7 @@ def architecture(detector: str, size: int, nms_threshold: float) -> dict:
         return {"channels": CHANNELS.value, "tower": TOWER.value, "nms_threshold": nms_threshold}
     if not all(text.strip().isdigit() and int(text) for text in CONVOLUTIONS.value):
         raise InputError(f"--convolutions={','.join(CONVOLUTIONS.value)}: channels are whole numbers from 1")
-    hidden = [[DENSE_UNITS.value, "leaky"]]
+    hidden = [[DENSE_UNITS.value, "leaky"]] if DENSE_UNITS.value else []
     return {
         "size": size,
         "grid": GRID.value,

@@ -59,7 +59,7 @@ def yolo(
             dense layers, as the paper puts four convolutions on its pretrained twenty.
         channels: of a 1x1 convolution before the dense layers, which keeps them small; None: no such layer.
         resample: bring the last map to S x S places, by bilinear interpolation.
-        hidden: (width, "leaky" or "linear") of the fully connected layers before the output.
+        hidden: (width, "leaky" or "linear") of the fully connected layers before the output, which is one itself.
         dropout: rate before the output.
         score_threshold, nms_threshold, max_detections: of the detections. A box's score of a class is the class'
             probability times the box's confidence.
@@ -86,7 +86,7 @@ def yolo(
             count,
             3,
             padding="same",
-            depthwise_initializer="he_normal",
+            depthwise_initializer=keras.initializers.RandomNormal(stddev=9**-0.5),  # of 9 inputs, not 9 C
             pointwise_initializer="he_normal",
             name=f"neck_conv{number}",
         )(x)
