@@ -53,7 +53,7 @@ def by_cells(model: keras.Model) -> keras.Model:
             x = layers.Conv2D(
                 layer.units // cells,
                 1,
-                kernel_initializer="he_normal",
+                kernel_initializer="glorot_normal" if layer.name == "output" else "he_normal",
                 dtype=layer.dtype_policy,
                 name=f"{layer.name}_cells",
             )(x)
