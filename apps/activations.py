@@ -170,14 +170,16 @@ def of_pictures(run: cli.Run, looker: Looker, counts: dict[str, int], units: dic
                     shown.append(
                         activation_page.picture_entry(picture.name, picture.prepared, classes, entries)
                     )
-                rows.append([picture.name, best])
+                shown_channels = ", ".join(map(str, strongest[-1]["strongest"][: TOP.value]))
+                rows.append([picture.name, best if looker.net.classes else shown_channels])
     if shown:
         title = f"activations of {looker.net.name}"
         page = activation_page.page(title, [described[name] for name in looker.names], shown, units)
         run.results |= {"page": run.save_bytes(page, PAGE), "pictures_on_page": len(shown)}
         if len(rows) > len(shown):
             run.say(f"{PAGE} shows the first {len(shown)} of {len(rows)} pictures")
-    run.table(["file", "best class"], rows)
+    column = "best class" if looker.net.classes else f"strongest channels of {looker.names[-1]}"
+    run.table(["file", column], rows)
 
 
 def asked(count: int, strongest: list[int]) -> list[int]:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import tfcnn
 from tfcnn import images
 from tfcnn.video import Film, open_video
 
@@ -45,6 +46,23 @@ def test_grids_and_a_page(run):
     assert sorted(map(int, shown["gradients"])) == sorted(first["layers"][1]["strongest"])
     assert [each["caption"] for each in data["units"]["relu2"]["3"]] == ["patches"]
     assert 'href="activations.html#1"' in (out / "index.html").read_text()
+
+
+def test_a_net_without_classes_names_its_strongest_channels(run_app, tmp_path):
+    import keras
+
+    net = tfcnn.load_model("digits")
+    keras.Model(net.input, net.get_layer("relu2").output).save(tmp_path / "body.keras")
+    done = run_app(
+        "activations",
+        f"--model={tmp_path / 'body.keras'}",
+        "--layer=relu1,relu2",
+        "--limit=1",
+        f"--output_dir={tmp_path / 'out'}",
+    )
+    assert done.returncode == 0, done.stderr
+    strongest = json.loads((tmp_path / "out/results.json").read_text())["images"][0]["layers"][1]["strongest"]
+    assert "strongest channels of relu2" in done.stdout and ", ".join(map(str, strongest)) in done.stdout
 
 
 def test_a_video_in_the_cameras_place(run_app, tmp_path):
