@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags
 
-from tfcnn import cli, images
+from tfcnn import cli, files, images
 from tfcnn.cli import data_flags, layers, scale
+from tfcnn.cli.output import guarded
 from tfcnn.errors import InputError
+from tfcnn.visualization import code_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tfcnn.datasets import Record
 
@@ -45,21 +47,65 @@ PERPLEXITY = flags.DEFINE_float(
 THUMBNAIL = flags.DEFINE_integer(
     "thumbnail", 40, "Side in pixels of a picture on the sheets, e.g. --thumbnail=64", lower_bound=4
 )
+MOST = flags.DEFINE_integer(
+    "most",
+    5000,
+    "Of more pictures than this, so many drawn at random (by --seed) are laid out by t-SNE, shown on the sheets and "
+    "written for the projector; --method=pca gives the others their positions, too, e.g. --most=10000",
+    lower_bound=5,
+)
 GRID = flags.DEFINE_integer("grid", 40, "Cells in a row of the grid, at most, e.g. --grid=20", lower_bound=1)
 
 PIXELS = "pixels"
 DIGITS = "digits"
 NEIGHBOURS = 10
+CODES = "codes.npy"
 
 
 @dataclasses.dataclass
 class Seen:
-    """What is known of the pictures: their files, codes, thumbnails, and classes (-1: none)."""
+    """What is kept of the pictures in memory: that of those that are shown.
 
+    Attributes:
+        chosen: the numbers of those among all that were read, rising.
+        files, thumbnails, labels: of each of them; label -1: no class.
+    """
+
+    chosen: list[int] = dataclasses.field(default_factory=list)
     files: list[str] = dataclasses.field(default_factory=list)
-    codes: list[np.ndarray] = dataclasses.field(default_factory=list)
     thumbnails: list[np.ndarray] = dataclasses.field(default_factory=list)
     labels: list[int] = dataclasses.field(default_factory=list)
+
+    def add(self, number: int, file: str, thumbnail: np.ndarray, label: int = -1) -> None:
+        """Keeps a picture."""
+        self.chosen.append(number)
+        self.files.append(file)
+        self.thumbnails.append(thumbnail)
+        self.labels.append(label)
+
+
+class Positions:
+    """The field `position` of each picture, made as it is asked for.
+
+    Args:
+        points: float32 [N, 2], or of the chosen ones alone.
+        chosen: their numbers among N, rising.
+        count: N.
+    """
+
+    def __init__(self, points: np.ndarray, chosen: Sequence[int], count: int):
+        self._points, self._chosen, self._count = points, chosen, count
+
+    def __iter__(self) -> Iterator[dict[str, list[float] | None]]:
+        row = 0
+        for number in range(self._count):
+            if len(self._points) == self._count:
+                yield {"position": self._points[number].tolist()}
+            elif row < len(self._chosen) and self._chosen[row] == number:
+                yield {"position": self._points[row].tolist()}
+                row += 1
+            else:
+                yield {"position": None}
 
 
 def main(run: cli.Run) -> None:
@@ -72,24 +118,42 @@ def main(run: cli.Run) -> None:
     if not run.flags.images and (run.shard or run.merging or run.flags.engine != "local"):
         raise InputError("--shard and --engine belong to --images")
     names: list[str] = []
+    records: list[Record] = []
+    code = None
     if run.flags.images:
         run.over_pictures(work)
         if run.shard:
             run.say("the codes are kept; tfcnn merge lays the pictures of all shards out")
             return
-        seen, items = of_pictures(run), None
     else:
-        seen, items, names = of_dataset(run)
-    if not seen.codes:
-        raise InputError("no picture could be read")
+        names, records = chosen(run)
     run.runtime  # noqa: B018  (starts TensorFlow, silently; where shards are merged nothing has yet)
+    if records:
+        code = coder(run)
+    items: list[cli.Item] | None = None
+    with guarded(run.output_dir), files.written(run.place(CODES)) as path:
+        with code_file.CodeFile(path) as rows:
+            if code is None:
+                seen = of_pictures(run, rows)
+            else:
+                seen, items = of_dataset(run, names, records, *code, rows)
+        if not rows.count:
+            raise InputError("no picture could be read")
+    run.results.setdefault("files", []).append(CODES)
     from tfcnn.visualization import embedding
 
-    codes, labels = np.stack(seen.codes), np.array(seen.labels)
+    every = code_file.read(run.output_dir / CODES)
+    codes, labels = np.array(every[seen.chosen]), np.array(seen.labels)
+    if len(codes) < len(every):
+        run.say(f"{len(codes)} of {len(every)} pictures, drawn at random, are shown (--most)")
     if METHOD.value == "tsne":
         run.say(f"t-SNE of {len(codes)} codes")
-    points = embedding.positions(codes, METHOD.value, perplexity=PERPLEXITY.value, seed=run.flags.seed)
-    positions = [{"position": point} for point in points.tolist()]
+        points = embedding.positions(codes, "tsne", perplexity=PERPLEXITY.value, seed=run.flags.seed)
+        positions = Positions(points, seen.chosen, len(every))
+    else:
+        points = embedding.positions(every, METHOD.value)
+        positions = Positions(points, seen.chosen, len(every))
+        points = points[seen.chosen]
     if items is None:
         run.more_fields = positions
     else:
@@ -111,8 +175,11 @@ def main(run: cli.Run) -> None:
     for name, data in embedding.projector(codes, points, seen.files, words, thumbnails).items():
         run.results.setdefault("files", []).append(run.save_bytes(data, f"projector/{name}"))
 
-    rows = [["pictures", len(points)], ["numbers of a code", codes.shape[1]]]
-    run.metrics |= {"images": len(points), "code": codes.shape[1]}
+    lines = [["pictures", len(every)], ["numbers of a code", codes.shape[1]]]
+    run.metrics |= {"images": len(every), "code": codes.shape[1]}
+    if len(codes) < len(every):
+        run.metrics["shown"] = len(codes)
+        lines.append(["shown of them", len(codes)])
     if known is not None and len(set(labels.tolist())) > 1:
         agree = {
             "neighbours": min(NEIGHBOURS, len(points) - 1),
@@ -120,14 +187,14 @@ def main(run: cli.Run) -> None:
             "positions": embedding.agreement(points, labels, NEIGHBOURS),
         }
         run.metrics["agreement"] = agree
-        rows += [
+        lines += [
             [
                 f"of a picture's {agree['neighbours']} nearest neighbours by code have its class",
                 f"{agree['codes']:.1%}",
             ],
             ["the same in the plane", f"{agree['positions']:.1%}"],
         ]
-    run.table(["what", "value"], rows)
+    run.table(["what", "value"], lines)
 
 
 def coder(run: cli.Run) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
@@ -174,14 +241,21 @@ def work(run: cli.Run) -> cli.Work:
     return cli.Work(answer, run.flags.batch_size, prepare)
 
 
-def of_pictures(run: cli.Run) -> Seen:
-    """What `work` kept."""
-    seen = Seen()
-    for entry, (code, thumbnail) in run.finished_pictures():
-        seen.files.append(entry["file"])
-        seen.codes.append(scale.decoded(code, np.float32))
-        seen.thumbnails.append(scale.decoded(thumbnail, np.uint8, [THUMBNAIL.value, THUMBNAIL.value, 3]))
-        seen.labels.append(-1)
+def drawn(run: cli.Run, count: int) -> set[int]:
+    """The numbers of the pictures that are shown of so many, all where --most allows it."""
+    if count <= MOST.value:
+        return set(range(count))
+    return set(np.random.default_rng(run.flags.seed).permutation(count)[: MOST.value].tolist())
+
+
+def of_pictures(run: cli.Run, rows: code_file.CodeFile) -> Seen:
+    """What `work` kept: all codes go to a file, what is shown into memory."""
+    shown, seen = drawn(run, sum(journal.entries for journal in run.journals)), Seen()
+    for number, (entry, (code, thumbnail)) in enumerate(run.finished_pictures()):
+        rows.add(scale.decoded(code, np.float32))
+        if number in shown:
+            small = scale.decoded(thumbnail, np.uint8, [THUMBNAIL.value, THUMBNAIL.value, 3])
+            seen.add(number, entry["file"], small)
     return seen
 
 
@@ -199,18 +273,22 @@ def chosen(run: cli.Run) -> tuple[list[str], list[Record]]:
     return names, records[: run.flags.limit]
 
 
-def of_dataset(run: cli.Run) -> tuple[Seen, list[cli.Item], list[str]]:
-    """(codes and thumbnails of a data set's pictures, their entries, the names of its classes)."""
-    names, records = chosen(run)
-    run.runtime  # noqa: B018  (starts TensorFlow, silently)
-    code, size = coder(run)
-    seen, items = Seen(), []
+def of_dataset(
+    run: cli.Run,
+    names: list[str],
+    records: list[Record],
+    code: Callable[[np.ndarray], np.ndarray],
+    size: int,
+    rows: code_file.CodeFile,
+) -> tuple[Seen, list[cli.Item]]:
+    """(what is shown of a data set's pictures, the entries of all); all codes go to a file."""
+    shown, seen, items = drawn(run, len(records)), Seen(), []
     with run.progress(len(records), "embed") as progress:
         for first in range(0, len(records), run.flags.batch_size):
             batch = records[first : first + run.flags.batch_size]
-            shown = [record.image() for record in batch]
-            resized = np.stack([images.resize(image, size, run.flags.resize)[0] for image in shown])
-            for record, image, values in zip(batch, shown, code(resized.astype(np.float32)), strict=True):
+            pictures = [record.image() for record in batch]
+            resized = np.stack([images.resize(image, size, run.flags.resize)[0] for image in pictures])
+            for record, image, values in zip(batch, pictures, code(resized.astype(np.float32)), strict=True):
                 height, width = image.shape[:2]
                 with run.item(record.file, file=record.file, width=width, height=height) as item:
                     if record.label >= 0:
@@ -218,12 +296,12 @@ def of_dataset(run: cli.Run) -> tuple[Seen, list[cli.Item], list[str]]:
                     check(values)
                     item.card = None  # it would be one of thousands
                     items.append(item)
-                    seen.files.append(record.file)
-                    seen.codes.append(values)
-                    seen.thumbnails.append(images.resize(image, THUMBNAIL.value, run.flags.resize)[0])
-                    seen.labels.append(record.label)
+                    if rows.count in shown:
+                        small = images.resize(image, THUMBNAIL.value, run.flags.resize)[0]
+                        seen.add(rows.count, record.file, small, record.label)
+                    rows.add(values)
             progress.advance(len(batch))
-    return seen, items, names
+    return seen, items
 
 
 def check(code: np.ndarray) -> None:

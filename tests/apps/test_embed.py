@@ -46,6 +46,25 @@ def test_a_folder_by_a_small_nets_codes(run_app, tmp_path):
     x = [entry["position"][0] for entry in report["images"]]
     assert len(x) == 6 and len({value > 0 for value in x[::2]}) == 1 and (x[0] > 0) != (x[1] > 0)
     assert report["metrics"] == {"images": 6, "code": 16}
+    assert np.load(tmp_path / "out" / "codes.npy").shape == (6, 16)
+
+
+def test_of_many_pictures_some_are_shown_and_all_codes_are_kept(run_app, tmp_path):
+    common = ["--class=0,1", "--limit=40", "--most=15", "--grid=3"]
+    report = {}
+    for method in ("tsne", "pca"):
+        done = run_app("embed", *common, f"--method={method}", f"--output_dir={tmp_path / method}")
+        assert done.returncode == 0 and "15 of 40 pictures" in done.stderr, done.stderr
+        report[method] = json.loads((tmp_path / method / "results.json").read_text())
+        assert report[method]["metrics"]["images"] == 40 and report[method]["metrics"]["shown"] == 15
+    placed = [number for number, entry in enumerate(report["tsne"]["images"]) if entry["position"]]
+    assert len(placed) == 15 and all(len(entry["position"]) == 2 for entry in report["pca"]["images"])
+    codes = np.load(tmp_path / "tsne" / "codes.npy")
+    assert codes.shape == (40, 64) and codes.dtype == np.float32
+    rows = (tmp_path / "tsne" / "projector" / "metadata.tsv").read_text().splitlines()[1:]
+    assert [row.split("\t")[0] for row in rows] == [report["tsne"]["images"][n]["file"] for n in placed]
+    table = np.loadtxt(tmp_path / "pca" / "projector" / "positions.tsv", delimiter="\t")
+    np.testing.assert_allclose(table, [report["pca"]["images"][n]["position"] for n in placed], rtol=1e-4)
 
 
 def test_digits_by_a_released_detectors_backbone(run_app, tmp_path):

@@ -16,9 +16,11 @@ from tfcnn import draw, images
 from tfcnn.backbones import tap
 from tfcnn.backbones.graph import INPUT, made_by
 from tfcnn.errors import InputError
+from tfcnn.visualization import code_file
 
 COMPONENTS = 50  # of PCA before t-SNE
 _SPRITE = 8192  # pixels that the projector's sprite may have on a side
+_WHOLE = 2**24  # numbers of all codes up to which they are read at once
 _FEW = 3000  # points that one thread is enough for
 _MARGIN = 0.03  # of a sheet's side round the points
 
@@ -65,11 +67,32 @@ def codes(model: keras.Model, layer: str, channels: Sequence[int] | None = None)
 
 
 def reduced(codes: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
-    """Gives codes by their first principal components: float32 [N, at most components]."""
-    from sklearn.decomposition import PCA
+    """Gives codes by their first principal components.
+
+    Args:
+        codes: float32 [N, D]; where they are more than 2^24 numbers (64 MiB) they are read in parts, and the
+            components are the incremental ones, which differ little.
+        components: at most.
+
+    Returns:
+        float32 [N, at most components].
+
+    Source: Ross et al., "Incremental learning for robust visual tracking", 2008, for the incremental components.
+    """
+    from sklearn.decomposition import PCA, IncrementalPCA
 
     components = min(components, *codes.shape)
-    return PCA(components, svd_solver="full").fit_transform(codes).astype(np.float32)
+    if codes.size <= _WHOLE:
+        return PCA(components, svd_solver="full").fit_transform(codes).astype(np.float32)
+    growing = IncrementalPCA(components)
+    for part in code_file.chunks(codes, least=components):
+        growing.partial_fit(part)
+    found = np.empty((len(codes), components), np.float32)
+    first = 0
+    for part in code_file.chunks(codes):
+        found[first : first + len(part)] = growing.transform(part)
+        first += len(part)
+    return found
 
 
 def positions(
