@@ -8,12 +8,21 @@ import numpy as np
 from absl import flags
 
 from tfcnn import cli, images
+from tfcnn.cli import data_flags
+from tfcnn.cli.classes import labels_for
+from tfcnn.cli.figures import some
 from tfcnn.cli.lists import paths
 from tfcnn.cli.models import class_pairs
+from tfcnn.cli.training_record import refuse
 from tfcnn.errors import InputError, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import keras
+
+    from tfcnn.datasets import Dataset, Record
+    from tfcnn.export.exported import Answer
 
 GROUP, SUMMARY = "models", "write a model as SavedModel, LiteRT, ONNX or a TensorFlow 1 graph"
 
@@ -38,6 +47,13 @@ TRUTH = flags.DEFINE_string(
     None,
     "CSV with the columns file and class_index: measure each format's accuracy, e.g. --truth=labels.csv",
 )
+SPLIT = flags.DEFINE_string(
+    "split",
+    None,
+    "Part of --dataset, whose pictures say each format's mAP or accuracy; none takes the layout's first, e.g. "
+    "--split=val",
+)
+MEASURED = {"top1": "top-1", "map_11": "mAP", "AP": "AP"}  # of metrics, what the table shows
 
 
 def main(run: cli.Run) -> None:
@@ -47,7 +63,12 @@ def main(run: cli.Run) -> None:
             raise unknown("format", kind, FORMATS)
     if CALIBRATION.value and "litert_int8" not in kinds:
         raise InputError("--calibration is of --format=litert_int8")
+    if TRUTH.value and data_flags.DATASET.value:
+        raise InputError("--truth and --dataset both say what is true; give one of them")
+    if not data_flags.DATASET.value and (SPLIT.value or data_flags.DATA.value):
+        raise InputError("--data and --split belong to --dataset")
     sources = run.sources()
+    data = data_flags.open_split(SPLIT.value) if data_flags.DATASET.value else None
     calibration = (
         images.find([path for spec in CALIBRATION.value for path in paths(spec)]) if CALIBRATION.value else []
     )
@@ -55,6 +76,7 @@ def main(run: cli.Run) -> None:
     truth = cli.read_truth(TRUTH.value, sources, classes) if TRUTH.value else {}
     from tfcnn.export import exported
 
+    measure = measuring(run, data, model, size, classes) if data else None
     seen = {}
     for picture in run.pictures():
         with picture:
@@ -65,7 +87,11 @@ def main(run: cli.Run) -> None:
     keras_model = exported.keras_answer(model)
     wanted = [keras_model(picture[None]) for picture in pictures]
     labels = [truth.get(source) for source in seen]
-    accuracy = {"keras": top1(wanted, labels)} if truth else {}
+    figures: dict[str, dict[str, float | None]] = {}
+    if truth:
+        figures["keras"] = {"top1": top1(wanted, labels)}
+    elif measure:
+        figures["keras"] = measure("keras", keras_model)
     rows, results = [], {"files": [], "difference": {}, "agreement": {}, "bytes": {}, "milliseconds": {}}
     run.results |= results
     for kind in kinds:
@@ -86,17 +112,22 @@ def main(run: cli.Run) -> None:
             item.entry |= {"files": files, "bytes": made.bytes, **compared}
             item.entry |= {"milliseconds": taken[kind], "keras_milliseconds": taken["keras"]}
             if truth:
-                accuracy[kind] = item.entry["top1"] = top1(answers, labels)
+                figures[kind] = {"top1": top1(answers, labels)}
+            elif measure:
+                figures[kind] = measure(kind, made.answer)
+            item.entry |= figures.get(kind, {})
             results["files"] += files
             for name in ("difference", "agreement", "bytes", "milliseconds"):
                 results[name][kind] = item.entry[name]
             item.lines = [", ".join(files)]
             rows.append(row(kind, item.entry))
-    run.metrics |= {"top1": accuracy} if truth else {}
-    columns = ["format", "MB", "difference", "same", "ms", "ms of Keras", *(["top-1"] if truth else [])]
-    if truth:
-        rows.append(["Keras", *[""] * 5, f"{accuracy['keras']:.1%}"])
-    run.table(columns, rows)
+    for name in figures.get("keras", {}):
+        run.metrics[name] = {kind: each[name] for kind, each in figures.items()}
+    shown = [name for name in MEASURED if name in run.metrics]
+    titles = ["format", "MB", "difference", "same", "ms", "ms of Keras", *(MEASURED[name] for name in shown)]
+    if shown:
+        rows.append(["Keras", *[""] * 5, *(percent(figures["keras"][name]) for name in shown)])
+    run.table(titles, rows)
 
 
 def opened(run: cli.Run) -> tuple[keras.Model, tuple[int, int], list]:
@@ -168,12 +199,110 @@ def top1(answers: list[dict[str, np.ndarray]], labels: list[int | None]) -> floa
     return float(np.mean(found)) if found else None
 
 
+def measuring(
+    run: cli.Run, data: Dataset, model: keras.Model, size: tuple[int, int], classes: list
+) -> Callable[[str, Answer], dict[str, float | None]]:
+    """What says the figures on a data set, {name: share}, of a model at work: mAP of a detector, else top-1."""
+    records = data.examples[: run.flags.limit]
+    if classes:
+        labels = data_labels(data, [name for _, name in classes])
+        known = [record for record in records if labels.get(record.label) is not None]
+        if not known:
+            raise InputError(
+                f"{data.name} has no picture of a class that the model knows, such as {classes[0][1]}"
+            )
+        return lambda kind, answer: accuracy_on(run, kind, known, answer, labels, size)
+    from tfcnn.export import exported
+
+    if not (isinstance(model.output, dict) and exported.DETECTIONS <= set(model.output)):
+        raise InputError(f"--dataset measures classifiers and detectors, and {run.net} is neither")
+    return detecting(run, data, model, size)
+
+
+def data_labels(data: Dataset, names: list[str]) -> dict[int, int]:
+    """The model's class of each class of a classification set that it knows by name, by the first of several."""
+    wanted = {name.split(",")[0].strip().lower(): index for index, name in reversed(list(enumerate(names)))}
+    own = [name.split(",")[0].strip().lower() for name in data.classes]
+    return {label: wanted[name] for label, name in enumerate(own) if name in wanted}
+
+
+def accuracy_on(
+    run: cli.Run,
+    kind: str,
+    records: list[Record],
+    answer: Answer,
+    labels: dict[int, int],
+    size: tuple[int, int],
+) -> dict[str, float | None]:
+    """{"top1": the share of a classification set's pictures whose best class is theirs}."""
+    answers, known = [], []
+    with run.progress(len(records), kind) as progress:
+        for record in records:
+            try:
+                answers.append(answer(prepared(run, record.image(), size)[None]))
+                known.append(labels[record.label])
+            except InputError as error:
+                refuse(run, {record.file: str(error)})
+            progress.advance(1)
+    return {"top1": top1(answers, known)}
+
+
+def detecting(
+    run: cli.Run, data: Dataset, model: keras.Model, size: tuple[int, int]
+) -> Callable[[str, Answer], dict[str, float | None]]:
+    """What says a detector's figures by the rule of the data set, its pictures as the app evaluate sees them."""
+    from tfcnn import backbones
+    from tfcnn.cards import card_of
+    from tfcnn.datasets.classes import match
+    from tfcnn.evaluation import coco, voc
+    from tfcnn.export import exported
+    from tfcnn.predictor import Predictor
+
+    if size[0] != size[1]:
+        raise InputError(f"--dataset is for detectors of square pictures, not of {size[1]} x {size[0]}")
+    card, source = card_of(run.net), run.net
+    names = labels_for(run.flags.labels, source) or card.get("classes")
+    if not names:
+        raise InputError(f"--model={source} does not say its classes: name them by --labels")
+    records = data.examples[: run.flags.limit]
+    present = {int(label) for record in data.examples for label in record.labels}
+    ids = card.get("category_ids") or range(1, len(names) + 1)
+    index = match(names, ids, data.classes, data.category_ids, present)
+    if max(index) < 0:
+        raise InputError(f"--model={source} knows none of the classes of {data.name}: {some(data.classes)}")
+
+    def figures(kind, answer):
+        predictor = Predictor(
+            exported.Detecting(answer, len(names), backbones.zero_rgb(model)),
+            names=names,
+            image_size=size[0],
+            resize=card.get("resize", "stretch"),
+            threads=run.threads,
+        )
+        with run.progress(len(records), kind) as progress:
+            found, refused = predictor.over_records(records, progress=progress.advance)
+        refuse(run, refused)
+        found = {image: own.relabelled(index, data.classes) for image, own in found.items()}
+        if data.name == "coco":
+            measured, wanted = coco.evaluate(records, found, data.classes), ("AP", "AP50")
+        else:
+            measured, wanted = voc.evaluate(records, found, data.classes), ("map_11", "map_area")
+        return {name: measured[name] for name in wanted}
+
+    return figures
+
+
 def row(kind: str, entry: dict) -> list[str]:
     """An entry as a row for people."""
     same = "" if entry["agreement"] is None else f"{entry['agreement']:.1%}"
     cells = [kind, f"{entry['bytes'] / 1e6:.2f}", f"{entry['difference']:.2g}", same]
     cells += [f"{entry['milliseconds']:.1f}", f"{entry['keras_milliseconds']:.1f}"]
-    return cells + ([f"{entry['top1']:.1%}"] if entry.get("top1") is not None else [])
+    return cells + [percent(entry[name]) for name in MEASURED if name in entry]
+
+
+def percent(share: float | None) -> str:
+    """A share for people."""
+    return "" if share is None or np.isnan(share) else f"{share:.1%}"
 
 
 if __name__ == "__main__":

@@ -46,6 +46,38 @@ def test_a_format_whose_packages_are_not_there_is_refused_by_name(out):
     assert done.returncode == 1 and "pip install" in refused["onnx"] and list(refused) == ["onnx"]
 
 
+def test_a_data_set_says_the_accuracy_of_each_format(run_app, tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
+    flags = ["--model=digits", "--dataset=digits", "--split=test", "--limit=20", "--format=litert"]
+    done = run_app("export_model", *flags, f"--output_dir={tmp_path}")
+    assert done.returncode == 0 and "top-1" in done.stdout, done.stderr
+    report = json.loads((tmp_path / "results.json").read_text())
+    assert set(report["metrics"]["top1"]) == {"keras", "litert"} and report["metrics"]["top1"]["litert"] > 0.9
+    assert report["images"][-1]["top1"] == report["metrics"]["top1"]["litert"]
+
+
+def test_a_data_set_says_the_map_of_a_detector_in_each_format(run_app, tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
+    import keras
+
+    from tfcnn import backbones, datasets
+    from tfcnn.detection.faster_rcnn import faster_rcnn
+
+    keras.utils.set_random_seed(0)
+    small = {"channels": 16, "units": 32, "proposals": 20, "sizes": (12.0, 24.0), "score_threshold": 0.0}
+    names = datasets.open("shapes", None, "val").classes
+    faster_rcnn(backbones.backbone("tiny", None), len(names), **small).save(tmp_path / "model.keras")
+    (tmp_path / "labels.txt").write_text("\n".join(names))
+    flags = [f"--model={tmp_path / 'model.keras'}", f"--labels={tmp_path / 'labels.txt'}", "--image_size=64"]
+    flags += ["--dataset=shapes", "--split=val", "--limit=4", "--format=litert"]
+    done = run_app("export_model", *flags, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 0 and "mAP" in done.stdout, done.stderr
+    metrics = json.loads((tmp_path / "out" / "results.json").read_text())["metrics"]
+    for name in ("map_11", "map_area"):
+        assert set(metrics[name]) == {"keras", "litert"}
+        assert metrics[name]["litert"] == pytest.approx(metrics[name]["keras"], abs=1e-3)
+
+
 @pytest.mark.parametrize(
     "flags,words",
     [
@@ -53,6 +85,8 @@ def test_a_format_whose_packages_are_not_there_is_refused_by_name(out):
         (["--model=nothing"], ["nothing"]),
         (["--calibration=photos"], ["--calibration", "litert_int8"]),
         (["--model=digits", "--image_size=77", "--format=onnx"], ["77"]),
+        (["--model=digits", "--data=photos"], ["--data", "--dataset"]),
+        (["--model=digits", "--dataset=digits", "--truth=a.csv"], ["--truth", "--dataset"]),
     ],
 )
 def test_wrong_commands_are_status_2(run_app, tmp_path, flags, words):

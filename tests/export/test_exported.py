@@ -39,11 +39,13 @@ def made(model, folder, kind):
 
 @pytest.mark.parametrize(
     "kind,difference",
-    [("saved_model", 1e-5), ("tf1_graph", 1e-5), ("litert", 1e-5), ("litert_float16", 1e-2)],
+    [("saved_model", 1e-5), ("tf1_graph", 1e-5), ("litert", 1e-5), ("litert_float16", 1e-2), ("onnx", 1e-5)],
 )
 def test_every_format_answers_as_keras(model, answers, tmp_path, kind, difference):
     if kind.startswith("litert"):
         pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
+    if kind == "onnx":
+        pytest.importorskip("tf2onnx", reason="the packages of ONNX are not installed")
     written = made(model, tmp_path, kind)
     found = [written.answer(picture[None]) for picture in PICTURES]
     assert set(found[0]) == {"logits", "scores"}
@@ -162,6 +164,7 @@ def test_detections_are_compared_by_class_and_place():
     assert exported.compare([first], [near]) == {
         "difference": pytest.approx(0.05, abs=1e-6),
         "agreement": 1.0,
+        "pixels": 1.0,
     }
     other = detections([[0, 0, 10, 10]], [0.9], [2])
     assert exported.compare([first], [other])["agreement"] == 0.0

@@ -14,6 +14,8 @@ import tensorflow as tf
 from keras import layers
 
 from tfcnn.detection.outputs import DetectionLayer
+from tfcnn.errors import InputError
+from tfcnn.export import pooling
 from tfcnn.ops import boxes as box_ops
 from tfcnn.ops import coders, roi
 from tfcnn.ops.position_sensitive import ps_roi_align
@@ -58,6 +60,24 @@ class RegionPool(keras.layers.Layer):
         self.context, self.levels = context, levels
 
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        kernels = {"max": _max_pool, "position": ps_roi_align, "align": roi.roi_align}
+        return self._pooled(inputs, kernels[self.method])
+
+    def call_in_litert(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """`call` for one picture of known size, in operations that LiteRT has.
+
+        Raises:
+            InputError: regions are max-pooled.
+        """
+        kernels = {"position": pooling.ps_roi_align, "align": pooling.roi_align}
+        if self.method not in kernels:
+            raise InputError(
+                f"LiteRT lacks RoI max pooling, which the layer {self.name} does: a detector with pooling='align' or "
+                "head='position' goes there"
+            )
+        return self._pooled(inputs, kernels[self.method])
+
+    def _pooled(self, inputs, kernel):
         regions, *maps = inputs
         regions = tf.stop_gradient(regions)
         if self.context:
@@ -65,7 +85,7 @@ class RegionPool(keras.layers.Layer):
             width = tf.cast(tf.shape(maps[0])[2] * self.strides[0], tf.float32)
             whole = tf.zeros_like(regions[:, :1]) + tf.stack([0.0, 0.0, width, height])
             regions = tf.concat([regions, whole], axis=1)
-        pooled = [self._pool(x, regions, s) for x, s in zip(maps, self.strides, strict=True)]
+        pooled = [kernel(x, regions, s, self.size) for x, s in zip(maps, self.strides, strict=True)]
         if self.levels:
             side = tf.sqrt(tf.maximum(box_ops.area(regions), 1.0))
             level = tf.math.log(side / 224.0 * 16.0 / self.strides[0]) / tf.math.log(2.0)
@@ -74,13 +94,6 @@ class RegionPool(keras.layers.Layer):
             pooled = [tf.reduce_sum(tf.stack(pooled, axis=-1) * chosen, axis=-1)]
         pooled = tf.concat(pooled, axis=-1)  # [N, R, P, P, C]
         return tf.reshape(pooled, tf.concat([[-1], tf.shape(pooled)[2:]], axis=0))
-
-    def _pool(self, features, regions, stride):
-        if self.method == "max":
-            return roi.roi_max_pool(features, regions, 1.0 / stride, self.size)
-        if self.method == "position":
-            return ps_roi_align(features, regions, stride, self.size)
-        return roi.roi_align(features, regions, stride, self.size)
 
     def compute_output_spec(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
         regions, *maps = inputs
@@ -97,6 +110,10 @@ class RegionPool(keras.layers.Layer):
             "context": self.context,
             "levels": self.levels,
         }
+
+
+def _max_pool(features, regions, stride, size):
+    return roi.roi_max_pool(features, regions, 1.0 / stride, size)
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")

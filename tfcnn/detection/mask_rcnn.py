@@ -108,6 +108,10 @@ class FoundBoxes(keras.layers.Layer):
         boxes, count = inputs
         return boxes[:, : tf.maximum(tf.reduce_max(count), 1)]
 
+    def call_in_litert(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """All boxes, padding too: a program of LiteRT computes one number of regions."""
+        return inputs[0]
+
     def compute_output_spec(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
         return keras.KerasTensor((inputs[0].shape[0], None, 4), inputs[0].dtype)
 

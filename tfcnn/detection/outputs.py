@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfcnn.export import suppression
 from tfcnn.ops import nms
 
 
@@ -70,6 +71,14 @@ class DetectionLayer(keras.layers.Layer):
         boxes, scores = self.decode(raw, tf.shape(image)[1], tf.shape(image)[2])
         return best_of_each_class(
             scores, boxes, self.score_threshold, self.nms_threshold, self.max_detections
+        )
+
+    def call_in_litert(self, inputs: list[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """`call` for one picture of known size, in operations that LiteRT has."""
+        *raw, image = inputs
+        boxes, scores = self.decode(raw, *image.shape[1:3])
+        return suppression.best_of(
+            boxes[0], scores[0], self.nms_threshold, self.max_detections, self.score_threshold
         )
 
     def compute_output_spec(self, inputs: list[keras.KerasTensor]) -> dict[str, keras.KerasTensor]:

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from tfcnn.export import suppression
 from tfcnn.ops import anchors as anchor_ops
 from tfcnn.ops import boxes as box_ops
 from tfcnn.ops import coders, matching, nms
@@ -121,16 +122,34 @@ def propose(
     Returns:
         (boxes float32 [N, R, 4], objectness logits [N, R]), best first; padding is zeros and -inf.
     """
-    before_nms = tf.minimum(before_nms, tf.shape(objectness)[1])
-    scores, index = tf.math.top_k(objectness, before_nms)
+    boxes, scores = candidates(objectness, deltas, anchors, height, width, before_nms, min_size)
+    boxes, scores, _, found = nms.batched_nms(boxes, scores, nms_threshold, count)
+    return boxes, tf.where(tf.sequence_mask(found, count), scores, -float("inf"))
+
+
+def candidates(
+    objectness: tf.Tensor,
+    deltas: tf.Tensor,
+    anchors: tf.Tensor,
+    height: tf.Tensor | float,
+    width: tf.Tensor | float,
+    before_nms: int,
+    min_size: tf.Tensor | float,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The best boxes of every image before suppression; arguments as of `propose`.
+
+    Returns:
+        (boxes float32 [N, B, 4], clipped, objectness logits [N, B], falling, -inf where a box is too small), B the
+        lesser of before_nms and A.
+    """
+    total = objectness.shape[1]
+    most = tf.minimum(before_nms, tf.shape(objectness)[1]) if total is None else min(before_nms, total)
+    scores, index = tf.math.top_k(objectness, most)
     boxes = coders.decode(tf.gather(deltas, index, batch_dims=1), tf.gather(anchors, index))
     boxes = box_ops.clip(boxes, *(tf.reshape(side, [-1, 1]) for side in (height, width)))
     sides = boxes[..., 2:] - boxes[..., :2]
     large = tf.reduce_min(sides, axis=-1) >= tf.reshape(min_size, [-1, 1])
-    boxes, scores, _, found = nms.batched_nms(
-        boxes, tf.where(large, scores, -float("inf")), nms_threshold, count
-    )
-    return boxes, tf.where(tf.sequence_mask(found, count), scores, -float("inf"))
+    return boxes, tf.where(large, scores, -float("inf"))
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")
@@ -206,6 +225,14 @@ class Proposals(keras.layers.Layer):
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         objectness, deltas, image, *maps = inputs
         return self.propose(objectness, deltas, maps, tf.shape(image)[1], tf.shape(image)[2])[0]
+
+    def call_in_litert(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """`call` for one picture of known size, in operations that LiteRT has."""
+        objectness, deltas, image, *maps = inputs
+        anchors = self.grid.boxes([x.shape[1:3] for x in maps])
+        sides = image.shape[1:3]
+        boxes, scores = candidates(objectness, deltas, anchors, *sides, self.before_nms, self.least_side())
+        return suppression.best_boxes(boxes[0], scores[0], self.nms_threshold, self.count)
 
     def compute_output_spec(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
         return keras.KerasTensor(

@@ -112,14 +112,16 @@ def compare(ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np
         {"difference": the largest of any number, "agreement": share in 0..1}. Of a classifier the agreement is that of
         the best class; a picture's scores, not its logits, are compared. Of a detector it is the share of its
         detections with a score of at least 0.3 for which the other has one of the same class with an IoU of at least
-        0.5, and the difference is that of their scores. Else it is None.
+        0.5; the difference is that of their scores, and "pixels" the largest of any side of their boxes. Else the
+        agreement is None.
     """
-    differences, agreements = [0.0], []
+    differences, agreements, pixels = [0.0], [], []
     for own, other in zip(ours, theirs, strict=True):
         if set(own) >= DETECTIONS:
             found = _detections_compared(own, other)
             agreements += [gap is not None for gap in found]
-            differences += [gap for gap in found if gap is not None]
+            differences += [gap[0] for gap in found if gap]
+            pixels += [0.0, *(gap[1] for gap in found if gap)]
             continue
         names = ["scores"] if "scores" in own else list(own)
         differences += [
@@ -128,7 +130,34 @@ def compare(ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np
         if len(names) == 1 and own[names[0]].ndim == 2:
             agreements.append(bool(np.argmax(own[names[0]]) == np.argmax(other[names[0]])))
     agreement = float(np.mean(agreements)) if agreements else None
-    return {"difference": max(differences), "agreement": agreement}
+    compared = {"difference": max(differences), "agreement": agreement}
+    return compared | ({"pixels": max(pixels)} if pixels else {})
+
+
+class Detecting:
+    """A detector's answer as what a `tfcnn.predictor.Predictor` computes with, one picture after the other.
+
+    Args:
+        answer: the detector at work.
+        classes: K.
+        zero_rgb: the colour that its network sees as zero.
+    """
+
+    needs_proposals = False
+
+    def __init__(self, answer: Answer, classes: int, zero_rgb: Sequence[float]):
+        self._answer, self.classes, self.zero_rgb = answer, classes, zero_rgb
+
+    def __call__(
+        self,
+        pictures: list[np.ndarray],
+        sizes: list[np.ndarray],
+        shapes: np.ndarray,
+        proposals: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Detections of a batch, as `tfcnn.predictor.Method` says."""
+        found = [self._answer(picture[None].astype(np.float32)) for picture in pictures[0]]
+        return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
 
 def paired_milliseconds(
@@ -200,10 +229,11 @@ def _arrays(outputs):
 
 
 def _detections_compared(own, other):
-    """The difference of scores of each confident detection, None where the other has none like it."""
-    gaps: list[float | None] = []
+    """(difference of scores, of sides) of each confident detection, None where the other has none like it."""
+    gaps: list[tuple[float, float] | None] = []
     count, others = int(own["count"][0]), int(other["count"][0])
-    overlaps = np.asarray(box_ops.iou(own["boxes"][0][:count], np.asarray(other["boxes"][0][:others])))
+    theirs = np.asarray(other["boxes"][0][:others])
+    overlaps = np.asarray(box_ops.iou(own["boxes"][0][:count], theirs))
     for index in range(count):
         if own["scores"][0][index] < CONFIDENT:
             continue
@@ -211,6 +241,8 @@ def _detections_compared(own, other):
         overlap = np.where(same, overlaps[index], 0.0)
         if not others or overlap.max() < SAME_BOX:
             gaps.append(None)
-        else:
-            gaps.append(float(abs(own["scores"][0][index] - other["scores"][0][int(overlap.argmax())])))
+            continue
+        best = int(overlap.argmax())
+        score = float(abs(own["scores"][0][index] - other["scores"][0][best]))
+        gaps.append((score, float(np.abs(own["boxes"][0][index] - theirs[best]).max())))
     return gaps

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.tools import flatbuffer_utils
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tfcnn import images
@@ -27,11 +29,11 @@ def converted(
     """Converts a model to what a .tflite file holds.
 
     Args:
-        model: one tensor of rows, e.g. pictures [N, H, W, 3] -> a tensor or a dict of tensors; a one-shot detector's
-            suppression becomes one that LiteRT has.
+        model: one tensor of rows, e.g. pictures [N, H, W, 3] -> a tensor or a dict of tensors; what LiteRT lacks
+            of a detector is rebuilt (`suppression.program`).
         shape: the rows that are computed at once, e.g. [1, 224, 224, 3].
         precision: "float32"; "float16" stores kernels as halves; "int8" computes in whole numbers of 8 bits where there
-            is such a kernel, and takes and gives float32.
+            is such a kernel, and takes and gives float32; a detector's boxes, pooling and suppression stay float32.
         calibration: of int8, arrays float32 of this shape, such as the model will see: their activations say the
             ranges.
 
@@ -67,15 +69,40 @@ def converted(
         converter.target_spec.supported_types = [tf.float16]
     if precision == "int8":
         converter.representative_dataset = lambda: ([rows] for rows in calibration)
+    convert = _int8_but_for_floats if precision == "int8" and suppression.is_detector(model) else _plain
     try:
-        with quiet():
-            return converter.convert()
+        with quiet(), warnings.catch_warnings(action="ignore"):
+            return convert(converter)
     except Exception as error:  # the converter's own error type is not public
         if "not supported" not in str(error) and "custom op" not in str(error).lower():
             raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         why = next((line for line in lines if "error:" in line), lines[0])
         raise InputError(f"LiteRT lacks an operation of {model.name}: {why}; TensorFlow runs it") from error
+
+
+def _plain(converter):
+    return converter.convert()
+
+
+def _int8_but_for_floats(converter):
+    """Quantises what does not lie in the scope `suppression.FLOAT`: 256 steps are too few for coordinates of boxes."""
+    tools = tf.lite.experimental
+    debugger = tools.QuantizationDebugger(converter=converter, debug_dataset=converter.representative_dataset)
+    calibrated = flatbuffer_utils.read_model_from_bytearray(debugger.calibrated_model)
+    (graph,) = calibrated.subgraphs
+    inside = [  # a name of several parts is that of operations made one
+        tensor
+        for tensor in graph.tensors
+        if all(suppression.FLOAT in part for part in tensor.name.decode().split(";"))
+    ]
+    inside += [graph.tensors[index] for index in graph.outputs]
+    for tensor in inside:
+        tensor.quantization = None  # a tensor without a range is not rounded on its way into an operation
+    kept = [tensor.name.decode() for tensor in inside]
+    debugger.calibrated_model = bytes(flatbuffer_utils.convert_object_to_bytearray(calibrated))
+    debugger.options = tools.QuantizationDebugOptions(denylisted_nodes=kept)
+    return debugger.get_nondebug_quantized_model()
 
 
 class Runner:

@@ -1,50 +1,73 @@
-"""A detector's suppression in operations that LiteRT has, too.
+"""A detector in operations that LiteRT has, its suppression too.
 
-TensorFlow's kernel for many classes at once has no counterpart in LiteRT. There is one for a single class; boxes of
-different classes are therefore moved apart, so far that they cannot overlap, and one suppression serves all classes.
+Layers whose `call` needs operations that LiteRT lacks have a second one, `call_in_litert`, for one picture of known
+size; here the model is rebuilt with it. TensorFlow's kernel for the suppression of many classes at once has no
+counterpart in LiteRT. There is one for a single class; boxes of different classes are therefore moved apart, so far
+that they cannot overlap, and one suppression serves all classes.
 
-P boxes of a picture, K classes, L detections.
+P boxes of a picture, K classes, L detections or proposals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tfcnn.backbones.graph import made_by
+from tfcnn.backbones.convert import rebuilt
 
 BEST = 8  # candidates a detection that are looked at
+METHOD = "call_in_litert"
+FLOAT = "in_float"  # scope of operations that int8 leaves in float32
+
+
+class InLiteRT(keras.layers.Layer):
+    """Stands for a layer that has `call_in_litert`, and calls that.
+
+    Args:
+        layer: it has no weights.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
+        super().__init__(autocast=False, name=layer.name, **kwargs)
+        self.layer = layer
+
+    def call(self, inputs: Any) -> Any:
+        with tf.name_scope(FLOAT):
+            return getattr(self.layer, METHOD)(inputs)
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        return self.layer.compute_output_spec(inputs)
+
+
+def is_detector(model: keras.Model) -> bool:
+    """Whether a model has layers that LiteRT computes otherwise."""
+    return any(hasattr(layer, METHOD) for layer in model.layers)
 
 
 def program(model: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """Gives a model as a function of pictures, a detector of one shot with a suppression that LiteRT can run.
+    """Gives a model as a function of pictures that LiteRT can run.
 
     Args:
-        model: pictures [N, H, W, 3] -> a tensor or a dict of tensors. A detector is known by its last layer, which has
-            `decode`, to boxes [N, P, 4] and scores [N, P, K], and the thresholds; it takes one picture at a time.
+        model: pictures [N, H, W, 3] -> a tensor or a dict of tensors; with a layer that has `call_in_litert`, as
+            detectors have, it takes one picture of known size at a time.
 
     Returns:
         A function to {output: tensor}; a model of one output without a name has "output".
     """
-    last = made_by(keras.tree.flatten(model.output)[0])
-    layer = last.operation
-    if not (hasattr(layer, "decode") and hasattr(layer, "nms_threshold") and len(last.inputs) > 1):
+    if is_detector(model):
+        model = rebuilt(
+            model, lambda layer: InLiteRT(layer) if hasattr(layer, METHOD) else layer, values=None
+        )
 
-        def whole(image):
-            outputs = model(image, training=False)
-            return outputs if isinstance(outputs, dict) else {"output": outputs}
+    def whole(image):
+        outputs = model(image, training=False)
+        return outputs if isinstance(outputs, dict) else {"output": outputs}
 
-        return whole
-    before = keras.Model(model.inputs, list(last.inputs))
-
-    def detections(image):
-        *raw, picture = before(image, training=False)
-        boxes, scores = layer.decode(raw, tf.shape(picture)[1], tf.shape(picture)[2])
-        return best_of(boxes[0], scores[0], layer.nms_threshold, layer.max_detections, layer.score_threshold)
-
-    return detections
+    return whole
 
 
 def best_of(
@@ -64,29 +87,59 @@ def best_of(
         As the detector's: boxes [1, L, 4], scores [1, L], labels int32 [1, L] (-1 is padding), count int32 [1].
     """
     classes = scores.shape[1]
-    most = BEST * max_outputs
-    if scores.shape[0] is None:
-        most = tf.minimum(most, tf.size(scores))
-    else:
-        most = min(most, scores.shape[0] * classes)
-    value, order = tf.math.top_k(tf.reshape(scores, [-1]), most)
+    value, order = tf.math.top_k(tf.reshape(scores, [-1]), _at_most(BEST * max_outputs, scores))
     label = order % classes
     of_classes = boxes.shape.rank == 3 and boxes.shape[1] > 1
     box = tf.gather(tf.reshape(boxes, [-1, 4]), order if of_classes else order // classes)
     far = 1.0 + tf.reduce_max(boxes) - tf.reduce_min(boxes)
     apart = box + tf.cast(label, tf.float32)[:, None] * far
-    kept, valid = tf.raw_ops.NonMaxSuppressionV4(
-        boxes=apart,
-        scores=value,
-        max_output_size=max_outputs,
-        iou_threshold=iou_threshold,
-        score_threshold=score_threshold,
-        pad_to_max_output_size=True,
-    )
-    there = tf.range(max_outputs) < valid
+    kept, there, count = _kept(apart, value, iou_threshold, max_outputs, score_threshold)
     return {
         "boxes": tf.where(there[:, None], tf.gather(box, kept), 0.0)[None],
         "scores": tf.where(there, tf.gather(value, kept), 0.0)[None],
         "labels": tf.where(there, tf.gather(label, kept), -1)[None],
-        "count": tf.reshape(valid, [1]),
+        "count": tf.reshape(count, [1]),
     }
+
+
+def best_boxes(boxes: tf.Tensor, scores: tf.Tensor, iou_threshold: float, max_outputs: int) -> tf.Tensor:
+    """Suppresses boxes of one class.
+
+    Args:
+        boxes: float32 [P, 4], (x1, y1, x2, y2) in pixels, best first.
+        scores: float32 [P], falling; boxes of -inf take no part.
+        iou_threshold: above it the lower of two boxes goes.
+        max_outputs: L.
+
+    Returns:
+        float32 [1, L, 4], best first, then zeros.
+    """
+    kept, there, _ = _kept(boxes, scores, iou_threshold, max_outputs, -float("inf"))
+    return tf.where(there[:, None], tf.gather(boxes, kept), 0.0)[None]
+
+
+def _kept(boxes, scores, iou_threshold, max_outputs, score_threshold):
+    """(indices [L], which of them are real [L], their number) of boxes [P, 4] by falling score [P].
+
+    The kernel breaks ties as it likes, and drops boxes at the threshold where TensorFlow drops those above it. So it
+    gets a box's place from the end for its score, and the next larger threshold.
+    """
+    most = _at_most(None, scores)
+    place = tf.cast(most - tf.range(most), tf.float32)
+    kept, count = tf.raw_ops.NonMaxSuppressionV4(
+        boxes=boxes,
+        scores=tf.where(scores > score_threshold, place, 0.0),
+        max_output_size=max_outputs,
+        iou_threshold=np.nextafter(np.float32(iou_threshold), np.float32(np.inf)),
+        score_threshold=0.5,
+        pad_to_max_output_size=True,
+    )
+    return kept, tf.range(max_outputs) < count, count
+
+
+def _at_most(most, values):
+    """`most`, or as many as there are values where that is less; a number where it is known."""
+    if None in values.shape:
+        return tf.size(values) if most is None else tf.minimum(most, tf.size(values))
+    count = int(np.prod(values.shape))
+    return count if most is None else min(most, count)

@@ -1,0 +1,105 @@
+"""Pooling of regions in operations that LiteRT has.
+
+LiteRT has no kernel that cuts regions out of a map. A bilinear sample is a weighted sum of rows and of columns, though,
+and so is the mean of several: RoIAlign is the product of a matrix for a region's rows, the map, and a matrix for its
+columns. Where each bin reads channels of its own, few numbers of the map count for it, and these are gathered.
+
+H and W rows and columns of the map, C channels, R regions of the one picture, S = size, s = samples, c channels a bin.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+
+def sample_places(low: tf.Tensor, high: tf.Tensor, length: int, points: int) -> tf.Tensor:
+    """The points along one side of regions at which a map is read.
+
+    Args:
+        low, high: float32 [R], where regions begin and end, in cells of the map; cell i covers [i, i + 1).
+        length: of the side, cells.
+        points: of a region, evenly spaced.
+
+    Returns:
+        float32 [R, points], 0..length - 1: index i is the middle of cell i. A region is cut to the map, a degenerate
+        one is its first point.
+    """
+    low = tf.clip_by_value(low, 0.0, float(length))
+    high = tf.maximum(tf.minimum(high, float(length)), low)
+    share = (np.arange(points, dtype=np.float32) + 0.5) / points
+    return tf.clip_by_value(low[:, None] + (high - low)[:, None] * share - 0.5, 0.0, length - 1.0)
+
+
+def roi_align(
+    features: tf.Tensor, boxes: tf.Tensor, stride: float, size: int = 7, samples: int = 2
+) -> tf.Tensor:
+    """`tfcnn.ops.roi.roi_align` of one picture.
+
+    Args:
+        features: float32 [1, H, W, C], H and W known.
+        boxes: float32 [1, R, 4], pixels.
+        stride: pixels from one feature to the next.
+        size: S.
+        samples: points on a side of a bin.
+
+    Returns:
+        float32 [1, R, S, S, C].
+    """
+    _, height, width, channels = features.shape
+
+    def bin_weights(low, high, length):
+        """How much each location along a side counts in each bin, [R, S, length]."""
+        places = sample_places(low, high, length, size * samples)
+        distance = tf.abs(places[..., None] - np.arange(length, dtype=np.float32))
+        bilinear = tf.reshape(tf.nn.relu(1.0 - distance), [-1, size, samples, length])
+        return tf.reduce_mean(bilinear, axis=2)
+
+    x1, y1, x2, y2 = tf.unstack(boxes[0] / stride, axis=-1)
+    rows, columns = bin_weights(y1, y2, height), bin_weights(x1, x2, width)
+    across = tf.matmul(tf.reshape(rows, [-1, height]), tf.reshape(features, [height, width * channels]))
+    across = tf.reshape(across, [-1, size, width, channels])  # [R, S, W, C]
+    return tf.matmul(columns[:, None], across)[None]
+
+
+def ps_roi_align(
+    features: tf.Tensor, boxes: tf.Tensor, stride: float, size: int = 7, samples: int = 2
+) -> tf.Tensor:
+    """`tfcnn.ops.position_sensitive.ps_roi_align` of one picture.
+
+    Args:
+        features: float32 [1, H, W, S S c], H and W known; bins row by row.
+        boxes: float32 [1, R, 4], pixels.
+        stride: pixels from one feature to the next.
+        size: S.
+        samples: points on a side of a bin.
+
+    Returns:
+        float32 [1, R, S, S, c].
+    """
+    _, height, width, channels = features.shape
+    bins, depth = size**2, channels // size**2
+    cells = tf.reshape(features, [height, width, bins, depth])
+    right = tf.concat([cells[:, 1:], cells[:, -1:]], axis=1)
+    # A cell lies beside its right neighbour, so that one row of the table holds both.
+    table = tf.reshape(tf.concat([cells, right], axis=-1), [-1, 2 * depth])
+
+    def first_and_share(low, high, length):
+        """The cell at or before each sample, and the shares of that and the next one, [R, S s] and [R, S s, 2]."""
+        places = sample_places(low, high, length, size * samples)
+        first = tf.floor(places)
+        after = places - first
+        return tf.cast(first, tf.int32), tf.stack([1.0 - after, after], axis=-1) / samples
+
+    x1, y1, x2, y2 = tf.unstack(boxes[0] / stride, axis=-1)
+    row, row_share = first_and_share(y1, y2, height)
+    column, column_share = first_and_share(x1, x2, width)
+    row = tf.minimum(row[..., None] + np.arange(2, dtype=np.int32), height - 1)
+    # Axes: region, bin's row, bin's column, rows of a bin's samples, columns of them.
+    row = tf.reshape(row, [-1, size, 1, 2 * samples, 1])
+    column = tf.reshape(column, [-1, 1, size, 1, samples])
+    own = np.arange(bins, dtype=np.int32).reshape(1, size, size, 1, 1)
+    index = row * (width * bins) + (column * bins + own)
+    share = tf.reshape(row_share, [-1, size, 1, 2 * samples, 1])
+    share *= tf.reshape(column_share, [-1, 1, size, 1, 2 * samples])
+    found = tf.reshape(tf.gather(table, tf.reshape(index, [-1])), [-1, (2 * samples) ** 2, depth])
+    pooled = tf.reduce_sum(tf.reshape(share, [-1, (2 * samples) ** 2, 1]) * found, axis=1)
+    return tf.reshape(pooled, [1, -1, size, size, depth])
