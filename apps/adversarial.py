@@ -79,7 +79,7 @@ def main(run: cli.Run) -> None:
 
     rows, done = [], []
     for batch in run.batches(run.flags.batch_size, prepare):
-        known = labelled(attack, batch, truth, target)
+        known, clean = labelled(attack, batch, truth, target)
         if not known:
             continue
         pictures, labels = list(known), np.array(list(known.values()), np.int32)
@@ -90,7 +90,7 @@ def main(run: cli.Run) -> None:
         made = np.stack(
             [saved(run, picture, image) for picture, image in zip(pictures, result.images, strict=True)]
         )
-        result = attack.measured(seen, made, labels, result.targets, result.history)
+        result = attack.measured(seen, made, labels, result.targets, result.history, clean)
         noisy = noise_answers(attack, result, seen)
         for place, picture in enumerate(pictures):
             with picture:
@@ -118,11 +118,13 @@ def the_target(run: cli.Run, net: cli.Net) -> int | None:
     return found[0]
 
 
-def labelled(attack: Attack, batch: list[Picture], truth: dict, target: int | None) -> dict[Picture, int]:
-    """The label of each picture that can be attacked; the others are refused."""
-    logits = attack.net.logits(np.stack([picture.prepared for picture in batch]))
-    known = {}
-    for picture, answer in zip(batch, logits, strict=True):
+def labelled(
+    attack: Attack, batch: list[Picture], truth: dict, target: int | None
+) -> tuple[dict[Picture, int], tuple[np.ndarray, np.ndarray]]:
+    """The label of each picture that can be attacked, and logits and scores of these; the others are refused."""
+    logits, scores = attack.net.outputs(np.stack([picture.prepared for picture in batch]))
+    known, rows = {}, []
+    for row, (picture, answer) in enumerate(zip(batch, logits, strict=True)):
         with picture:
             if not np.isfinite(answer).all():
                 raise InputError("non-finite")
@@ -130,7 +132,8 @@ def labelled(attack: Attack, batch: list[Picture], truth: dict, target: int | No
             if label == target:
                 raise InputError(f"its label is the class of --target={TARGET.value} already")
             known[picture] = label
-    return known
+            rows.append(row)
+    return known, (logits[rows], scores[rows])
 
 
 def saved(run: cli.Run, picture: Picture, image: np.ndarray) -> np.ndarray:

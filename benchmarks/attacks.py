@@ -7,9 +7,10 @@ Every program runs FGSM, and PGD of 10 steps of eps / 4 from a random start, at 
 names rightly by its own answer. After a warm-up all run in turn, round after round, in this one process; the tables
 show the share of pictures whose class is another after rounding to 8 bits inside the ball, the median seconds, and the
 median over rounds of the ratio to the plain program. The plain program is a compiled gradient and NumPy's sign; its
-PGD takes all steps of all pictures, where tfcnn lets a picture go that is fooled. tfcnn also asks the net before, and
-again for the pictures of 8 bits; "unchecked" leaves that away, as cleverhans does. foolbox is in the extra `test`;
-ART (adversarial-robustness-toolbox) and cleverhans are run where they are installed.
+PGD takes all steps of all pictures, where tfcnn lets a picture go that is fooled. tfcnn rounds to 8 bits and knows the
+answers before. Rows "with answers" compare like with like where success is asked for: tfcnn's is `success`, that of the
+pictures of 8 bits; the peer's own pictures are rounded and shown to the net, one compiled pass more. foolbox is in the
+extra `test`; ART (adversarial-robustness-toolbox) and cleverhans are run where they are installed.
 
 --smallest compares instead the attacks for the smallest change with FGSM, whose eps is raised picture by picture, a
 grey level at a time, until the picture is fooled.
@@ -58,20 +59,40 @@ def plain(model, images, labels):
 
 
 def ours(model, images, labels):
-    """The same of tfcnn, with the answers before and after, on 8 bits."""
+    """The same of tfcnn, on 8 bits."""
     from tfcnn.fooling import Attack
 
     attacks = {name: Attack(model, name, EPS) for name in ("fgsm", "pgd")}
     return {name: lambda attack=attack: attack(images, labels).images for name, attack in attacks.items()}
 
 
-def pictures_only(model, images, labels):
-    """The same of tfcnn, pictures and nothing else, as the peers give them."""
+def ours_with_answers(model, images, labels):
+    """The same of tfcnn, and the answers to the pictures of 8 bits, asked for success."""
     from tfcnn.fooling import Attack
-    from tfcnn.fooling.classifier import Aim
 
-    runs = {name: Attack(model, name, EPS).run(images.shape[1:]) for name in ("fgsm", "pgd")}
-    return {name: lambda run=run: run(images, Aim(labels))[0] for name, run in runs.items()}
+    def run(attack):
+        result = attack(images, labels)
+        result.success  # noqa: B018  (asks the net)
+        return result.images
+
+    attacks = {name: Attack(model, name, EPS) for name in ("fgsm", "pgd")}
+    return {name: lambda attack=attack: run(attack) for name, attack in attacks.items()}
+
+
+def with_answers(model, runs, images):
+    """A peer's attacks, each with one pass more for the answers to its pictures rounded to 8 bits inside the ball."""
+    import numpy as np
+    import tensorflow as tf
+
+    answers = tf.function(lambda x: model(x, training=False)["logits"])
+
+    def run(attack):
+        made = attack()
+        whole = np.clip(np.rint(made), np.ceil(images - EPS), np.floor(images + EPS))
+        answers(whole.astype(np.float32)).numpy().argmax(axis=1)
+        return made
+
+    return {name: lambda attack=attack: run(attack) for name, attack in runs.items()}
 
 
 def foolbox(model, images, labels):
@@ -208,14 +229,16 @@ def in_a_ball(arguments):
 
     seen, model, net, labels = pictures(arguments)
     programs = {"plain": plain(model, seen, labels), "tfcnn": ours(net, seen, labels)}
-    programs["tfcnn, unchecked"] = pictures_only(net, seen, labels)
     for package, make in (("foolbox", foolbox), ("art", art), ("cleverhans", cleverhans)):
         if importlib.util.find_spec(package):
             programs[PEERS[package]] = make(model, seen, labels)
+    programs["tfcnn, with answers"] = ours_with_answers(net, seen, labels)
+    if "cleverhans" in programs:
+        programs["cleverhans, with answers"] = with_answers(model, programs["cleverhans"], seen)
     print(
         f"{len(seen)} pictures, EfficientNet-Lite0 at {arguments.size} px, eps {EPS:g}, {arguments.rounds} rounds"
     )
-    for attack in ("fgsm", "pgd"):
+    for attack in arguments.attacks.split(","):
         found = {name: each[attack]() for name, each in programs.items()}  # the first call compiles
         seconds = {name: [] for name in programs}
         for _ in range(arguments.rounds):
@@ -223,19 +246,19 @@ def in_a_ball(arguments):
                 begun = time.perf_counter()
                 each[attack]()
                 seconds[name].append(time.perf_counter() - begun)
-        print(f"\n{attack:18}{'fooled':>8}{'linf':>6}{'other values':>14}{'seconds':>9}{'ratio':>7}")
+        print(f"\n{attack:26}{'fooled':>8}{'linf':>6}{'other values':>14}{'seconds':>9}{'ratio':>7}")
         for name, made in found.items():
             whole = np.clip(np.rint(made), np.ceil(seen - EPS), np.floor(seen + EPS))
             fooled = (net.logits(whole).argmax(axis=1) != labels).mean()
             others = (np.abs(whole - np.rint(found["plain"])) > 0.5).mean() if attack == "fgsm" else np.nan
             ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds["plain"], strict=True))
             print(
-                f"{name:18}{fooled:8.1%}{np.abs(whole - seen).max():6.0f}{others:14.3%}"
+                f"{name:26}{fooled:8.1%}{np.abs(whole - seen).max():6.0f}{others:14.3%}"
                 f"{statistics.median(seconds[name]):9.2f}{ratio:7.2f}"
             )
     for package, name in PEERS.items():
         if name not in programs:
-            print(f"{name:18} skipped: the package {package} is not installed")
+            print(f"{name:26} skipped: the package {package} is not installed")
 
 
 if __name__ == "__main__":
@@ -244,6 +267,7 @@ if __name__ == "__main__":
     parser.add_argument("--limit", type=int, default=16)
     parser.add_argument("--size", type=int, default=224, help="side of the net's pictures, pixels")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--attacks", default="fgsm,pgd")
     parser.add_argument("--smallest", action="store_true")
     given = parser.parse_args()
     runtime.start()

@@ -268,15 +268,19 @@ def test_rounding_enlarges_no_more_than_it_must():
 
 @pytest.mark.parametrize("method", ["fgsm", "bim"])
 def test_one_pass_gives_the_answers_before_and_the_first_gradient(net, method):
-    """Answers before and after, each once: the first gradient knows the answers before."""
+    """Answers before and after, each once: the first gradient knows the answers before, and who wants the pictures
+    alone does not pay for the answers after."""
     attack, asked = fooling.Attack(net, method, eps=16), []
     ask, outputs = attack.net.loss_gradient, attack.net.outputs
     attack.net.loss_gradient = lambda images, classes: asked.append("gradient") or ask(images, classes)
     attack.net.outputs = lambda images: asked.append("answers") or outputs(images)
     result = attack(pictures())
-    assert asked[0] == "gradient" and asked[-1] == "answers"
+    assert asked[0] == "gradient"
     if method == "fgsm":
-        assert asked == ["gradient", "answers"]
+        assert asked == ["gradient"]
+    asked.clear()
+    assert result.success.any() and result.after.shape == (6,) and result.final and result.success_rate
+    assert asked == ["answers"]
     scores = net.predict(pictures().astype(np.float32), verbose=0)
     assert (result.before == scores.argmax(axis=1)).all()
     np.testing.assert_allclose(result.score_before, scores.max(axis=1), rtol=1e-5)

@@ -4,6 +4,7 @@ N pictures of H x W, K classes.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -35,38 +36,91 @@ EPS = {"linf": 4.0, "l2": 1.0}  # grey levels; of l2 root mean square over all v
 class Attacked:
     """What became of N pictures; all that is said of a picture is measured on its 8 bits.
 
+    The net is asked for its answers to the finished pictures when the first of `after`, `score_after`, `success`,
+    `success_rate` and `final` is read, once: who wants the pictures alone does not pay for them.
+
     Args:
+        net: under attack.
+        method: of METHODS.
         images: uint8 [N, H, W, 3], 0..255; a picture that was not attacked is as it was.
         labels: int32 [N], those given, or the net's own answers.
         targets: int32 [N], or None for an untargeted attack.
-        before, after: int32 [N], the net's answers.
-        score_before, score_after: float32 [N], their probabilities.
-        attacked: bool [N]; False where the net was wrong before.
-        success: bool [N]; True where the attack reached its aim.
+        confidence: logits by which the wrong class shall lead.
+        before: int32 [N], the net's answers before.
+        score_before: float32 [N], their probabilities.
         linf: float64 [N], the largest change of a value, grey levels.
         l2: float64 [N], Euclidean length of the change, grey levels.
         history: for each picture an entry a step: {step, value, each term}.
-        final: for each picture {value, each term} at the end.
     """
 
+    net: Classifier
+    method: str
     images: np.ndarray
     labels: np.ndarray
     targets: np.ndarray | None
+    confidence: float
     before: np.ndarray
-    after: np.ndarray
     score_before: np.ndarray
-    score_after: np.ndarray
-    attacked: np.ndarray
-    success: np.ndarray
     linf: np.ndarray
     l2: np.ndarray
     history: History
-    final: list[dict[str, float]]
+
+    @property
+    def attacked(self) -> np.ndarray:
+        """bool [N]; False where the net was wrong before."""
+        return self.before == self.labels
+
+    @property
+    def after(self) -> np.ndarray:
+        """int32 [N], the net's answers."""
+        return self._answers[0].argmax(axis=1).astype(np.int32)
+
+    @property
+    def score_after(self) -> np.ndarray:
+        """float32 [N], the probabilities of `after`."""
+        return self._answers[1][np.arange(len(self.images)), self.after]
+
+    @property
+    def success(self) -> np.ndarray:
+        """bool [N]; True where the attack reached its aim."""
+        return self.attacked & self._aim.reached(self._answers[0])
 
     @property
     def success_rate(self) -> float | None:
         """Successes among the pictures that were attacked; None where there are none."""
         return float(self.success[self.attacked].mean()) if self.attacked.any() else None
+
+    @functools.cached_property
+    def final(self) -> list[dict[str, float]]:
+        """For each picture {value, each term} at the end; value is what the method makes large or small."""
+        logits, rows = self._answers[0], np.arange(len(self.images))
+        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+        terms = {
+            "cross_entropy": np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, self._aim.classes],
+            "margin": self._aim.margin(logits),
+            "distance": np.square(self.l2 / 255),
+        }
+        value = {"deepfool": "margin", "cw": "distance", "lbfgs": "distance"}.get(
+            self.method, "cross_entropy"
+        )
+        return [
+            {"value": float(terms[value][row])} | {name: float(term[row]) for name, term in terms.items()}
+            for row in rows
+        ]
+
+    @functools.cached_property
+    def _answers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and scores of the finished pictures, [N, K] each."""
+        return self.net.outputs(self.images)
+
+    @functools.cached_property
+    def _aim(self) -> Aim:
+        return aim_at(self.labels, self.targets, self.confidence)
+
+
+def aim_at(labels: np.ndarray, targets: np.ndarray | None, confidence: float) -> Aim:
+    """Gives the aim of labels [N], or of targets [N] where there are some."""
+    return Aim(labels if targets is None else targets, targets is not None, confidence)
 
 
 class Attack:
@@ -167,7 +221,7 @@ class Attack:
         before = logits.argmax(axis=1).astype(np.int32)
         labels = before if labels is None else given
         targets = self._targets(targets, labels, logits)
-        aim = self._aim(labels, targets)
+        aim = aim_at(labels, targets, self.confidence)
         rows = np.flatnonzero(before == labels)
         made, history = images.copy(), [[] for _ in images]
         if len(rows):
@@ -199,24 +253,19 @@ class Attack:
         """
         images, made = eight_bits(images), eight_bits(made)
         logits, scores = self.net.outputs(images) if clean is None else clean
-        after_logits, after_scores = self.net.outputs(made)
-        before, after, rows = logits.argmax(axis=1), after_logits.argmax(axis=1), np.arange(len(images))
-        difference, aim = made - images, self._aim(labels, targets)
-        l2 = np.sqrt(np.einsum("nhwc,nhwc->n", difference, difference, dtype=np.float64))
+        before, difference = logits.argmax(axis=1), made - images
         return Attacked(
+            net=self.net,
+            method=self.method,
             images=made.astype(np.uint8),
             labels=labels,
             targets=targets,
+            confidence=self.confidence,
             before=before.astype(np.int32),
-            after=after.astype(np.int32),
-            score_before=scores[rows, before],
-            score_after=after_scores[rows, after],
-            attacked=before == labels,
-            success=(before == labels) & aim.reached(after_logits),
+            score_before=scores[np.arange(len(images)), before],
             linf=np.abs(difference).max(axis=(1, 2, 3), initial=0.0).astype(np.float64),
-            l2=l2,
+            l2=np.sqrt(np.einsum("nhwc,nhwc->n", difference, difference, dtype=np.float64)),
             history=history or [[] for _ in images],
-            final=self._final(after_logits, l2, aim),
         )
 
     def run(self, shape: Sequence[int]) -> gradient.Ball | DeepFool | CarliniWagner | LBFGS:
@@ -250,26 +299,6 @@ class Attack:
         if len(same):
             raise InputError(f"the target {targets[same[0]]} is the label of picture {same[0]} already")
         return targets
-
-    def _aim(self, labels, targets):
-        return Aim(labels if targets is None else targets, targets is not None, self.confidence)
-
-    def _final(self, logits, l2, aim):
-        """{value, each term} of each finished picture: value is what the method makes large or small."""
-        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-        rows = np.arange(len(logits))
-        terms = {
-            "cross_entropy": np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, aim.classes],
-            "margin": aim.margin(logits),
-            "distance": np.square(l2 / 255),
-        }
-        value = {"deepfool": "margin", "cw": "distance", "lbfgs": "distance"}.get(
-            self.method, "cross_entropy"
-        )
-        return [
-            {"value": float(terms[value][row])} | {name: float(term[row]) for name, term in terms.items()}
-            for row in rows
-        ]
 
 
 def eight_bits(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
