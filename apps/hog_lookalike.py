@@ -17,8 +17,8 @@ STEPS = flags.DEFINE_integer(
 )
 KEEP = flags.DEFINE_float(
     "keep",
-    0.02,
-    "Weight of the distance from the start picture; less matches better, e.g. --keep=0.001",
+    0.2,
+    "Weight of the distance from the start picture; less matches better, e.g. --keep=0.05",
     lower_bound=0.0,
 )
 CELL = flags.DEFINE_integer("cell", 8, "Side of HOG's cells in pixels, e.g. --cell=16", lower_bound=2)

@@ -39,6 +39,14 @@ def test_a_picture_takes_on_the_hog_of_another_and_stays_nearer_to_itself(pair):
     assert np.abs(loose - start).mean() < np.abs(made - start).mean()
 
 
+def test_the_change_is_no_grain(pair):
+    """Of the change's energy, the share that a mean over 2 x 2 pixels takes away: of white noise it would be 3/4."""
+    source, start = pair
+    change = hog_lookalike.lookalike(source, start, steps=60).image[0] - start
+    coarse = change.reshape(28, 2, 32, 2, 3).mean(axis=(1, 3))
+    assert 1 - np.square(coarse).mean() / np.square(change).mean() < 0.6
+
+
 def test_a_hog_gives_back_the_directions_of_edges(pair):
     target = hog_lookalike.descriptor(pair[0])
     made = hog_lookalike.inverse(target, 56, 64, steps=200).image[0]
