@@ -108,7 +108,7 @@ def centre(data):
     return {"hits": near, "on the object": exact, "blurred": near}
 
 
-def segmented(net, data, methods):
+def segmented(net, data, methods, limit=None):
     """Mean IoU of the masks that each method seeds, and of a centred rectangle's: {name: (mean, pictures)}."""
     import numpy as np
 
@@ -118,7 +118,7 @@ def segmented(net, data, methods):
     from tfcnn.visualization.gradients import BEST
     from tfcnn.visualization.saliency import explained
 
-    alone = [record for record, _ in jobs(data) if len(record.labels) == 1]
+    alone = [record for record, _ in jobs(data) if len(record.labels) == 1][:limit]
     maps = {method: explained(net, method) for method in methods}
     rows = [f"{method}, {rule}" for method in methods for rule in SEEDS]
     found = {name: [] for name in ("centred rectangle", *rows)}
@@ -126,17 +126,19 @@ def segmented(net, data, methods):
         batch = alone[first : first + BATCH]
         pictures = [record.image() for record in batch]
         masks = [record.masks()[0] for record in batch]
-        seen = np.stack([images.resize(picture, 224, "stretch")[0] for picture in pictures]).astype(
-            np.float32
-        )
+        resized = [images.resize(picture, 224, "stretch") for picture in pictures]
+        seen = np.stack([image for image, _ in resized]).astype(np.float32)
         for picture, mask in zip(pictures, masks, strict=True):
             guess = segmentation.grab_cut(picture, segmentation.centred_rectangle(mask.shape))
             found["centred rectangle"].append(mask_iou(guess.mask, mask))
         for method, function in maps.items():
             values = function(seen, np.full(len(batch), BEST, np.int32))[0].numpy()
             for rule in SEEDS:
-                for picture, mask, value in zip(pictures, masks, values, strict=True):
-                    cut = segmentation.segment(picture, value, rule=rule).mask
+                for picture, mask, value, (_, placement) in zip(
+                    pictures, masks, values, resized, strict=True
+                ):
+                    there = segmentation.on_the_file(value, placement, mask.shape)
+                    cut = segmentation.segment(picture, there, rule=rule).mask
                     found[f"{method}, {rule}"].append(mask_iou(cut, mask))
     return {name: (100 * float(np.mean(each)), len(each)) for name, each in found.items()}
 
@@ -147,6 +149,7 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--methods", default="", help="some of them, by commas")
     parser.add_argument("--segment", action="store_true")
+    parser.add_argument("--limit", type=int, help="with --segment, so many pictures")
     flags = parser.parse_args()
     runtime.start()
     from tfcnn import datasets
@@ -158,7 +161,7 @@ def main() -> None:
     methods = flags.methods.split(",") if flags.methods else SALIENCY_METHODS
     if flags.segment:
         print(f"{'seeds':28}{'mean IoU':>10}{'pictures':>10}")
-        for name, (mean, count) in segmented(net, data, methods).items():
+        for name, (mean, count) in segmented(net, data, methods, flags.limit).items():
             print(f"{name:28}{mean:10.1f}{count:10}", flush=True)
         return
     columns = ["hits", "on the object", "blurred", "ms a picture"]

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from tfcnn import images
 from tfcnn.evaluation.pointing import mask_iou
@@ -72,3 +73,39 @@ def test_an_even_picture_is_refused_by_name(run_app, model, tmp_path):
     done = run_app("segment", tmp_path / "grey.png", f"--model={model}", f"--output_dir={tmp_path / 'out'}")
     assert done.returncode == 1 and "grey.png" in done.stderr and "same everywhere" in done.stderr
     assert not list((tmp_path / "out").glob("*mask*"))
+
+
+def test_masks_of_a_data_set_are_measured(run, run_app, model, tmp_path):
+    """The disk is the one object of its picture; a picture of two objects has no single right mask, and is left out."""
+    _, out, mask = run
+    voc = tmp_path / "voc"
+    for part in ("Annotations", "JPEGImages", "ImageSets/Main", "SegmentationObject"):
+        (voc / part).mkdir(parents=True)
+    (voc / "ImageSets/Main/val.txt").write_text("disk\ntwo\nbad\n")
+    box = "<bndbox><xmin>46</xmin><ymin>16</ymin><xmax>96</xmax><ymax>66</ymax></bndbox>"
+    one = f"<object><name>{{}}</name>{box}</object>"
+    for name, objects in (("disk", ["cat"]), ("two", ["cat", "dog"]), ("bad", ["cat"])):
+        drawn = "".join(one.format(each) for each in objects)
+        size = "<size><width>120</width><height>90</height><depth>3</depth></size>"
+        (voc / f"Annotations/{name}.xml").write_text(f"<annotation>{size}{drawn}</annotation>")
+        images.write(voc / f"JPEGImages/{name}.png", images.read(out / "disk.png"))
+        Image.fromarray(mask.astype(np.uint8)).save(voc / f"SegmentationObject/{name}.png")
+    (voc / "JPEGImages/bad.png").write_bytes(b"no picture")
+    data = [f"--model={model}", "--dataset=voc", f"--data={voc}", "--split=val", "--save_images=false"]
+    done = run_app("segment", *data, "--objects=cat", f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 1 and "bad" in done.stderr and "mean IoU" in done.stderr, done.stderr
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    (entry,) = report["images"]
+    found = images.read(out / json.loads((out / "results.json").read_text())["images"][0]["mask"])[..., 0] > 0
+    assert entry["iou"] == pytest.approx(mask_iou(found, mask)) and entry["width"] == 120
+    assert report["metrics"] == {"mean_iou": entry["iou"], "images": 1}
+    for flags, word in (
+        (["--split=val"], "--split belongs to --dataset"),
+        ([*data[1:], out / "disk.png"], "two inputs"),
+        ([*data[1:], "--objects=cta"], "cat"),
+        ([*data[1:], "--objects=bus"], "no picture has one object of bus"),
+    ):
+        wrong = run_app("segment", f"--model={model}", *flags, f"--output_dir={tmp_path / 'none'}")
+        assert wrong.returncode == 2 and word in wrong.stderr and not (tmp_path / "none").exists(), (
+            wrong.stderr
+        )
