@@ -100,8 +100,10 @@ def named_units() -> list[Unit]:
     units = []
     for text in NEURON.value:
         found = re.fullmatch(r"(.+?)(?::(\d+)(?::(\d+),(\d+))?)?", text.strip())
-        if found is None:
-            raise InputError(f"--neuron={text}: write LAYER:CHANNEL or LAYER:CHANNEL:ROW,COLUMN")
+        if found is None or ":" in found[1]:
+            raise InputError(
+                f"--neuron={text}: write LAYER:CHANNEL or LAYER:CHANNEL:ROW,COLUMN, in whole numbers"
+            )
         layer, *numbers = found.groups()
         channel, row, column = (BEST if each is None else int(each) for each in numbers)
         units.append(Unit(layer, channel, (row, column)))

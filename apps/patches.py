@@ -145,8 +145,8 @@ def cut_out(
                 if signals:
                     spot = np.array([[patch.row, patch.column]], np.int32)
                     sent = signals(seen[None].astype(np.float32), np.array([channel], np.int32), spot)[0]
-                    shown = np.rint(picture(sent)).astype(np.uint8)
-                    pieces[channel, rank].append(images.resize(cut(shown, field), SIDE)[0])
+                    shown = np.rint(picture(cut(sent, field, [0, 0, 0]))).astype(np.uint8)
+                    pieces[channel, rank].append(images.resize(shown, SIDE)[0])
             progress.advance()
     return pieces
 

@@ -95,6 +95,7 @@ def test_a_neuron_of_a_released_detector(run_app, tmp_path):
     ("flags", "words"),
     [
         (["--neuron=hihg:3"], ["high", "--list_layers"]),
+        (["--neuron=high:red"], ["--neuron=high:red", "LAYER:CHANNEL"]),
         (["--neuron=high:3:11,2"], ["row 11", "11 x 11", "48 pixels"]),
         (["--rule=deconv"], ["deconvnet"]),
         (["--neuron=high:3", "--class=1"], ["--neuron", "--class"]),

@@ -129,17 +129,17 @@ def cut(image: np.ndarray, box: np.ndarray, fill: Sequence[float] = (127, 127, 1
     """Cuts a box out of a picture; where it hangs over the edge it is filled.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: [H, W, 3], of any type: a picture, or a signal at it.
         box: [4] (x1, y1, x2, y2), pixels of the picture; rounded to whole ones.
-        fill: RGB, 0..255.
+        fill: three values of that type.
 
     Returns:
-        uint8 [h, w, 3] of the box's size, at least one pixel.
+        [h, w, 3] of the box's size, at least one pixel, of the same type.
     """
     x1, y1, x2, y2 = np.round(box).astype(int)
     x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
-    patch = np.empty([y2 - y1, x2 - x1, 3], np.uint8)
-    patch[:] = np.asarray(fill, np.uint8)
+    patch = np.empty([y2 - y1, x2 - x1, 3], image.dtype)
+    patch[:] = np.asarray(fill, image.dtype)
     rows = slice(max(y1, 0), min(y2, image.shape[0]))
     columns = slice(max(x1, 0), min(x2, image.shape[1]))
     inside = image[rows, columns]
