@@ -33,27 +33,29 @@ INVERSE = flags.DEFINE_integer(
 def main(run: cli.Run) -> None:
     sources = run.sources()
     if len(sources) != 2:
-        raise InputError(f"two pictures are needed, the source and the start; {len(sources)} is given")
+        raise InputError(f"two pictures are needed, the source and the start; given: {len(sources)}")
     size = run.flags.image_size
     if size < 2 * CELL.value:
         raise InputError(f"--image_size={size} has less than two cells of --cell={CELL.value} a side")
     run.runtime  # noqa: B018  (starts TensorFlow, silently)
+    from tfcnn.fooling.hog_lookalike import descriptor
+
     for pair in run.batches(2, lambda image: images.resize(image, size, run.flags.resize)[0]):
         if len(pair) < 2:
             raise InputError("one of the two pictures cannot be read")
         source, start = pair
+        target = descriptor(source.prepared, CELL.value)
+        if not target.any():
+            raise InputError(f"{source.name} is flat: it has no gradients, and its HOG is 0")
         with source, start:
-            match(run, source, start)
+            match(run, source, start, target)
 
 
-def match(run: cli.Run, source: cli.Picture, start: cli.Picture) -> None:
-    """Make the look-alike and what shows it; both entries are filled."""
+def match(run: cli.Run, source: cli.Picture, start: cli.Picture, target: np.ndarray) -> None:
+    """Make the look-alike with the descriptor `target` and what shows it; both entries are filled."""
     from tfcnn.fooling import hog_lookalike as library
     from tfcnn.ops.hog import cell_weights
 
-    target = library.descriptor(source.prepared, CELL.value)
-    if not target.any():
-        raise InputError(f"{source.name} is flat: it has no gradients, and its HOG is 0")
     with run.progress(STEPS.value, "look-alike", "steps") as progress:
         result = library.lookalike(
             source.prepared,

@@ -43,3 +43,4 @@ def test_wrong_commands(run_app, tmp_path):
     for number, (flags, words, status) in enumerate(cases):
         done = run_app("hog_lookalike", *flags, f"--output_dir={tmp_path / str(number)}")
         assert done.returncode == status and words in done.stderr, done.stderr
+    assert "refused" not in done.stderr  # the start is not to blame

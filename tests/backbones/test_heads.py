@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from tfcnn.backbones.graph import tap
 from tfcnn.backbones.heads import with_logits
 from tfcnn.errors import InputError
 
@@ -48,6 +49,15 @@ def test_scores_are_the_models_own_and_logits_lie_before_them(end):
         assert np.allclose(squash(both["logits"]), own, atol=1e-6)
         assert not np.allclose(both["logits"], own, atol=1e-2)
     assert set(both) == {"logits", "scores"}
+
+
+def test_the_last_layer_is_found_by_its_own_name():
+    image, x = base()
+    model = keras.Model(image, layers.Dense(5, activation="softmax", name="answer")(x))
+    pictures = np.random.default_rng(0).normal(size=(2, 12, 12, 3)).astype(np.float32)
+    tapped = tap(with_logits(model), ["answer", "answer_logits"])(pictures)
+    assert np.allclose(tapped["answer"], model(pictures), atol=1e-6)
+    assert np.allclose(keras.ops.softmax(tapped["answer_logits"]), tapped["answer"], atol=1e-6)
 
 
 def test_a_model_with_both_is_left_alone_and_others_are_refused():

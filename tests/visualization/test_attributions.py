@@ -157,6 +157,8 @@ def test_a_net_without_relu_gets_smoothgrad(net):
     image = keras.Input((8, 8, 3))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3, activation="swish")(image))
     assert saliency.usual_method(keras.Model(image, layers.Dense(2)(x))) == "smoothgrad"
+    flat = layers.Dense(2)(layers.Dense(3, activation="relu")(layers.Flatten()(image)))
+    assert saliency.usual_method(keras.Model(image, flat)) == "smoothgrad"  # there is no map for Grad-CAM
 
 
 def test_a_map_is_of_the_pictures_size_on_an_open_net():

@@ -58,7 +58,7 @@ def test_pca_is_the_two_directions_of_greatest_variance(digits):
         expected = centred @ vectors[:, -1 - axis]
         sign = np.sign((expected * found[:, axis]).sum())
         np.testing.assert_allclose(found[:, axis], sign * expected, atol=1e-2)
-    with pytest.raises(InputError, match="4 pictures.*5"):
+    with pytest.raises(InputError, match="5 pictures at least.*4"):
         embedding.positions(codes[:4])
 
 

@@ -108,6 +108,15 @@ def test_fields_of_alexnet_and_vgg_are_the_published_ones():
     assert vgg.boxes([6], [7], clip=True).tolist() == [[134, 102, 256, 224]]
 
 
+def test_a_conversion_moves_nothing():
+    """A model that had another inside it is flattened with the inner one's conversion of its input."""
+    image = keras.Input((16, 16, 3))
+    x = keras.ops.convert_to_tensor(layers.Conv2D(2, 3, strides=2, padding="same")(image))
+    net = keras.Model(image, layers.Conv2D(2, 3, padding="same", name="end")(x))
+    field = receptive_field(net, "end")
+    assert field.size == (7, 7) and field.stride == (2, 2)
+
+
 def test_what_is_not_known_is_said():
     image = keras.Input((None, None, 3))
     rolled = layers.RandomFlip(name="strange")(image)

@@ -18,7 +18,8 @@ def with_logits(model: keras.Model, may_hide: bool = False) -> keras.Model:
 
     The scores are the head's own: softmax over classes that exclude each other, sigmoid where each class has one for
     itself. A head of one unit answers yes or no, so that it has two classes, with the logits -z and z and the scores
-    1 - p and p. The layers are those of the given model, but for the last, whose weights are copied.
+    1 - p and p. The layers are those of the given model, but for the last: a softmax or sigmoid of its name gives the
+    scores, and a copy with "_logits" after the name what comes before.
 
     Args:
         model: pictures [N, H, W, 3] -> [N, K], or a dict with `logits` and `scores` already. Its last layer is a
@@ -59,6 +60,9 @@ def with_logits(model: keras.Model, may_hide: bool = False) -> keras.Model:
     if single:
         logits, squashing = keras.ops.concatenate([-logits, logits], axis=-1), "sigmoid"
     name = "scores" if all(layer.name != "scores" for layer in model.layers) else None
+    last = made_by(outputs[0]).operation
+    if squashing and not single and isinstance(last, keras.Layer) and not isinstance(last, keras.Model):
+        name = last.name  # whoever asks for the layer by its name gets what it gave
     squash = keras.layers.Activation(squashing or "softmax", name=name, dtype="float32")
     return keras.Model(picture, {"logits": logits, "scores": squash(logits)}, name=model.name)
 

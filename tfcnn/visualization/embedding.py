@@ -118,7 +118,7 @@ def positions(
     """
     least = 5 if method == "tsne" else 2
     if len(codes) < least:
-        raise InputError(f"{len(codes)} pictures are too few for method={method}: it needs {least}")
+        raise InputError(f"method={method} needs {least} pictures at least, and there are {len(codes)}")
     small = reduced(codes, COMPONENTS if method == "tsne" else 2)
     if method == "tsne":
         small = _tsne(small, min(perplexity, (len(codes) - 1) / 3), seed)

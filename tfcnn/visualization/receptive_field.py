@@ -42,7 +42,8 @@ _POINTWISE = (
 )
 _POINTWISE_OPS = frozenset(  # of keras.ops and keras.activations
     "Relu Relu6 ReLU LeakyRelu Elu Selu Silu Gelu Sigmoid Tanh Softplus HardSigmoid HardSilu LogSigmoid Add Subtract "
-    "Multiply Divide TrueDivide Maximum Minimum Negative Absolute Square Sqrt Rsqrt Exp Log Power Clip Cast".split()
+    "Multiply Divide TrueDivide Maximum Minimum Negative Absolute Square Sqrt Rsqrt Exp Log Power Clip Cast "
+    "ConvertToTensor".split()
 )
 
 

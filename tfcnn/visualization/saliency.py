@@ -12,7 +12,7 @@ from tfcnn.backbones.heads import with_logits
 from tfcnn.errors import InputError
 from tfcnn.visualization import SALIENCY_METHODS
 from tfcnn.visualization.attributions import gradient_x_input, integrated_gradients, smoothgrad
-from tfcnn.visualization.grad_cam import grad_cam, guided_grad_cam
+from tfcnn.visualization.grad_cam import grad_cam, guided_grad_cam, last_map
 from tfcnn.visualization.gradients import Gradients, channel_gradients, class_gradients
 from tfcnn.visualization.relu_rules import with_rule
 
@@ -128,10 +128,12 @@ def usual_method(model: keras.Model, channel_of: str | None = None) -> str:
         model, channel_of: of `explained`.
 
     Returns:
-        "guided_grad_cam" where the model's rectifiers are ReLU, else "smoothgrad".
+        "guided_grad_cam" where the model's rectifiers are ReLU and it has a map, else "smoothgrad".
     """
+    asked = with_logits(model) if channel_of is None else tap(model, [channel_of])
     try:
-        with_rule(with_logits(model) if channel_of is None else tap(model, [channel_of]), "guided")
+        with_rule(asked, "guided")
+        last_map(asked)
     except InputError:
         return "smoothgrad"
     return "guided_grad_cam"
