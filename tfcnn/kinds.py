@@ -13,6 +13,7 @@ import numpy as np
 from tfcnn import backbones, files, images
 from tfcnn.cards import card_of, is_darknet
 from tfcnn.datasets import voc
+from tfcnn.detection.options import DetectorOptions
 from tfcnn.errors import InputError
 from tfcnn.loading import load_model
 from tfcnn.predictor import Predictor, fastest
@@ -102,20 +103,20 @@ def detector(
     seen = _calibration(calibration) if runtime == "litert_int8" else ()
 
     def made(runtime: str) -> Predictor:
-        found = method(
-            models,
-            max(1, len(scales)),
+        options = DetectorOptions(
+            scales=max(1, len(scales)),
             flip=flip,
             refine=refine,
             box_voting=box_voting,
+            proposals=proposals,
             score_threshold=score_threshold,
             nms_threshold=nms_threshold,
             max_detections=max_detections,
             runtime=runtime,
             threads=threads or cores(),
             calibration=seen,
-            proposals=proposals,
         )
+        found = method(models, options)
         size = image_size
         if size is None:
             own = card.get("image_size") or getattr(found, "size", None) or SIZE

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfcnn import backbones, datasets
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.detection import rcnn, rcnn_features, rcnn_svm, rcnn_training
+from tfcnn.detection.options import DetectorOptions
 from tfcnn.errors import InputError
 from tfcnn.predictor import Predictor
 
@@ -264,7 +265,7 @@ def test_the_whole_is_one_model_that_a_predictor_runs(net, shapes, tmp_path):
     corner = random.uniform(0, 60, (70, 2))
     regions = np.float32(np.concatenate([corner, corner + random.uniform(10, 38, (70, 2))], axis=1))
     predictor = Predictor(
-        rcnn.Rcnn([model], score_threshold=0.3),
+        rcnn.Rcnn([model], DetectorOptions(score_threshold=0.3)),
         names=shapes.classes,
         image_size=128,
         resize="letterbox",
@@ -275,7 +276,7 @@ def test_the_whole_is_one_model_that_a_predictor_runs(net, shapes, tmp_path):
     own = {tuple(np.round(region, 2)) for region in regions.tolist()}
     assert all(tuple(np.round(box, 2)) in own for box in found.boxes.tolist())  # not regressed
     with pytest.raises(InputError, match="flip"):
-        rcnn.Rcnn([model], flip=True)
+        rcnn.Rcnn([model], DetectorOptions(flip=True))
 
 
 def test_spatial_pyramid_pools_every_region_from_one_map(shapes):

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tfcnn
 from tfcnn import backbones
 from tfcnn.detection import one_stage, yolo
+from tfcnn.detection.options import DetectorOptions
 from tfcnn.detection.single_shot import SingleShot
 from tfcnn.errors import InputError
 
@@ -99,7 +100,7 @@ def test_litert_finds_what_tensorflow_finds(folder):
 def test_int8_is_near_what_tensorflow_computes(model, folder):
     pytest.importorskip("ai_edge_litert", reason="the extra litert is not installed")
     plain, lite = (
-        SingleShot([model], runtime=runtime, calibration=pictures()).nets[0]
+        SingleShot([model], DetectorOptions(runtime=runtime, calibration=pictures())).nets[0]
         for runtime in ("tf", "litert_int8")
     )
     lite.make_ready(SIDE, SIDE)
@@ -110,7 +111,7 @@ def test_int8_is_near_what_tensorflow_computes(model, folder):
         error, span = np.abs(a - b), max(np.max(a), 0) - min(np.min(a), 0)  # a range of int8 has 0 in it
         assert a.shape == b.shape and 0 < error.mean() < 0.15 * span, (error.mean(), span)
     with pytest.raises(InputError, match="give calibration"):
-        SingleShot([model], runtime="litert_int8")
+        SingleShot([model], DetectorOptions(runtime="litert_int8"))
     with pytest.raises(InputError, match="belongs to runtime='litert_int8'"):
         tfcnn.detector(folder, calibration=pictures())
 
@@ -128,7 +129,7 @@ def test_auto_takes_one_of_the_two_that_find_the_same(folder):
 
 def test_what_cannot_be_done_is_one_line(kind, folder, tmp_path):
     for given in ({"refine": 1}, {"proposals": 9}):
-        with pytest.raises(InputError, match="has no regions to"):
+        with pytest.raises(InputError, match="one network has no"):
             tfcnn.detector(folder, **given)
     with pytest.raises(InputError, match="one kind"):
         tfcnn.detector([folder, released(small_yolo(), "faster_rcnn", tmp_path)])

@@ -9,6 +9,7 @@ from tfcnn import backbones, detector, images, load_model
 from tfcnn.detection import test_time
 from tfcnn.detection.detector import FasterRCNN
 from tfcnn.detection.faster_rcnn import faster_rcnn
+from tfcnn.detection.options import DetectorOptions
 from tfcnn.detection.stages import Stages
 from tfcnn.errors import InputError
 from tfcnn.export import litert
@@ -151,7 +152,7 @@ def test_litert_computes_each_picture_once(model, image, monkeypatch):
 
 def test_int8_features_are_near_and_fewer_proposals_are_classified(model, image, monkeypatch):
     pytest.importorskip("ai_edge_litert")
-    method = FasterRCNN([model], runtime="litert_int8", calibration=[image], proposals=5)
+    method = FasterRCNN([model], DetectorOptions(runtime="litert_int8", calibration=[image], proposals=5))
     predictor = Predictor(method, names=["a", "b", "c"], image_size=96)
     calls, run = [], litert.Program.__call__
     monkeypatch.setattr(litert.Program, "__call__", lambda self, x: calls.append(len(x)) or run(self, x))
@@ -162,7 +163,7 @@ def test_int8_features_are_near_and_fewer_proposals_are_classified(model, image,
         error = np.abs(method.stages[0]._program_for(rows)(rows)[name] - value)
         assert 0 < error.mean() < 0.05 * np.ptp(value), name
     with pytest.raises(InputError, match="makes none"):
-        FasterRCNN([build(proposals=0)], proposals=5)
+        FasterRCNN([build(proposals=0)], DetectorOptions(proposals=5))
 
 
 def test_without_batch_norm_layers_the_release_finds_the_same():

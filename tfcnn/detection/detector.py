@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfcnn import backbones
 from tfcnn.datasets import Record
 from tfcnn.detection import test_time
+from tfcnn.detection.options import PLAIN, DetectorOptions
 from tfcnn.detection.stages import LiteStages, Stages
 from tfcnn.errors import InputError
 from tfcnn.export import litert
@@ -24,14 +25,7 @@ class FasterRCNN:
     Args:
         models: of `faster_rcnn.faster_rcnn` or `mask_rcnn.mask_rcnn`; several of the same classes are an ensemble.
             Weights may be trained on between two calls.
-        scales: at how many sizes each picture is looked at.
-        flip: look at each picture mirrored, too.
-        refine, box_voting: of `test_time.find`.
-        score_threshold, nms_threshold, max_detections: None takes the first model's own.
-        runtime: "tf", or for the networks' convolutions "litert" or "litert_int8" (one picture after the other).
-        threads: of LiteRT.
-        calibration: for "litert_int8", pictures uint8 [H, W, 3] by which int8's ranges are found.
-        proposals: R, regions that are classified at test; None takes the first model's own.
+        options: what is done at test time; of the networks LiteRT computes the convolutions.
 
     Attributes:
         classes: K.
@@ -45,28 +39,14 @@ class FasterRCNN:
             R-CNN is asked for proposals.
     """
 
-    def __init__(
-        self,
-        models: Sequence[keras.Model],
-        scales: int = 1,
-        *,
-        flip: bool = False,
-        refine: int = 0,
-        box_voting: bool = False,
-        score_threshold: float | None = None,
-        nms_threshold: float | None = None,
-        max_detections: int | None = None,
-        runtime: str = "tf",
-        threads: int = 1,
-        calibration: Sequence[np.ndarray] = (),
-        proposals: int | None = None,
-    ):
-        litert.check(runtime, calibration)
-        if runtime == "tf":
+    def __init__(self, models: Sequence[keras.Model], options: DetectorOptions = PLAIN):
+        litert.check(options.runtime, options.calibration)
+        proposals = options.proposals
+        if options.runtime == "tf":
             stages = [Stages(model) for model in models]
         else:
-            seen = calibration if runtime == "litert_int8" else None
-            stages = [LiteStages(model, threads, proposals, seen) for model in models]
+            seen = options.calibration if options.runtime == "litert_int8" else None
+            stages = [LiteStages(model, options.threads, proposals, seen) for model in models]
         if len({each.classes for each in stages}) > 1:
             counts = ", ".join(str(each.classes) for each in stages)
             raise InputError(f"The models of an ensemble need the same classes, but have {counts} of them.")
@@ -77,22 +57,25 @@ class FasterRCNN:
         self.proposal_count = (proposals or first.proposals.count) if first.proposals else 0
         self.needs_proposals = not self.proposal_count
         self.has_masks = any(each.mask_head is not None for each in stages)
-        options = {
-            "refine": refine,
-            "box_voting": box_voting,
-            "proposals": self.proposal_count,
-            "score_threshold": output.score_threshold if score_threshold is None else score_threshold,
-            "nms_threshold": output.nms_threshold if nms_threshold is None else nms_threshold,
-            "max_detections": output.max_detections if max_detections is None else max_detections,
-        }
-        views = [
-            test_time.View(*view)
-            for view in itertools.product(stages, range(scales), (False, True) if flip else (False,))
-        ]
+        score, overlap, most = options.thresholds(output)
+        mirrored = (False, True) if options.flip else (False,)
+        views = [test_time.View(*view) for view in itertools.product(stages, range(options.scales), mirrored)]
 
         def find(pictures, sizes, shapes, precomputed):
             pictures = [tf.cast(picture, tf.float32) for picture in pictures]
-            return test_time.find(views, pictures, sizes, shapes, precomputed, **options)
+            return test_time.find(
+                views,
+                pictures,
+                sizes,
+                shapes,
+                precomputed,
+                refine=options.refine,
+                box_voting=options.box_voting,
+                proposals=self.proposal_count,
+                score_threshold=score,
+                nms_threshold=overlap,
+                max_detections=most,
+            )
 
         def propose(picture, size, shapes):
             return test_time.propose(first, tf.cast(picture, tf.float32), size, shapes, self.proposal_count)

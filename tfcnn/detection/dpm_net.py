@@ -14,7 +14,6 @@ Source: Girshick, Iandola, Darrell, Malik 2015, Deformable Part Models are Convo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -23,6 +22,7 @@ from tfcnn.detection import pyramid as levels_of
 from tfcnn.detection.dpm import Component, placed
 from tfcnn.detection.dpm_layers import DistanceTransformPooling, Maxout, ObjectGeometry, PartWindows
 from tfcnn.detection.hog_svm import moved
+from tfcnn.detection.options import PLAIN, DetectorOptions
 from tfcnn.detection.pyramid import HogCells, Level
 from tfcnn.detection.pyramid_detector import PyramidDetector
 
@@ -168,8 +168,8 @@ class Dpm(PyramidDetector):
     what = "deformable part model"
     first_map = FIRST_MAP
 
-    def __init__(self, models: Sequence[keras.Model], scales: int = 1, **options: Any):
-        super().__init__(models, scales, **options)
+    def __init__(self, models: Sequence[keras.Model], options: DetectorOptions = PLAIN):
+        super().__init__(models, options)
         self.refresh()
 
     def refresh(self) -> None:

@@ -238,22 +238,3 @@ def stacked(found: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> dict[
         result["scores"][row, : len(scores)] = scores
         result["labels"][row, : len(scores)] = labels
     return result
-
-
-def check_single(models: Sequence[keras.Model], scales: int, runtime: str, **options: Any) -> None:
-    """Refuses what a detector on a pyramid does not have.
-
-    Raises:
-        InputError: an ensemble, another runtime than "tf", or an option that is on.
-    """
-    if len(models) > 1:
-        raise InputError("Detectors on a pyramid form no ensemble: give one model.")
-    if runtime != "tf":
-        raise InputError(
-            f"runtime={runtime!r}: a detector on a pyramid is computed by TensorFlow: take 'tf'."
-        )
-    if scales > 1:
-        raise InputError("A detector on a pyramid looks at all scales by itself: leave scales out.")
-    for name, value in options.items():
-        if value:
-            raise InputError(f"A detector on a pyramid has no {name}: leave it out.")

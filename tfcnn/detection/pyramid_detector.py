@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcnn.detection import pyramid as levels_of
+from tfcnn.detection.options import PLAIN, DetectorOptions
 from tfcnn.detection.pyramid import OnPyramid, Pyramid
 from tfcnn.errors import InputError
 
@@ -96,11 +97,7 @@ class PyramidDetector:
 
     Args:
         models: one; its weights may be trained on between two calls.
-        scales: must be 1: the pyramid has all scales.
-        score_threshold, nms_threshold, max_detections: None takes the model's own.
-        runtime: "tf".
-        threads, calibration: of other runtimes.
-        flip, refine, box_voting, proposals: must be off.
+        options: the thresholds; all others must be off: the pyramid has all scales.
 
     Attributes:
         classes: K.
@@ -119,34 +116,17 @@ class PyramidDetector:
     what = "detector on a pyramid"
     first_map = 1
 
-    def __init__(
-        self,
-        models: Sequence[keras.Model],
-        scales: int = 1,
-        *,
-        flip: bool = False,
-        refine: int = 0,
-        box_voting: bool = False,
-        score_threshold: float | None = None,
-        nms_threshold: float | None = None,
-        max_detections: int | None = None,
-        runtime: str = "tf",
-        threads: int = 1,
-        calibration: Sequence[np.ndarray] = (),
-        proposals: int | None = None,
-    ):
-        levels_of.check_single(
-            models, scales, runtime, flip=flip, refine=refine, box_voting=box_voting, proposals=proposals
-        )
+    def __init__(self, models: Sequence[keras.Model], options: DetectorOptions = PLAIN):
+        if len(models) > 1:
+            raise InputError("Detectors on a pyramid form no ensemble: give one model.")
+        options.only("A detector on a pyramid")
         self.model = models[0]
         self.output = self.model.layers[-1]
         if not isinstance(self.output, self.layer):
             raise InputError(f"The model {self.model.name} is no {self.what}: its last layer is other.")
         self.classes = self.output.classes
-        score = self.output.score_threshold if score_threshold is None else score_threshold
+        score, self.overlap, self.most = options.thresholds(self.output)
         self.least = levels_of.margin_of(score)
-        self.overlap = self.output.nms_threshold if nms_threshold is None else nms_threshold
-        self.most = self.output.max_detections if max_detections is None else max_detections
         self.on_pyramid = OnPyramid(self.model, self.output.pyramid)
 
     def __call__(

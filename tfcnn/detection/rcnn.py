@@ -24,6 +24,7 @@ from tfcnn.backbones.graph import made_by
 from tfcnn.detection import outputs
 from tfcnn.detection.endpoints import strides
 from tfcnn.detection.fast_rcnn import RegionPool, per_image
+from tfcnn.detection.options import PLAIN, DetectorOptions
 from tfcnn.errors import InputError
 from tfcnn.ops import boxes as box_ops
 from tfcnn.ops import coders
@@ -279,11 +280,7 @@ class Rcnn:
 
     Args:
         models: one, of `rcnn`.
-        scales: must be 1, and `flip`, `refine` and `box_voting` must be off: these belong to later detectors.
-        score_threshold, nms_threshold, max_detections: None takes the model's own.
-        runtime: must be "tf".
-        threads, calibration: not used.
-        proposals: most regions of a picture; None: all that are given.
+        options: the thresholds, and `proposals`, most regions of a picture; others belong to later detectors.
 
     Attributes:
         classes: K.
@@ -295,40 +292,19 @@ class Rcnn:
 
     needs_proposals = True
 
-    def __init__(
-        self,
-        models: Sequence[keras.Model],
-        scales: int = 1,
-        *,
-        flip: bool = False,
-        refine: int = 0,
-        box_voting: bool = False,
-        score_threshold: float | None = None,
-        nms_threshold: float | None = None,
-        max_detections: int | None = None,
-        runtime: str = "tf",
-        threads: int = 1,
-        calibration: Sequence[np.ndarray] = (),
-        proposals: int | None = None,
-    ):
-        asked = {"several models": len(models) > 1, "scales": scales > 1, "flip": flip, "refine": refine}
-        asked |= {"box_voting": box_voting, f"runtime {runtime}": runtime != "tf"}
-        if any(asked.values()):
-            what = next(name for name, value in asked.items() if value)
-            raise InputError(f"An R-CNN has no {what}: Fast and Faster R-CNN have.")
+    def __init__(self, models: Sequence[keras.Model], options: DetectorOptions = PLAIN):
+        if len(models) > 1:
+            raise InputError("An R-CNN forms no ensemble: give one model.")
+        options.only("An R-CNN", "proposals")
         (model,) = models
         output = {layer.name: layer for layer in model.layers}.get("detections")
         if not isinstance(output, SvmDetections):
             raise InputError(f"The model {model.name} is no R-CNN: its last layer is other.")
         margins, deltas, _, _ = output.input
         self._net = Describer(keras.Model(list(_inputs(model)), {"margins": margins, "deltas": deltas}))
-        self.output, self.proposals = output, proposals
+        self.output, self.proposals = output, options.proposals
         self.classes, self.zero_rgb = margins.shape[-1], backbones.zero_rgb(model)
-        self._options = [
-            output.score_threshold if score_threshold is None else score_threshold,
-            output.nms_threshold if nms_threshold is None else nms_threshold,
-            output.max_detections if max_detections is None else max_detections,
-        ]
+        self._thresholds = options.thresholds(output)
 
     def __call__(
         self,
@@ -350,5 +326,5 @@ class Rcnn:
             )
             raw = [tf.constant(found["margins"]), tf.constant(found["deltas"]), tf.constant(regions[None])]
             boxes, scores = self.output.decode(raw, tf.constant(height), tf.constant(width))
-            rows.append(outputs.best_of_each_class(scores, boxes, *self._options))
+            rows.append(outputs.best_of_each_class(scores, boxes, *self._thresholds))
         return {name: np.concatenate([row[name].numpy() for row in rows]) for name in rows[0]}

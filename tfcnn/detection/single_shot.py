@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfcnn import backbones
 from tfcnn.detection import test_time
 from tfcnn.detection.one_stage import CellDetections
+from tfcnn.detection.options import PLAIN, DetectorOptions
 from tfcnn.detection.yolo import GridDetections
 from tfcnn.errors import InputError
 from tfcnn.export import litert
@@ -28,15 +29,7 @@ class SingleShot:
 
     Args:
         models: of the same classes; several are an ensemble. Weights may be trained on between two calls.
-        scales: at how many sizes each picture is looked at.
-        flip: look at each picture mirrored, too.
-        refine: must be 0: there are no regions to refine.
-        box_voting: average each box with those of its class around it.
-        score_threshold, nms_threshold, max_detections: None takes the first model's own.
-        runtime: "tf", or "litert" or "litert_int8" (one picture after the other).
-        threads: of LiteRT.
-        calibration: for "litert_int8", pictures uint8 [H, W, 3] by which int8's ranges are found.
-        proposals: must be None: there are none.
+        options: what is done at test time; there are no regions to propose or to refine.
 
     Attributes:
         classes: K.
@@ -44,43 +37,28 @@ class SingleShot:
         size: side of the pictures that the first model takes, pixels; None: any.
 
     Raises:
-        InputError: a model is neither, the models have different classes, or LiteRT is not installed.
+        InputError: a model is neither, the models have different classes, LiteRT is not installed, or regions are
+            asked for.
     """
 
     needs_proposals = False
 
-    def __init__(
-        self,
-        models: Sequence[keras.Model],
-        scales: int = 1,
-        *,
-        flip: bool = False,
-        refine: int = 0,
-        box_voting: bool = False,
-        score_threshold: float | None = None,
-        nms_threshold: float | None = None,
-        max_detections: int | None = None,
-        runtime: str = "tf",
-        threads: int = 1,
-        calibration: Sequence[np.ndarray] = (),
-        proposals: int | None = None,
-    ):
-        if refine or proposals:
-            what = "refine: take refine=0" if refine else "propose: leave proposals out"
-            raise InputError(f"A detector of one network has no regions to {what}.")
-        litert.check(runtime, calibration)
-        seen = calibration if runtime == "litert_int8" else None
-        self.nets = [Network(model, None if runtime == "tf" else threads, seen) for model in models]
+    def __init__(self, models: Sequence[keras.Model], options: DetectorOptions = PLAIN):
+        options.only("A detector of one network", "scales", "flip", "box_voting", "runtime")
+        litert.check(options.runtime, options.calibration)
+        seen = options.calibration if options.runtime == "litert_int8" else None
+        threads = None if options.runtime == "tf" else options.threads
+        self.nets = [Network(model, threads, seen) for model in models]
         if len({net.output.classes for net in self.nets}) > 1:
             counts = ", ".join(str(net.output.classes) for net in self.nets)
             raise InputError(f"The models of an ensemble need the same classes, but have {counts} of them.")
         output = self.nets[0].output
         self.classes, self.zero_rgb = output.classes, backbones.zero_rgb(models[0])
         self.size = getattr(output, "size", None)
-        score = output.score_threshold if score_threshold is None else score_threshold
-        overlap = output.nms_threshold if nms_threshold is None else nms_threshold
-        most = output.max_detections if max_detections is None else max_detections
-        views = list(itertools.product(self.nets, range(scales), (False, True) if flip else (False,)))
+        score, overlap, most = options.thresholds(output)
+        views = list(
+            itertools.product(self.nets, range(options.scales), (False, True) if options.flip else (False,))
+        )
 
         def find(pictures, sizes):
             all_boxes, all_scores = [], []
@@ -93,7 +71,7 @@ class SingleShot:
                 all_scores.append(scores)
             boxes, scores = tf.concat(all_boxes, axis=1), tf.concat(all_scores, axis=1)
             boxes, scores_kept, labels, count = nms.class_nms(boxes, scores, overlap, most, score)
-            if box_voting:
+            if options.box_voting:
                 boxes = test_time.vote(boxes, labels, tf.concat(all_boxes, axis=1)[:, :, None], scores)
             return {"boxes": boxes, "scores": scores_kept, "labels": labels, "count": count}
 
