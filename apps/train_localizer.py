@@ -36,6 +36,11 @@ ORDER = flags.DEFINE_enum(
     ["fixed", "matched"],
     "Which of several boxes answers for which object: the first for the largest, or by the best assignment",
 )
+EXACTLY = flags.DEFINE_bool(
+    "exactly",
+    False,
+    "Train on and validate only pictures with exactly --objects objects, not with fewer or more",
+)
 LOSS = flags.DEFINE_enum(
     "loss", "l2", ["l2", "smooth_l1", "iou", "giou"], "Of the boxes, as fractions of the picture's sides"
 )

@@ -51,6 +51,15 @@ def test_what_is_left_out_is_counted():
     assert said == []
 
 
+def test_pictures_with_exactly_so_many_objects():
+    said, data = [], dataset(record(), record(BOXES[:0]), record(BOXES[:1]), record(BOXES[:2]))
+    assert [each.image_id for each in largest_objects(data, 2, said.append, exactly=True).examples] == ["2"]
+    assert said == ["3 of 4 pictures have not exactly 2 objects to learn, and are left out"]
+    hard = record(BOXES[:2], difficult=np.array([True, False]))
+    with pytest.raises(InputError, match="exactly 2 objects"):
+        largest_objects(dataset(hard), 2, exactly=True)
+
+
 def test_a_set_without_boxes_is_refused():
     with pytest.raises(InputError, match="The made data set has no boxes"):
         largest_objects(dataset(record(BOXES[:0])), 1)

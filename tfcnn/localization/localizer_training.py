@@ -50,6 +50,7 @@ class LocalizerConfig(TrainingConfig):
             computes the whole net at each step.
         loss: "l2", "smooth_l1", "iou" or "giou", of `localization.losses`.
         order: of K boxes: "fixed" (the largest object first) or "matched" (Hungarian).
+        exactly: take only pictures with exactly K objects, to train on and to measure.
         fine_tune: train the backbone too, at `backbone_rate` times the rate, on both heads' losses: one net must
             still serve both.
         classifier_epochs: of the stage before, in which layers of the classifier that are random are trained by
@@ -65,6 +66,7 @@ class LocalizerConfig(TrainingConfig):
     weight_decay: float = 1e-5
     loss: str = "l2"
     order: str = "fixed"
+    exactly: bool = False
     fine_tune: bool = False
     classifier_epochs: float = 10.0
     classifier_rate: float = 1e-3
@@ -124,8 +126,8 @@ def train_localizer(
         )
     if config.image_size not in (None, size):
         raise InputError(f"image_size={config.image_size}: the model takes pictures of {size} pixels")
-    training = largest_objects(training, form.objects, say)
-    validation = largest_objects(validation, form.objects, say)
+    training = largest_objects(training, form.objects, say, config.exactly)
+    validation = largest_objects(validation, form.objects, say, config.exactly)
     folder, data = pathlib.Path(folder), run.summary(training, validation)
     before = folder / "classifier"
     run.check_data(before if before.exists() else folder, data, config)

@@ -17,7 +17,10 @@ from tfcnn.errors import InputError
 
 
 def largest_objects(
-    dataset: Dataset, count: int, say: Callable[[str], None] = lambda sentence: None
+    dataset: Dataset,
+    count: int,
+    say: Callable[[str], None] = lambda sentence: None,
+    exactly: bool = False,
 ) -> Dataset:
     """Reduces each picture to its K largest objects, the largest first.
 
@@ -28,37 +31,36 @@ def largest_objects(
         dataset: with boxes.
         count: K.
         say: told how many pictures and objects were left out, where some were.
+        exactly: leave out pictures with fewer or more than K objects, too.
 
     Returns:
         The data set; `truth` of its records is reduced, too.
 
     Raises:
-        InputError: no picture has an object.
+        InputError: no picture has an object, or exactly K of them.
     """
     kept, beyond = [], 0
     for record in dataset.examples:
-        reduced = _reduced(record, count)
-        if reduced is not None:
-            kept.append(reduced)
-            wanted = np.count_nonzero(~(record.difficult | record.crowd))
+        wanted = np.count_nonzero(~(record.difficult | record.crowd))
+        if wanted == count or (wanted and not exactly):
+            kept.append(_reduced(record, count))
             beyond += max(0, wanted - count)
+    if not kept and exactly:
+        raise InputError(f"No picture of the {dataset.name} data set has exactly {count} objects")
     if not kept:
         raise InputError(f"The {dataset.name} data set has no boxes: a localizer cannot learn from it")
     if len(kept) < len(dataset):
-        say(
-            f"{len(dataset) - len(kept)} of {len(dataset)} pictures have no object to learn, and are left out"
-        )
+        lack = f"not exactly {count} objects" if exactly else "no object"
+        say(f"{len(dataset) - len(kept)} of {len(dataset)} pictures have {lack} to learn, and are left out")
     if beyond:
         say(f"{beyond} objects beyond the {count} largest of their pictures are left out")
     return dataclasses.replace(dataset, examples=kept)
 
 
-def _reduced(record: Record, count: int) -> Record | None:
+def _reduced(record: Record, count: int) -> Record:
     wanted = np.flatnonzero(~(record.difficult | record.crowd))
     sides = record.boxes[:, 2:] - record.boxes[:, :2]
     order = wanted[np.argsort(-sides.prod(axis=1)[wanted], kind="stable")][:count]
-    if not len(order):
-        return None
     boxes, labels = record.boxes[order], record.labels[order]
     areas = sides.prod(axis=1)[order].astype(np.float64)
     none = np.zeros(len(order), bool)
