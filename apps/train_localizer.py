@@ -44,10 +44,23 @@ EXACTLY = flags.DEFINE_bool(
 LOSS = flags.DEFINE_enum(
     "loss", "l2", ["l2", "smooth_l1", "iou", "giou"], "Of the boxes, as fractions of the picture's sides"
 )
+CONVOLUTIONS = flags.DEFINE_list(
+    "convolutions",
+    [],
+    "Channels of separable 3x3 convolutions that the box head begins with, e.g. --convolutions=256,256,128; with "
+    "--attach=conv",
+)
 HIDDEN = flags.DEFINE_list(
     "hidden",
     ["128"],
     "Units of the box head's hidden layers, e.g. --hidden=4096,1024 (OverFeat); --hidden= has none",
+)
+DROPOUT = flags.DEFINE_float(
+    "dropout",
+    0.0,
+    "Share of the numbers dropped in training before each of the box head's hidden layers",
+    lower_bound=0.0,
+    upper_bound=0.95,
 )
 FC_UNITS = flags.DEFINE_integer(
     "fc_units", 512, "Units of the hidden dense layer that --attach=fc gives a net without one", lower_bound=1
@@ -79,13 +92,16 @@ LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released
 
 def main(run: cli.Run) -> None:
     training, validation = training_flags.read_data(run)
-    hidden = training_record.whole_numbers(HIDDEN)
+    layers = {
+        "convolutions": training_record.whole_numbers(CONVOLUTIONS),
+        "hidden": training_record.whole_numbers(HIDDEN),
+    }
     strategy = run.runtime.strategy  # starts TensorFlow, silently
     from tfcnn import localization
 
     config = training_flags.config(localization.LocalizerConfig, resume=run.resume)
     with strategy.scope():
-        model, start = make_model(run, len(training.classes), hidden)
+        model, start = make_model(run, len(training.classes), layers)
     size = f"at {model.input_shape[1]} px; {model.count_params():,} weights"
     training_flags.say_data(run, training, validation, size)
     with training_flags.told(run) as told:
@@ -100,7 +116,7 @@ def main(run: cli.Run) -> None:
     run.table(*table(trained.metrics, trained.card))
 
 
-def make_model(run: cli.Run, classes: int, hidden: tuple[int, ...]) -> tuple[keras.Model, str]:
+def make_model(run: cli.Run, classes: int, layers: dict[str, tuple[int, ...]]) -> tuple[keras.Model, str]:
     """The net with its box head, and what it starts from in words."""
     from tfcnn import backbones, load_model, localization
 
@@ -123,7 +139,8 @@ def make_model(run: cli.Run, classes: int, hidden: tuple[int, ...]) -> tuple[ker
         attach=ATTACH.value,
         per_class=PER_CLASS.value,
         objects=OBJECTS.value,
-        hidden=hidden,
+        **layers,
+        dropout=DROPOUT.value,
         fc_units=FC_UNITS.value,
     )
     return model, start

@@ -65,6 +65,18 @@ def test_where_the_head_begins(attach, hidden, weights):
     assert np.allclose(model(PICTURES)["logits"], classifier(PICTURES)["logits"], atol=1e-6)
 
 
+def test_convolutions_and_dropout_come_before_the_hidden_layers():
+    classifier = small()
+    model = with_box_head(classifier, convolutions=(5, 4), hidden=(3,), dropout=0.5)
+    own = heads.box_layers(model)
+    weights = (9 * 6 + 6 * 5 + 5) + (9 * 5 + 5 * 4 + 4) + (8 * 8 * 4 * 3 + 3) + (3 * 4 + 4)
+    assert sum(layer.count_params() for layer in model.layers if layer.name in own) == weights
+    body, head = heads.split(model)
+    assert body.output["features"].shape[1:] == (8, 8, 6)
+    assert np.allclose(head(body(PICTURES)["features"])["boxes"], model(PICTURES)["boxes"], atol=1e-6)
+    assert head.get_layer("box_dropout1").rate == 0.5
+
+
 def test_the_papers_heads_have_the_papers_numbers_of_weights():
     """AlexNet: 16,388 numbers for one box after fc7, 16,388,000 for one of each of 1000 classes."""
     alexnet = backbones.classifier("alexnet", None)
@@ -107,6 +119,7 @@ def test_body_and_head_together_are_the_model(classifier, attach, untrained, sha
         ({"attach": "pool"}, "attach"),
         ({"objects": 0}, "objects=0"),
         ({"objects": 2, "per_class": True}, "objects=2"),
+        ({"attach": "fc", "convolutions": (8,)}, "has no map"),
     ],
 )
 def test_what_cannot_be_is_said(options, message):

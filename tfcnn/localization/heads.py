@@ -54,7 +54,9 @@ def with_box_head(
     attach: str = "conv",
     per_class: bool = False,
     objects: int = 1,
+    convolutions: Sequence[int] = (),
     hidden: Sequence[int] = (128,),
+    dropout: float = 0.0,
     fc_units: int = 512,
 ) -> keras.Model:
     """Attaches a new fully connected box head to a classifier.
@@ -66,8 +68,11 @@ def with_box_head(
             between average and classes; both it and the layer of the classes are then new and must be trained.
         per_class: a box for each class; False: one box.
         objects: K boxes of a picture; with K > 1 the head is class-agnostic.
+        convolutions: channels of separable 3x3 convolutions, each with a ReLU, that the head begins with after the
+            last map, as the networks on convolutional feature maps of Ren, He, Girshick, Zhang, Sun 2015 do.
         hidden: units of the head's hidden dense layers, each with a ReLU: (4096, 1024) are OverFeat's, () is one
             linear layer.
+        dropout: share of the numbers dropped in training before each hidden dense layer.
         fc_units: D of `head_fc`.
 
     Returns:
@@ -76,10 +81,13 @@ def with_box_head(
         begin with "box_".
 
     Raises:
-        InputError: an unknown `attach`, several objects with a box for each class, or a net of no square size.
+        InputError: an unknown `attach`, convolutions where there is no map, several objects with a box for each
+            class, or a net of no square size.
     """
     if attach not in ATTACH:
         raise unknown("attach", attach, ATTACH)
+    if convolutions and attach == "fc":
+        raise InputError("attach='fc' has no map, which convolutions need: take 'conv'")
     if objects < 1 or (per_class and objects > 1):
         raise InputError(f"objects={objects}: one from 1 up, and one box for each class has one object only")
     classifier = with_logits(classifier)
@@ -97,8 +105,11 @@ def with_box_head(
         features = _past_dropout(below)
         if not _is_hidden_dense(features):
             features, outputs = _with_hidden(below, count, fc_units)
-    x = keras.layers.Flatten(name=f"{OWN_LAYERS}flatten")(features) if len(features.shape) > 2 else features
+    x = convolved(features, convolutions, f"{OWN_LAYERS}conv")
+    x = keras.layers.Flatten(name=f"{OWN_LAYERS}flatten")(x) if len(x.shape) > 2 else x
     for number, units in enumerate(hidden, 1):
+        if dropout:
+            x = keras.layers.Dropout(dropout, name=f"{OWN_LAYERS}dropout{number}")(x)
         x = keras.layers.Dense(units, activation="relu", name=f"{OWN_LAYERS}fc{number}")(x)
     kind = "per_class" if per_class else "objects" if objects > 1 else "agnostic"
     boxes = count if per_class else objects
@@ -114,6 +125,27 @@ def with_box_head(
     model = keras.Model(classifier.inputs[0], outputs, name="localizer")
     model.zero_rgb = zero_rgb(model)
     return model
+
+
+def convolved(x: keras.KerasTensor, channels: Sequence[int], name: str) -> keras.KerasTensor:
+    """Puts separable 3x3 convolutions on a map, each with a ReLU.
+
+    Args:
+        x: [N, h, w, C].
+        channels: of each.
+        name: how the layers' names begin; a number follows.
+    """
+    for number, count in enumerate(channels, 1):
+        x = keras.layers.SeparableConv2D(
+            count,
+            3,
+            padding="same",
+            activation="relu",
+            depthwise_initializer=keras.initializers.RandomNormal(stddev=9**-0.5),  # of 9 inputs, not 9 C
+            pointwise_initializer="he_normal",
+            name=f"{name}{number}",
+        )(x)
+    return x
 
 
 def form(model: keras.Model) -> Form:
