@@ -130,6 +130,12 @@ def make_model(run: cli.Run, classes: int, layers: dict[str, tuple[int, ...]]) -
         run.net = card_of(training_flags.INIT.value).get("net", start)
         if "boxes" in (classifier.output if isinstance(classifier.output, dict) else {}):
             return classifier, start  # a localizer that is trained on; its head is its own
+        if size := run.flags.image_size:
+            own, classifier = classifier.input_shape[1], backbones.of_size(classifier, size, size)
+            if classifier is None:
+                raise InputError(
+                    f"--image_size={size}: a layer of --init={init} reads pictures of {own} pixels only"
+                )
     if ATTACH.value == "rpn":
         if OBJECTS.value > 1:
             raise InputError(f"--attach=rpn has one object a class, not --objects={OBJECTS.value}")

@@ -16,6 +16,7 @@ from tfcnn.backbones import (
     folded,
     folded_in_training,
     fully_convolutional,
+    of_size,
     separate_activations,
     tap,
 )
@@ -262,7 +263,10 @@ def test_average_pooling_and_any_size_share_their_layers_and_can_be_cut():
     assert tap(opened, ["conv"])(pictures(20, 9))["conv"].shape == (1, 18, 7, 4)
     assert any_size(opened) is opened
     dense = keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(model.output)))
-    assert any_size(dense) is None
+    assert any_size(dense) is None and of_size(dense, 20, 20) is None
+    assert of_size(dense, 16, 16) is dense
+    larger = of_size(model, 20, 20)
+    assert larger.input_shape == (None, 20, 20, 3) and larger.get_layer("conv") is model.get_layer("conv")
 
 
 def test_a_net_of_whole_numbers_takes_floats_and_a_gradient_reaches_its_picture():

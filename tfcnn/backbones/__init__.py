@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         flat,
         float_input,
         fully_convolutional,
+        of_size,
         rebuilt,
         separate_activations,
     )
@@ -48,6 +49,7 @@ __all__ = [
     "layer_names",
     "load_weights",
     "locate",
+    "of_size",
     "offline",
     "rebuilt",
     "separate_activations",

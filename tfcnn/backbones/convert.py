@@ -148,17 +148,23 @@ def is_transparent(model: keras.Model) -> bool:
 
 
 def any_size(model: keras.Model) -> keras.Model | None:
-    """Opens a net to pictures of any height and width.
+    """Opens a net to pictures of any height and width; what it gives is as of `of_size`."""
+    return of_size(model, None, None)
+
+
+def of_size(model: keras.Model, height: int | None, width: int | None) -> keras.Model | None:
+    """Puts a net on pictures of another size.
 
     Args:
-        model: a model of one picture [N, H, W, C]; one that is open already is given back itself.
+        model: a model of one picture [N, H, W, C]; one of this size is given back itself.
+        height, width: pixels; None: any.
 
     Returns:
         A model that shares all layers, or None where a layer reads one size only.
     """
-    if model.input_shape[1:3] == (None, None):
+    if model.input_shape[1:3] == (height, width):
         return model
-    picture = keras.Input((None, None, model.input_shape[-1]), name="image")
+    picture = keras.Input((height, width, model.input_shape[-1]), name="image")
     try:
         opened = rebuilt(model, lambda layer: layer, inputs=picture)
     except ValueError:
