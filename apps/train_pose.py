@@ -32,6 +32,11 @@ ENDPOINTS = flags.DEFINE_list(
     "The net's layers that are read in stage 1 and in later stages; none takes the last before a wide head, and the "
     "first of stride 16, e.g. --endpoints=stage7,stage4",
 )
+CONVOLUTIONS = flags.DEFINE_list(
+    "convolutions",
+    [],
+    "Channels of separable 3x3 convolutions on each stage's map, e.g. --convolutions=256,256",
+)
 CHANNELS = flags.DEFINE_integer(
     "channels",
     64,
@@ -94,13 +99,16 @@ def main(run: cli.Run) -> None:
             raise InputError(
                 f"--dataset={data_flags.DATASET.value} has no joints: take lsp, figures, or coco with keypoints"
             )
-    hidden = training_record.whole_numbers(HIDDEN)
+    layers = {
+        "convolutions": training_record.whole_numbers(CONVOLUTIONS),
+        "hidden": training_record.whole_numbers(HIDDEN),
+    }
     strategy = run.runtime.strategy  # starts TensorFlow, silently
     from tfcnn import localization
 
     config = training_flags.config(localization.PoseConfig, resume=run.resume, resize="letterbox")
     with strategy.scope():
-        model, start = make_model(run, training, hidden)
+        model, start = make_model(run, training, layers)
     run.say(
         f"{len(training.joints)} joints, {model.output['stages'].shape[1]} stages at {model.input_shape[1]} px; "
         f"{model.count_params():,} weights"
@@ -134,7 +142,7 @@ def open_split(split: str) -> Dataset:
     return data_flags.open_split(split)
 
 
-def make_model(run: cli.Run, data: Dataset, hidden: tuple[int, ...]):
+def make_model(run: cli.Run, data: Dataset, layers: dict[str, tuple[int, ...]]):
     """The net, and what it starts from in words."""
     from tfcnn import backbones, load_model, localization
 
@@ -158,7 +166,7 @@ def make_model(run: cli.Run, data: Dataset, hidden: tuple[int, ...]):
         part_size=PART_SIZE.value,
         sigma=SIGMA.value,
         channels=CHANNELS.value,
-        hidden=hidden,
+        **layers,
         dropout=DROPOUT.value,
     )
     return model, weights or "random"

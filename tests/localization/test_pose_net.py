@@ -87,6 +87,12 @@ def test_a_saved_net_gives_the_same_joints(tmp_path):
     assert pose.form(loaded) == pose.Form(3, 3, 64) and loaded.get_layer("stage2_parts").torso == (0, 1)
 
 
+def test_convolutions_come_before_each_stages_dense_layers():
+    names = {layer.name for layer in net(convolutions=(6, 5)).layers}
+    assert {"stage1_separable1", "stage1_separable2", "stage2_separable1", "stage2_separable2"} <= names
+    assert net(convolutions=(6, 5)).get_layer("stage1_flatten").input.shape == (None, 4, 4, 5)
+
+
 def test_one_stage_sees_what_the_model_shows_it():
     model, picture = net(), np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
     found = model(picture)["stages"]

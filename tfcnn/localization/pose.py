@@ -18,6 +18,7 @@ import tensorflow as tf
 from tfcnn.backbones.convert import copied, rebuilt
 from tfcnn.backbones.graph import zero_rgb
 from tfcnn.errors import InputError
+from tfcnn.localization.heads import convolved
 
 TORSO = ("left_shoulder", "right_hip")  # their distance is the paper's diam(y)
 DIAMETER = 0.3  # of the box's side, where a torso's ends are not known: the median over LSP extended
@@ -145,6 +146,7 @@ def pose_net(
     size: int = 224,
     part_size: int = 64,
     sigma: float = 2.0,
+    convolutions: Sequence[int] = (),
     channels: int = 64,
     hidden: Sequence[int] = (512,),
     dropout: float = 0.0,
@@ -158,7 +160,8 @@ def pose_net(
         size: P.
         part_size: p.
         sigma: of `SubImages`.
-        channels: of a 1x1 convolution between a backbone's map and the dense layers; 0: none (the paper's net).
+        convolutions: channels of separable 3x3 convolutions on a backbone's map, each with a ReLU, of each stage.
+        channels: of a 1x1 convolution before the dense layers; 0: none (the paper's net).
         hidden: units of each stage's hidden dense layers ((4096, 4096) is the paper's).
         dropout: share of the hidden units that is dropped in training (the paper's 0.6).
 
@@ -185,6 +188,7 @@ def pose_net(
             return copied(layer, name=f"stage{stage}_{layer.name}")
 
         x = keras.tree.flatten(rebuilt(backbone, renamed).call(pictures))[-1]
+        x = convolved(x, convolutions, f"stage{stage}_separable")
         if channels:
             x = keras.layers.Conv2D(channels, 1, activation="relu", name=f"stage{stage}_reduce")(x)
         x = keras.layers.Flatten(name=f"stage{stage}_flatten")(x)
