@@ -11,6 +11,7 @@ from tfcnn.datasets.classes import restricted
 from tfcnn.detection import hog_objects, pyramid
 from tfcnn.detection.hog_svm import HogSvm, hog_svm
 from tfcnn.detection.hog_svm_training import HogSvmConfig, train_hog_svm
+from tfcnn.detection.options import DetectorOptions
 from tfcnn.errors import InputError
 from tfcnn.evaluation import voc
 from tfcnn.predictor import Predictor
@@ -136,12 +137,12 @@ def test_a_saved_detector_finds_the_same(trained, shapes, tmp_path):
 
 def test_what_a_pyramid_does_not_have_is_said(trained):
     for options, words in (
-        ({"runtime": "litert"}, "TensorFlow"),
+        ({"runtime": "litert"}, "runtime='litert'"),
         ({"scales": 2}, "scales"),
         ({"flip": True}, "flip"),
     ):
         with pytest.raises(InputError, match=words):
-            HogSvm([trained], **options)
+            HogSvm([trained], DetectorOptions(**options))
     with pytest.raises(InputError, match="ensemble"):
         HogSvm([trained, trained])
 
