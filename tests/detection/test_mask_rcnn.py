@@ -285,8 +285,9 @@ def test_shapes_are_learnt_with_their_masks(tmp_path):
         validate_steps=0,
         tensorboard=False,
     )
-    print(result.last)
-    assert result.last["map_11"] > 0.9 and result.last["segm_AP50"] > 0.85 and result.last["segm_AP"] > 0.4
+    assert result.last["map_11"] > 0.9
+    # whole boxes as masks reach 0.5-0.75 and 0.13-0.15 here; the masks 1.0 and 0.38-0.51, by processor and seed
+    assert result.last["segm_AP50"] > 0.85 and result.last["segm_AP"] > 0.25
 
 
 def test_a_release_is_written_and_data_without_masks_is_refused(tmp_path):
