@@ -103,14 +103,10 @@ def main(run: cli.Run) -> None:
 
 def _dataset(run) -> Dataset | None:
     """The part of the data set that the flags name, or None."""
-    if data_flags.DATASET.value is None:
-        for flag in (SPLIT, TRAIN_BING, COUNTS):
-            if flag.present:
-                raise InputError(f"--{flag.name} belongs to --dataset: name a data set with boxes")
+    only = (data_flags.DATA, SPLIT, TRAIN_BING, COUNTS)
+    dataset = data_flags.instead_of_pictures(run, SPLIT.value, only, "boxes")
+    if dataset is None:
         return None
-    if run.flags.images:
-        raise InputError("--images and --dataset are two inputs; give one of them")
-    dataset = data_flags.open_split(SPLIT.value)
     if not any(len(record.boxes) for record in dataset.examples):
         raise InputError(f"--dataset={data_flags.DATASET.value} has no boxes to compare proposals with")
     data_flags.say_broken(run, dataset)

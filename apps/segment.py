@@ -90,14 +90,10 @@ def main(run: cli.Run) -> None:
 
 def measured(run: cli.Run) -> list[Record] | None:
     """The pictures of --dataset that show one object, with its mask; None where no data set is named."""
-    if data_flags.DATASET.value is None:
-        for flag in (data_flags.DATA, SPLIT, OBJECTS):
-            if flag.present:
-                raise InputError(f"--{flag.name} belongs to --dataset: name a data set with masks")
+    only = (data_flags.DATA, SPLIT, OBJECTS)
+    dataset = data_flags.instead_of_pictures(run, SPLIT.value, only, "masks")
+    if dataset is None:
         return None
-    if run.flags.images:
-        raise InputError("--images and --dataset are two inputs; give one of them")
-    dataset = data_flags.open_split(SPLIT.value)
     for name in OBJECTS.value:
         if name not in dataset.classes:
             raise unknown("--objects", name, dataset.classes, f"one of {', '.join(dataset.classes)}")

@@ -75,6 +75,30 @@ def open_split(
     return datasets.open(name, DATA.value, split, annotations, pictures)
 
 
+def instead_of_pictures(
+    run: Run, split: str | None, only: Collection[flags.FlagHolder], what: str
+) -> Dataset | None:
+    """The part of a data set that an app takes in the place of pictures; None where the flags name none.
+
+    Args:
+        run: of the app.
+        split: as the layout names its parts; None is the reader's default.
+        only: flags that mean something with a data set alone.
+        what: the data set must have, for the message.
+
+    Raises:
+        InputError: pictures are named too, such a flag is given without a data set, or there is no such data.
+    """
+    if DATASET.value is None:
+        for flag in only:
+            if flag.present:
+                raise InputError(f"--{flag.name} belongs to --dataset: name a data set with {what}")
+        return None
+    if run.flags.images:
+        raise InputError("--images and --dataset are two inputs; give one of them")
+    return open_split(split)
+
+
 def say_broken(run: Run, *datasets: Dataset, pictures: bool = True) -> None:
     """Says what of data sets their readers left out or clipped, and where pictures do not fit their annotations.
 
