@@ -44,6 +44,12 @@ EXACTLY = flags.DEFINE_bool(
 LOSS = flags.DEFINE_enum(
     "loss", "l2", ["l2", "smooth_l1", "iou", "giou"], "Of the boxes, as fractions of the picture's sides"
 )
+PER_PLACE = flags.DEFINE_bool(
+    "per_place",
+    False,
+    "The head's dense layers read each place of the last map by itself, and the box is the weighted mean of the "
+    "places' boxes; false: they read the whole map",
+)
 CONVOLUTIONS = flags.DEFINE_list(
     "convolutions",
     [],
@@ -137,14 +143,16 @@ def make_model(run: cli.Run, classes: int, layers: dict[str, tuple[int, ...]]) -
                     f"--image_size={size}: a layer of --init={init} reads pictures of {own} pixels only"
                 )
     if ATTACH.value == "rpn":
-        if OBJECTS.value > 1:
-            raise InputError(f"--attach=rpn has one object a class, not --objects={OBJECTS.value}")
+        for flag in (OBJECTS, PER_CLASS, PER_PLACE, CONVOLUTIONS, HIDDEN, DROPOUT, FC_UNITS):
+            if flag.present:
+                raise InputError(f"--{flag.name} belongs to a box head, which --attach=rpn does without")
         return localization.with_class_rpn(classifier), start
     model = localization.with_box_head(
         classifier,
         attach=ATTACH.value,
         per_class=PER_CLASS.value,
         objects=OBJECTS.value,
+        per_place=PER_PLACE.value,
         **layers,
         dropout=DROPOUT.value,
         fc_units=FC_UNITS.value,

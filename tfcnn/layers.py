@@ -12,4 +12,4 @@ from tfcnn.detection import (  # noqa: F401
     rpn,
     yolo,
 )
-from tfcnn.localization import class_rpn, pose  # noqa: F401
+from tfcnn.localization import class_rpn, places, pose  # noqa: F401

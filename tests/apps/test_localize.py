@@ -128,6 +128,12 @@ def test_evaluate_measures_a_localizer_by_imagenets_rule(run_app, trained, tmp_p
         ("train_localizer", ["--dataset=shapes", "--hidden=-3"], "--hidden=-3"),
         ("train_localizer", ["--dataset=shapes", "--net=tiny", "--objects=2", "--per_class"], "objects=2"),
         (
+            "train_localizer",
+            ["--dataset=shapes", "--attach=rpn", "--per_place"],
+            "--per_place belongs to a box head",
+        ),
+        ("train_localizer", ["--dataset=shapes", "--attach=fc", "--per_place"], "per_place needs"),
+        (
             "evaluate",
             ["--dataset=voc", "--data=x", "--model={release}"],
             "measured on imagenet_loc, tiny_imagenet",

@@ -34,6 +34,9 @@ def tiny():
         ({}, "agnostic", (2, 4)),
         ({"per_class": True}, "per_class", (2, 5, 4)),
         ({"objects": 3}, "objects", (2, 3, 4)),
+        ({"per_place": True, "convolutions": (6,)}, "agnostic", (2, 4)),
+        ({"per_place": True, "per_class": True}, "per_class", (2, 5, 4)),
+        ({"per_place": True, "objects": 3}, "objects", (2, 3, 4)),
     ],
 )
 def test_the_forms(options, kind, shape):
@@ -75,6 +78,17 @@ def test_convolutions_and_dropout_come_before_the_hidden_layers():
     assert body.output["features"].shape[1:] == (8, 8, 6)
     assert np.allclose(head(body(PICTURES)["features"])["boxes"], model(PICTURES)["boxes"], atol=1e-6)
     assert head.get_layer("box_dropout1").rate == 0.5
+
+
+def test_dense_layers_of_each_place_are_read_without_the_others():
+    classifier = small()
+    model = with_box_head(classifier, per_place=True, hidden=(3,))
+    own = heads.box_layers(model)
+    assert sum(layer.count_params() for layer in model.layers if layer.name in own) == (6 * 3 + 3) + (
+        3 * 5 + 5
+    )
+    body, head = heads.split(model)
+    assert np.allclose(head(body(PICTURES)["features"])["boxes"], model(PICTURES)["boxes"], atol=1e-6)
 
 
 def test_the_papers_heads_have_the_papers_numbers_of_weights():
@@ -119,7 +133,8 @@ def test_body_and_head_together_are_the_model(classifier, attach, untrained, sha
         ({"attach": "pool"}, "attach"),
         ({"objects": 0}, "objects=0"),
         ({"objects": 2, "per_class": True}, "objects=2"),
-        ({"attach": "fc", "convolutions": (8,)}, "has no map"),
+        ({"attach": "fc", "convolutions": (8,)}, "has no map, which convolutions need"),
+        ({"attach": "fc", "per_place": True}, "has no map, which per_place needs"),
     ],
 )
 def test_what_cannot_be_is_said(options, message):

@@ -23,7 +23,10 @@ def unpadded(boxes=None, size=SIZE):
     model = keras.Model(image, x, name="unpadded")
     if boxes is None:
         return model
-    return with_box_head(model, attach=boxes, per_class=boxes == "fc", hidden=(5,))
+    attach = "conv" if boxes == "place" else boxes
+    return with_box_head(
+        model, attach=attach, per_class=boxes == "fc", per_place=boxes == "place", hidden=(5,)
+    )
 
 
 def one_by_one(model, picture, step, size=SIZE):
@@ -42,7 +45,7 @@ def picture(height, width):
     return np.random.default_rng(0).uniform(0, 1, (height, width, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("boxes", [None, "conv", "fc"])
+@pytest.mark.parametrize("boxes", [None, "conv", "fc", "place"])
 @pytest.mark.parametrize("offsets", [False, True])
 def test_one_pass_is_every_window_by_itself(boxes, offsets):
     """At 43 x 31: every 6 pixels 5 x 3 windows, with offsets every 2 pixels 13 x 7."""

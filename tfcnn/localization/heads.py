@@ -17,6 +17,7 @@ import keras
 from tfcnn.backbones.graph import Call, calls, made_by, zero_rgb
 from tfcnn.backbones.heads import with_logits
 from tfcnn.errors import InputError, unknown
+from tfcnn.localization.places import MeanOfPlaces
 
 ATTACH = ("conv", "fc")
 FC = "head_fc"  # the hidden layer that a net without one is given
@@ -54,6 +55,7 @@ def with_box_head(
     attach: str = "conv",
     per_class: bool = False,
     objects: int = 1,
+    per_place: bool = False,
     convolutions: Sequence[int] = (),
     hidden: Sequence[int] = (128,),
     dropout: float = 0.0,
@@ -68,6 +70,8 @@ def with_box_head(
             between average and classes; both it and the layer of the classes are then new and must be trained.
         per_class: a box for each class; False: one box.
         objects: K boxes of a picture; with K > 1 the head is class-agnostic.
+        per_place: the dense layers read each place of the map by itself, and the box is the weighted mean of what the
+            places answer (`places.MeanOfPlaces`); False: they read the flattened map.
         convolutions: channels of separable 3x3 convolutions, each with a ReLU, that the head begins with after the
             last map, as the networks on convolutional feature maps of Ren, He, Girshick, Zhang, Sun 2015 do.
         hidden: units of the head's hidden dense layers, each with a ReLU: (4096, 1024) are OverFeat's, () is one
@@ -81,13 +85,14 @@ def with_box_head(
         begin with "box_".
 
     Raises:
-        InputError: an unknown `attach`, convolutions where there is no map, several objects with a box for each
-            class, or a net of no square size.
+        InputError: an unknown `attach`, convolutions or `per_place` where there is no map, several objects with a box
+            for each class, or a net of no square size.
     """
     if attach not in ATTACH:
         raise unknown("attach", attach, ATTACH)
-    if convolutions and attach == "fc":
-        raise InputError("attach='fc' has no map, which convolutions need: take 'conv'")
+    if (convolutions or per_place) and attach == "fc":
+        what = "convolutions need" if convolutions else "per_place needs"
+        raise InputError(f"attach='fc' has no map, which {what}: take 'conv'")
     if objects < 1 or (per_class and objects > 1):
         raise InputError(f"objects={objects}: one from 1 up, and one box for each class has one object only")
     classifier = with_logits(classifier)
@@ -106,7 +111,8 @@ def with_box_head(
         if not _is_hidden_dense(features):
             features, outputs = _with_hidden(below, count, fc_units)
     x = convolved(features, convolutions, f"{OWN_LAYERS}conv")
-    x = keras.layers.Flatten(name=f"{OWN_LAYERS}flatten")(x) if len(x.shape) > 2 else x
+    if len(x.shape) > 2 and not per_place:
+        x = keras.layers.Flatten(name=f"{OWN_LAYERS}flatten")(x)
     for number, units in enumerate(hidden, 1):
         if dropout:
             x = keras.layers.Dropout(dropout, name=f"{OWN_LAYERS}dropout{number}")(x)
@@ -117,9 +123,14 @@ def with_box_head(
         stddev=0.01
     )  # VGG's: larger first errors would silence the ReLUs
     numbers = keras.layers.Dense(
-        4 * boxes, kernel_initializer=near_zero, name=f"{OWN_LAYERS}numbers", dtype="float32"
+        (5 if per_place else 4) * boxes,
+        kernel_initializer=near_zero,
+        name=f"{OWN_LAYERS}numbers",
+        dtype="float32",
     )
     x = numbers(x)
+    if per_place:
+        x = MeanOfPlaces(x.shape[1:3], name=f"{OWN_LAYERS}mean", dtype="float32")(x)
     shape = (4,) if kind == "agnostic" else (boxes, 4)
     outputs["boxes"] = keras.layers.Reshape(shape, name=FORMS[kind], dtype="float32")(x)
     model = keras.Model(classifier.inputs[0], outputs, name="localizer")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from tfcnn.ops import box_losses
 from tfcnn.ops import boxes as ops
 
 BETA = 0.1  # of smooth L1: a tenth of the picture's side, beyond which an error counts linearly
@@ -35,17 +36,8 @@ def iou(predicted: tf.Tensor, truth: tf.Tensor) -> tf.Tensor:
 
 
 def giou(predicted: tf.Tensor, truth: tf.Tensor) -> tf.Tensor:
-    """1 - generalized IoU, which falls as boxes that do not touch come nearer: float [..., 4] twice -> [...], 0..2.
-
-    Source: Rezatofighi et al., "Generalized Intersection over Union", 2019, algorithm 1.
-    """
-    predicted = ordered(predicted)
-    overlap = ops.aligned_iou(predicted, truth)
-    low = tf.minimum(predicted[..., :2], truth[..., :2])
-    hull = ops.area(tf.concat([low, tf.maximum(predicted[..., 2:], truth[..., 2:])], axis=-1))
-    areas = ops.area(predicted) + ops.area(truth)
-    union = areas / (1 + overlap)  # since overlap = shared / union, and shared = areas - union
-    return 1 - overlap + tf.math.divide_no_nan(hull - union, hull)
+    """1 - generalized IoU, which falls as boxes that do not touch come nearer: float [..., 4] twice -> [...], 0..2."""
+    return 1 - box_losses.giou(ordered(predicted), truth)
 
 
 LOSSES: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {

@@ -1,0 +1,69 @@
+"""A box from all places of a map: each place answers with a box round itself and a weight, and their mean is the box.
+
+N pictures, h w the map, n boxes of a picture (1, K objects, or one of each of C classes).
+
+Source: the four distances from a place to a box's sides are those of Tian, Shen, Chen, He, "FCOS", ICCV 2019; the mean
+by a softmax over places is that of Sun, Xiao, Wei, Liang, Wei, "Integral Human Pose Regression", ECCV 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+LEAST = -60.0  # of a weight's logarithm below the greatest's: a window without a strong place has a mean, too
+
+
+@keras.saving.register_keras_serializable(package="tfcnn")
+class MeanOfPlaces(keras.layers.Layer):
+    """Gives the mean of the boxes that the places of a window answer with, weighted by a softmax over them.
+
+    Call it on a map [N, H, W, 5 n], H >= h and W >= w: of each place n weights' logits, then n times four numbers d,
+    left, top, right, bottom; log(1 + exp(d)) / 2 is the distance from the place's centre to that side, in sides of the
+    window. It gives float32 [N, H - h + 1, W - w + 1, 4 n]: unit_boxes of every window of h x w places, one window
+    where the map has that size.
+
+    Args:
+        size: (h, w), the places of a window.
+    """
+
+    def __init__(self, size: Sequence[int], **options):
+        super().__init__(**options)
+        self.size = tuple(size)
+
+    def call(self, numbers):
+        numbers = tf.cast(numbers, tf.float32)
+        count, shape = numbers.shape[-1] // 5, tf.shape(numbers)
+        logits = numbers[..., :count, None]
+        weights = tf.exp(tf.maximum(logits - tf.reduce_max(logits, axis=(1, 2), keepdims=True), LEAST))
+        sides = tf.constant(
+            [self.size[1], self.size[0]] * 2, tf.float32
+        )  # of a window, in places: w, h, w, h
+        distances = tf.reshape(numbers[..., count:], [shape[0], shape[1], shape[2], count, 4])
+        distances = tf.nn.softplus(distances) / 2 * sides
+        corners = self._grid(shape[1], shape[2])[:, :, None] + 0.5 + distances * [-1.0, -1.0, 1.0, 1.0]
+        total = tf.reshape(weights * corners, [shape[0], shape[1], shape[2], 4 * count])
+        height, width = shape[1] - self.size[0] + 1, shape[2] - self.size[1] + 1
+        means = tf.reshape(self._pooled(total), [shape[0], height, width, count, 4])
+        means /= self._pooled(weights[..., 0])[..., None]
+        boxes = (means - self._grid(height, width)[:, :, None]) / sides
+        return tf.reshape(boxes, [shape[0], height, width, 4 * count])
+
+    def _grid(self, height, width):
+        """The upper left corner of each place, twice: float32 [height, width, 4], in places."""
+        x, y = tf.meshgrid(tf.range(width), tf.range(height))
+        return tf.cast(tf.stack([x, y, x, y], axis=-1), tf.float32)
+
+    def _pooled(self, values):
+        return tf.nn.avg_pool2d(values, self.size, 1, "VALID")
+
+    def compute_output_shape(self, shape):
+        sides = [
+            None if side is None else side - own + 1 for side, own in zip(shape[1:3], self.size, strict=True)
+        ]
+        return (shape[0], *sides, shape[-1] // 5 * 4)
+
+    def get_config(self):
+        return super().get_config() | {"size": self.size}
