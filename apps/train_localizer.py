@@ -50,6 +50,11 @@ PER_PLACE = flags.DEFINE_bool(
     "The head's dense layers read each place of the last map by itself, and the box is the weighted mean of the "
     "places' boxes; false: they read the whole map",
 )
+FINER = flags.DEFINE_bool(
+    "finer",
+    False,
+    "The box head reads a map of twice the last one's side: the last one enlarged, joined with the last of that side",
+)
 CONVOLUTIONS = flags.DEFINE_list(
     "convolutions",
     [],
@@ -143,7 +148,7 @@ def make_model(run: cli.Run, classes: int, layers: dict[str, tuple[int, ...]]) -
                     f"--image_size={size}: a layer of --init={init} reads pictures of {own} pixels only"
                 )
     if ATTACH.value == "rpn":
-        for flag in (OBJECTS, PER_CLASS, PER_PLACE, CONVOLUTIONS, HIDDEN, DROPOUT, FC_UNITS):
+        for flag in (OBJECTS, PER_CLASS, PER_PLACE, FINER, CONVOLUTIONS, HIDDEN, DROPOUT, FC_UNITS):
             if flag.present:
                 raise InputError(f"--{flag.name} belongs to a box head, which --attach=rpn does without")
         return localization.with_class_rpn(classifier), start
@@ -153,6 +158,7 @@ def make_model(run: cli.Run, classes: int, layers: dict[str, tuple[int, ...]]) -
         per_class=PER_CLASS.value,
         objects=OBJECTS.value,
         per_place=PER_PLACE.value,
+        finer=FINER.value,
         **layers,
         dropout=DROPOUT.value,
         fc_units=FC_UNITS.value,

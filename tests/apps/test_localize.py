@@ -132,7 +132,7 @@ def test_evaluate_measures_a_localizer_by_imagenets_rule(run_app, trained, tmp_p
             ["--dataset=shapes", "--attach=rpn", "--per_place"],
             "--per_place belongs to a box head",
         ),
-        ("train_localizer", ["--dataset=shapes", "--attach=fc", "--per_place"], "per_place needs"),
+        ("train_localizer", ["--dataset=shapes", "--attach=fc", "--per_place"], "per_place would read"),
         (
             "evaluate",
             ["--dataset=voc", "--data=x", "--model={release}"],

@@ -37,6 +37,8 @@ def tiny():
         ({"per_place": True, "convolutions": (6,)}, "agnostic", (2, 4)),
         ({"per_place": True, "per_class": True}, "per_class", (2, 5, 4)),
         ({"per_place": True, "objects": 3}, "objects", (2, 3, 4)),
+        ({"per_place": True, "finer": True}, "agnostic", (2, 4)),
+        ({"finer": True, "hidden": (3,)}, "agnostic", (2, 4)),
     ],
 )
 def test_the_forms(options, kind, shape):
@@ -91,6 +93,30 @@ def test_dense_layers_of_each_place_are_read_without_the_others():
     assert np.allclose(head(body(PICTURES)["features"])["boxes"], model(PICTURES)["boxes"], atol=1e-6)
 
 
+def test_the_finer_map_is_the_last_one_enlarged_with_the_last_of_that_side():
+    model = with_box_head(backbones.classifier("efficientnet_lite0", None, classes=2, size=64), finer=True)
+    assert model.get_layer("box_enlarged").input.shape[1:] == (2, 2, heads.JOINED)
+    narrow = model.get_layer("box_narrow").input
+    assert narrow.shape[1:3] == (4, 4) and narrow is model.get_layer("block11_expand_relu").output
+    body, head = heads.split(model)
+    assert body.output["features"] is narrow
+    found, whole = head(body(PICTURES)["features"]), model(PICTURES)
+    for name in ("logits", "boxes"):
+        assert np.allclose(found[name], whole[name], atol=1e-4)
+
+
+def test_a_map_beside_which_another_path_runs_is_no_narrow_map():
+    """The last map of twice the side is passed by a shortcut; the one before the shortcut is taken."""
+    image = keras.Input((64, 64, 3))
+    stem = keras.layers.Conv2D(4, 4, 4, name="stem")(image)  # 16 x 16
+    x = keras.layers.Conv2D(4, 3, 1, padding="same", name="inner")(stem)
+    x = keras.layers.Conv2D(4, 2, 2, name="down")(x)
+    x = keras.layers.Add()([x, keras.layers.Conv2D(4, 2, 2, name="shortcut")(stem)])
+    assert heads.narrow_map(x) is stem
+    with pytest.raises(InputError, match="no map of 32 x 32"):
+        heads.narrow_map(stem)
+
+
 def test_the_papers_heads_have_the_papers_numbers_of_weights():
     """AlexNet: 16,388 numbers for one box after fc7, 16,388,000 for one of each of 1000 classes."""
     alexnet = backbones.classifier("alexnet", None)
@@ -133,8 +159,8 @@ def test_body_and_head_together_are_the_model(classifier, attach, untrained, sha
         ({"attach": "pool"}, "attach"),
         ({"objects": 0}, "objects=0"),
         ({"objects": 2, "per_class": True}, "objects=2"),
-        ({"attach": "fc", "convolutions": (8,)}, "has no map, which convolutions need"),
-        ({"attach": "fc", "per_place": True}, "has no map, which per_place needs"),
+        ({"attach": "fc", "convolutions": (8,)}, "has no map, which is what convolutions would"),
+        ({"attach": "fc", "per_place": True}, "which is what per_place would"),
     ],
 )
 def test_what_cannot_be_is_said(options, message):

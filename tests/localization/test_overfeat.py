@@ -169,6 +169,25 @@ def test_on_a_padded_net_places_are_as_many_as_windows():
     assert window.maps(picture(128, 96))["scores"].shape == (3, 2, 3)
 
 
+def test_a_finer_head_slides_with_the_classes():
+    model = with_box_head(backbones.classifier("tiny", None, classes=3, size=64), finer=True, per_place=True)
+    window = SlidingWindow(model)
+    assert window.maps(picture(128, 96))["boxes"].shape == (3, 2, 1, 4)
+    image = picture(64, 64)
+    alone = model(image[None])["boxes"].numpy()
+    np.testing.assert_allclose(window.maps(image)["boxes"][0, 0], alone, atol=1e-4)
+
+
+def test_a_finer_head_that_reads_below_the_last_pooling_has_no_offsets():
+    image = keras.Input((24, 24, 3))
+    x = keras.layers.Conv2D(4, 4, 4, name="conv")(image)  # 6 x 6
+    x = keras.layers.Flatten()(keras.layers.MaxPooling2D(2, name="pool")(x))
+    model = keras.Model(image, keras.layers.Dense(3, name="classes")(x), name="pooled")
+    assert SlidingWindow(with_box_head(model, per_place=True)).offsets == 2
+    window = SlidingWindow(with_box_head(model, per_place=True, finer=True))
+    assert window.offsets == 1 and window.maps(picture(32, 24))["boxes"].shape == (2, 1, 1, 4)
+
+
 def test_what_is_wrong_is_said():
     with pytest.raises(InputError, match="smaller than a window of 19"):
         SlidingWindow(unpadded()).maps(picture(18, 40))

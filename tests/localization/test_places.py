@@ -43,6 +43,13 @@ def test_every_window_of_a_larger_map_is_that_window_alone():
         np.testing.assert_allclose(found[:, y : y + 1, x : x + 1], alone, atol=1e-5)
 
 
+def test_windows_two_places_apart():
+    numbers = np.random.default_rng(1).normal(0, 3, (1, 6, 8, 5)).astype(np.float32)
+    layer, every = MeanOfPlaces((4, 4), 2), MeanOfPlaces((4, 4))
+    assert layer.compute_output_shape((None, 6, None, 5)) == (None, 2, None, 4)
+    np.testing.assert_allclose(layer(numbers), every(numbers)[:, ::2, ::2], atol=1e-5)
+
+
 def test_a_window_far_below_the_greatest_weight_has_a_mean_still():
     numbers = np.zeros((1, 2, 8, 5), np.float32)
     numbers[0, 0, 0, 0] = 1000
@@ -55,7 +62,7 @@ def test_a_window_far_below_the_greatest_weight_has_a_mean_still():
 
 def test_it_is_saved_with_its_size(tmp_path):
     image = keras.Input((2, 3, 5))
-    model = keras.Model(image, MeanOfPlaces((2, 3))(image))
+    model = keras.Model(image, MeanOfPlaces((2, 3), 2)(image))
     model.save(tmp_path / "m.keras")
     again = keras.models.load_model(tmp_path / "m.keras")
     numbers = np.random.default_rng(2).normal(size=(1, 2, 3, 5)).astype(np.float32)

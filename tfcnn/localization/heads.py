@@ -24,6 +24,8 @@ FC = "head_fc"  # the hidden layer that a net without one is given
 OWN_LAYERS = "box_"  # how the names of the box head's layers begin
 # The last layer of each form of the head, by which a saved model is known again.
 FORMS = {"agnostic": "box_agnostic", "per_class": "box_per_class", "objects": "box_objects", "rpn": "box_rpn"}
+NARROW = "box_narrow"  # the layer of a `finer` head that reads the second map
+JOINED = 192  # channels of the two maps that `finer` joins
 BETWEEN = (  # what stands between a dense layer and the next
     keras.layers.Activation,
     keras.layers.BatchNormalization,
@@ -56,6 +58,7 @@ def with_box_head(
     per_class: bool = False,
     objects: int = 1,
     per_place: bool = False,
+    finer: bool = False,
     convolutions: Sequence[int] = (),
     hidden: Sequence[int] = (128,),
     dropout: float = 0.0,
@@ -72,6 +75,8 @@ def with_box_head(
         objects: K boxes of a picture; with K > 1 the head is class-agnostic.
         per_place: the dense layers read each place of the map by itself, and the box is the weighted mean of what the
             places answer (`places.MeanOfPlaces`); False: they read the flattened map.
+        finer: the head reads a map of twice the last one's side: the last map, enlarged, plus the last one of that
+            side, each through a 1x1 convolution (Lin et al., "Feature Pyramid Networks", 2017, section 3).
         convolutions: channels of separable 3x3 convolutions, each with a ReLU, that the head begins with after the
             last map, as the networks on convolutional feature maps of Ren, He, Girshick, Zhang, Sun 2015 do.
         hidden: units of the head's hidden dense layers, each with a ReLU: (4096, 1024) are OverFeat's, () is one
@@ -85,14 +90,15 @@ def with_box_head(
         begin with "box_".
 
     Raises:
-        InputError: an unknown `attach`, convolutions or `per_place` where there is no map, several objects with a box
-            for each class, or a net of no square size.
+        InputError: an unknown `attach`, convolutions, `per_place` or `finer` where there is no map, no map of twice
+            the side, several objects with a box for each class, or a net of no square size.
     """
     if attach not in ATTACH:
         raise unknown("attach", attach, ATTACH)
-    if (convolutions or per_place) and attach == "fc":
-        what = "convolutions need" if convolutions else "per_place needs"
-        raise InputError(f"attach='fc' has no map, which {what}: take 'conv'")
+    of_map = {"convolutions": convolutions, "per_place": per_place, "finer": finer}
+    if attach == "fc" and any(of_map.values()):
+        what = " and ".join(name for name, value in of_map.items() if value)
+        raise InputError(f"attach='fc' has no map, which is what {what} would read: take 'conv'")
     if objects < 1 or (per_class and objects > 1):
         raise InputError(f"objects={objects}: one from 1 up, and one box for each class has one object only")
     classifier = with_logits(classifier)
@@ -110,7 +116,8 @@ def with_box_head(
         features = _past_dropout(below)
         if not _is_hidden_dense(features):
             features, outputs = _with_hidden(below, count, fc_units)
-    x = convolved(features, convolutions, f"{OWN_LAYERS}conv")
+    x = _joined(features, narrow_map(features)) if finer else features
+    x = convolved(x, convolutions, f"{OWN_LAYERS}conv")
     if len(x.shape) > 2 and not per_place:
         x = keras.layers.Flatten(name=f"{OWN_LAYERS}flatten")(x)
     for number, units in enumerate(hidden, 1):
@@ -130,7 +137,7 @@ def with_box_head(
     )
     x = numbers(x)
     if per_place:
-        x = MeanOfPlaces(x.shape[1:3], name=f"{OWN_LAYERS}mean", dtype="float32")(x)
+        x = MeanOfPlaces(x.shape[1:3], 2 if finer else 1, name=f"{OWN_LAYERS}mean", dtype="float32")(x)
     shape = (4,) if kind == "agnostic" else (boxes, 4)
     outputs["boxes"] = keras.layers.Reshape(shape, name=FORMS[kind], dtype="float32")(x)
     model = keras.Model(classifier.inputs[0], outputs, name="localizer")
@@ -193,8 +200,10 @@ def split(model: keras.Model, untrained: set[str] = frozenset()) -> tuple[keras.
         (body, head): pictures [N, H, W, 3] -> {"features": [N, ...]}, and from these the outputs of the model.
     """
     by_name = {call.operation.name: call for call in calls(model)}
-    first = next(name for name in by_name if name.startswith(OWN_LAYERS))
-    features = by_name[first].inputs[0]
+    own = [call for name, call in by_name.items() if name.startswith(OWN_LAYERS)]
+    below = {id(x): made_by(x).operation.name for call in own for x in call.inputs}
+    lowest = next(name for name in by_name if name in below.values() and not name.startswith(OWN_LAYERS))
+    features = by_name[lowest].outputs[0]  # of `finer` the narrow map, from which the last one is made
     if made_by(features).operation.name == FC and FC in untrained:
         features = by_name[FC].inputs[0]
     body = keras.Model(model.inputs[0], {"features": features}, name="features")
@@ -222,6 +231,51 @@ def last_map(tensor: keras.KerasTensor) -> keras.KerasTensor:
     while len(tensor.shape) != 4:
         tensor = made_by(tensor).inputs[0]
     return _past_dropout(tensor)
+
+
+def narrow_map(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """Gives the last map of twice a map's side from which alone that map is made.
+
+    Args:
+        tensor: the map [N, h, w, C].
+
+    Raises:
+        InputError: there is none.
+    """
+    order = calls(keras.Model(_pictures(tensor), tensor))
+    made = {id(out): number for number, call in enumerate(order) for out in call.outputs}
+    last_read = dict.fromkeys(range(len(order)), 0)
+    for number, call in enumerate(order):
+        for each in call.inputs:
+            last_read[made[id(each)]] = number
+    side, found = 2 * tensor.shape[1], None
+    open_until = 0  # where the last call stands that reads anything made before
+    for number, call in enumerate(order):
+        out = call.outputs[0]
+        if open_until <= number and len(out.shape) == 4 and out.shape[1:3] == (side, side):
+            found = out
+        open_until = max(open_until, last_read[number])
+    if found is None:
+        raise InputError(
+            f"finer: the net has no map of {side} x {side}, from which alone its last one is made"
+        )
+    return found
+
+
+def _pictures(tensor):
+    """The input that a tensor comes from."""
+    while made_by(tensor).inputs:
+        tensor = made_by(tensor).inputs[0]
+    return tensor
+
+
+def _joined(last, narrow):
+    def projected(x, name):
+        return keras.layers.Conv2D(JOINED, 1, kernel_initializer="he_normal", name=name)(x)
+
+    last = keras.layers.UpSampling2D(2, name=f"{OWN_LAYERS}enlarged")(projected(last, f"{OWN_LAYERS}last"))
+    both = keras.layers.Add(name=f"{OWN_LAYERS}sum")([last, projected(narrow, NARROW)])
+    return keras.layers.ReLU(name=f"{OWN_LAYERS}joined")(both)
 
 
 def _past_dropout(tensor: keras.KerasTensor) -> keras.KerasTensor:

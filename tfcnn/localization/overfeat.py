@@ -77,7 +77,7 @@ class SlidingWindow:
     Args:
         model: of `tfcnn.backbones.classifier` or `tfcnn.localization.with_box_head`, of pictures [N, S, S, 3].
         offsets: repeat the last max pooling at every offset, for a grid as many times finer; only where no layer after
-            it has a stride.
+            it has a stride, and not of a localizer whose `finer` head reads a map below it.
 
     Attributes:
         window: S, in pixels.
@@ -97,6 +97,8 @@ class SlidingWindow:
         self.classes = outputs["scores"].shape[-1]
         convolutional = fully_convolutional(keras.Model(model.inputs[0], outputs, name=model.name))
         stride, self._pool = _strides(convolutional.output["scores"])
+        if any(layer.name == heads.NARROW for layer in model.layers):
+            self._pool = None
         self.offsets = self._pool.strides[0] if offsets and self._pool is not None else 1
         self.step = stride // self.offsets
         below, above = convolutional, None

@@ -22,16 +22,17 @@ class MeanOfPlaces(keras.layers.Layer):
 
     Call it on a map [N, H, W, 5 n], H >= h and W >= w: of each place n weights' logits, then n times four numbers d,
     left, top, right, bottom; log(1 + exp(d)) / 2 is the distance from the place's centre to that side, in sides of the
-    window. It gives float32 [N, H - h + 1, W - w + 1, 4 n]: unit_boxes of every window of h x w places, one window
-    where the map has that size.
+    window. It gives float32 [N, (H - h) / s + 1, (W - w) / s + 1, 4 n]: unit_boxes of every window of h x w places,
+    one window where the map has that size.
 
     Args:
         size: (h, w), the places of a window.
+        stride: s, places from one window to the next.
     """
 
-    def __init__(self, size: Sequence[int], **options):
+    def __init__(self, size: Sequence[int], stride: int = 1, **options):
         super().__init__(**options)
-        self.size = tuple(size)
+        self.size, self.stride = tuple(size), stride
 
     def call(self, numbers):
         numbers = tf.cast(numbers, tf.float32)
@@ -45,10 +46,10 @@ class MeanOfPlaces(keras.layers.Layer):
         distances = tf.nn.softplus(distances) / 2 * sides
         corners = self._grid(shape[1], shape[2])[:, :, None] + 0.5 + distances * [-1.0, -1.0, 1.0, 1.0]
         total = tf.reshape(weights * corners, [shape[0], shape[1], shape[2], 4 * count])
-        height, width = shape[1] - self.size[0] + 1, shape[2] - self.size[1] + 1
+        height, width = self._windows(shape[1], shape[2])
         means = tf.reshape(self._pooled(total), [shape[0], height, width, count, 4])
         means /= self._pooled(weights[..., 0])[..., None]
-        boxes = (means - self._grid(height, width)[:, :, None]) / sides
+        boxes = (means - self.stride * self._grid(height, width)[:, :, None]) / sides
         return tf.reshape(boxes, [shape[0], height, width, 4 * count])
 
     def _grid(self, height, width):
@@ -57,13 +58,17 @@ class MeanOfPlaces(keras.layers.Layer):
         return tf.cast(tf.stack([x, y, x, y], axis=-1), tf.float32)
 
     def _pooled(self, values):
-        return tf.nn.avg_pool2d(values, self.size, 1, "VALID")
+        return tf.nn.avg_pool2d(values, self.size, self.stride, "VALID")
+
+    def _windows(self, height, width):
+        """Rows and columns of windows on a map."""
+        return [
+            None if side is None else (side - own) // self.stride + 1
+            for side, own in zip((height, width), self.size, strict=True)
+        ]
 
     def compute_output_shape(self, shape):
-        sides = [
-            None if side is None else side - own + 1 for side, own in zip(shape[1:3], self.size, strict=True)
-        ]
-        return (shape[0], *sides, shape[-1] // 5 * 4)
+        return (shape[0], *self._windows(*shape[1:3]), shape[-1] // 5 * 4)
 
     def get_config(self):
-        return super().get_config() | {"size": self.size}
+        return super().get_config() | {"size": self.size, "stride": self.stride}
