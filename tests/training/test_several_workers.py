@@ -40,12 +40,12 @@ def ports():
 class Pair:
     """Two workers of a training at work in forks of two servers."""
 
-    def __init__(self, servers, port, flags):
+    def __init__(self, servers, port, flags, own=lambda k: []):
         self.servers, self.done = servers, [None, None]
         addresses = ",".join(f"127.0.0.1:{port + k}" for k in (0, 1))
         every = [*TINY, *flags, f"--workers={addresses}"]
         self.threads = [
-            threading.Thread(target=self._run, args=(k, [*every, f"--worker={k}"])) for k in (0, 1)
+            threading.Thread(target=self._run, args=(k, [*every, f"--worker={k}", *own(k)])) for k in (0, 1)
         ]
         for thread in self.threads:
             thread.start()
@@ -133,21 +133,15 @@ def test_stopped_and_killed_the_same_command_goes_on_to_the_same_weights(servers
 
 
 def test_other_work_is_said_before_any_step(servers, ports, tmp_path):
-    addresses = f"--workers=127.0.0.1:{ports},127.0.0.1:{ports + 1}"
-    done = [None, None]
-
-    def one(k):
-        flags = [addresses, f"--worker={k}", f"--seed={k}", "--steps=5", f"--output_dir={tmp_path / 'out'}"]
-        done[k] = servers[k].run(
-            "apps.train_classifier", [*TINY, *flags], ROOT, {"PYTHONPATH": str(ROOT)}, 120
-        )
-
-    threads = [threading.Thread(target=one, args=(k,)) for k in (0, 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for each in done:
+    flags = ["--steps=5", f"--output_dir={tmp_path / 'out'}"]
+    for each in Pair(servers, ports, flags, lambda k: [f"--seed={k}"]).ended():
         (line,) = each.stderr.splitlines()
         assert each.returncode == 2 and "--seed=1 there" in line and "worker 1" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_dir_of_ones_own_is_said_before_any_step(servers, ports, tmp_path):
+    done = Pair(servers, ports, ["--steps=5"], lambda k: [f"--output_dir={tmp_path / str(k)}"]).ended()
+    assert [each.returncode for each in done] == [1, 2]  # the chief has written a picture, the other nothing
+    assert "Worker 1 does not see what worker 0 writes" in done[0].stderr
+    assert not list(tmp_path.glob("*/checkpoints/*"))

@@ -49,14 +49,12 @@ class RunState:
         Raises:
             InputError: the checkpoint is another net's or another data set's, or not every worker sees it.
         """
-        found = checkpoints.newest(self.checkpoints)
-        steps = self.team.each(found[1].get("step", 0) if found else 0)
-        if steps.min() < steps.max():
-            seen = ", ".join(f"worker {rank} step {step:.0f}" for rank, step in enumerate(steps))
+        if blind := self.team.blind(self.checkpoints):
             raise InputError(
-                f"The workers do not see the same checkpoints in {self.checkpoints} ({seen}): it must lie on a disk "
-                "that all of them share."
+                f"Worker {', '.join(map(str, blind))} does not see what worker 0 writes into {self.checkpoints}: it "
+                "must lie on a disk that all of them share."
             )
+        found = checkpoints.newest(self.checkpoints)
         if not found:
             return 0
         arrays, header = found

@@ -2,12 +2,16 @@
 
 import contextlib
 import pathlib
+import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tfcnn.runtime import Interrupted
+
+SECONDS = 10  # in which a file of the chief's must have come to the others' disks
 
 
 class Team:
@@ -47,6 +51,22 @@ class Team:
         if self.size == 1:
             return np.array([value], np.float64)
         return self._total(tf.one_hot(self.rank, self.size, np.float64(value), 0.0, dtype=tf.float64)).numpy()
+
+    def blind(self, folder: pathlib.Path) -> list[int]:
+        """Gives the ranks of the workers that do not see in a folder what the chief writes there."""
+        if self.size == 1:
+            return []
+        path, own = folder / "seen_by_all", secrets.randbits(48)
+        if self.chief:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(str(own))
+        written, deadline = str(int(self.each(own)[0])), time.monotonic() + SECONDS
+        while not (sees := path.exists() and path.read_text() == written) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        blind = np.flatnonzero(self.each(sees) == 0).tolist()
+        if self.chief:
+            path.unlink()
+        return blind
 
     def gatherer(self, variables: Sequence[tf.Variable]) -> Callable[[], list[list[np.ndarray]]]:
         """Gives a call that gives, of each of some float variables, the copies of all replicas of all workers."""
