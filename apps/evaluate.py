@@ -166,6 +166,7 @@ def of_detectors(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | 
 
 def of_localizers(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | str, Detections]:
     """The five guesses of localizers, likewise."""
+    testing_flags.refuse("a localizer")
     own = box_files.open_localizer(run, sources)
     found = _found(run, data, *own, "localize", _index(run, data, own[0]))
     return _recorded(run, data, found, "guesses")
@@ -175,10 +176,13 @@ def of_pose_nets(run: cli.Run, data: Dataset, sources: list[str]) -> np.ndarray:
     """The joints that pose nets find in whole pictures: float64 [N, J, 2], NaN where one cannot be read."""
     import numpy as np
 
+    testing_flags.refuse("a pose net", but=("flip",))
     run.runtime  # noqa: B018  (starts TensorFlow, silently)
     from tfcnn import pose_estimator
 
-    estimator = pose_estimator(sources, batch_size=run.flags.batch_size, threads=run.threads)
+    estimator = pose_estimator(
+        sources, flip=testing_flags.FLIP.value, batch_size=run.flags.batch_size, threads=run.threads
+    )
     if estimator.names != data.joints:
         raise InputError(
             f"--model={run.flags.model} has other joints than {DATASET.value}: {some(estimator.names)}"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GROUP, SUMMARY = "localization", "find the joints of a person, or of each person that a detector finds"
 
+FLIP = flags.DEFINE_bool("flip", False, "Look at each person mirrored, too, and average the joints")
 VIDEO = flags.DEFINE_string("video", None, "A video file instead of pictures, e.g. --video=dance.mp4")
 
 
@@ -39,6 +40,7 @@ def main(run: cli.Run) -> None:
     run.net = run.flags.model
     estimator = pose_estimator(
         lists.paths(run.flags.model),
+        flip=FLIP.value,
         batch_size=run.flags.batch_size,
         threads=run.threads,
         allow_custom_objects=run.flags.allow_custom_objects,

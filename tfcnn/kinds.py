@@ -13,6 +13,7 @@ import numpy as np
 from tfcnn import backbones, files, images
 from tfcnn.cards import card_of, is_darknet
 from tfcnn.datasets import voc
+from tfcnn.datasets.sample import mirrored_joints
 from tfcnn.detection.options import DetectorOptions
 from tfcnn.errors import InputError
 from tfcnn.loading import load_model
@@ -195,6 +196,7 @@ def pose_estimator(
     *,
     joints: Sequence[str] | None = None,
     skeleton: Sequence[tuple[int, int]] | None = None,
+    flip: bool = False,
     batch_size: int = 8,
     threads: int | None = None,
     allow_custom_objects: bool = False,
@@ -206,6 +208,7 @@ def pose_estimator(
             are averaged.
         joints: names of the joints; None takes the card's, else "0", "1" and so on.
         skeleton: pairs of joints that are connected in a drawing; None takes the card's, else none.
+        flip: look at each person mirrored, too, where joints named left_ and right_ change places, and average.
         batch_size: persons computed at once.
         threads: for reading; None takes the machine's cores.
         allow_custom_objects: of `tfcnn.load_model`.
@@ -218,12 +221,15 @@ def pose_estimator(
         InputError: there is no such model, it is no pose net, or the models of an ensemble do not fit.
     """
     method, sources, cards, models = _opened(model, POSES, "pose net", allow_custom_objects)
-    found = method(models)
     named = [card | {"classes": card.get("joints", [])} for card in cards]
+    found = method(models)
+    names = _names_of_all(sources, named, joints, found.classes)
+    if flip:
+        found = method(models, mirrored_joints(names))
     pairs = cards[0].get("skeleton", []) if skeleton is None else skeleton
     return Predictor(
         found,
-        names=_names_of_all(sources, named, joints, found.classes),
+        names=names,
         image_size=found.form.size,
         resize="letterbox",
         batch_size=batch_size,

@@ -125,6 +125,14 @@ def test_evaluate_measures_a_pose_net_on_whole_pictures(run_app, trained, tmp_pa
     found = results(out)
     assert 0 <= found["metrics"]["lsp"]["pcp_strict"] <= 1
     assert [entry["persons"][0]["box"] for entry in found["images"]] == [[0, 0, 128, 128]] * 3
+    model = f"--model={trained[1] / 'release'}"
+    mirrored = run_app("evaluate", *flags[:2], model, "--flip", f"--output_dir={tmp_path / 'mirrored'}")
+    assert mirrored.returncode == 0, mirrored.stderr
+    assert results(tmp_path / "mirrored")["images"][0]["persons"] != found["images"][0]["persons"]
+    refused = run_app("evaluate", *flags[:2], model, "--scales=96", f"--output_dir={tmp_path / 'refused'}")
+    assert (
+        refused.returncode == 2 and "--scales is for detectors, and --model is a pose net" in refused.stderr
+    )
     for given in ("results.json", "poses.json"):  # what was found, measured again from its file
         again = run_app(
             "evaluate", *flags[:2], f"--results={out / given}", f"--output_dir={tmp_path / given}"
@@ -146,6 +154,11 @@ def test_evaluate_measures_a_pose_net_on_whole_pictures(run_app, trained, tmp_pa
         ("train_pose", ["--dataset=figures", "--net=tiny", "--endpoints=conv4,conv9"], "conv9"),
         ("train_pose", ["--dataset=figures", "--net=tiny", "--hidden=x"], "--hidden=x"),
         ("evaluate", ["--dataset=voc", "--data=x", "--model={release}"], "measured on lsp"),
+        (
+            "evaluate",
+            ["--dataset=lsp", "--data={data}", "--model={release}", "--scales=96"],
+            "--scales is for detectors",
+        ),
     ],
 )
 def test_a_wrong_command_is_one_line_and_leaves_nothing(run_app, trained, tmp_path, app, flags, message):

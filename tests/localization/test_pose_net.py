@@ -136,6 +136,18 @@ def test_a_batch_is_as_its_pictures_alone():
         np.testing.assert_allclose(estimator([picture])[0].stages, found.stages, atol=1e-3)
 
 
+def test_mirrored_too_sides_change_places_and_views_are_averaged():
+    model = net()
+    plain = tfcnn.pose_estimator(model, joints=["left_hand", "right_hand", "nose"])
+    both = tfcnn.pose_estimator(model, joints=["left_hand", "right_hand", "nose"], flip=True)
+    picture = np.random.default_rng(1).integers(0, 256, (64, 48, 3), np.uint8)
+    found, mirrored = plain([picture, picture[:, ::-1].copy()])
+    swapped = mirrored.stages[:, [1, 0, 2]] * [-1, 1] + [48, 0]
+    np.testing.assert_allclose(both([picture])[0].stages, (found.stages + swapped) / 2, atol=1e-3)
+    unpaired = tfcnn.pose_estimator(model, joints=["left_hand", "foot", "nose"], flip=True)([picture])[0]
+    assert np.isfinite(unpaired.stages).all()
+
+
 def test_what_is_wrong_is_said():
     with pytest.raises(InputError, match="digits is a classifier, no pose net"):
         tfcnn.pose_estimator("digits")

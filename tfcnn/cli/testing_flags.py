@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -60,6 +60,36 @@ PROPOSALS_FILE = flags.DEFINE_string(
     "--proposals_file=out/propose/results.json",
 )
 FLIP = flags.DEFINE_bool("flip", False, "Look at each picture mirrored, too")
+
+
+OF_DETECTORS = (
+    SCORE,
+    MOST,
+    NMS,
+    RUNTIME,
+    CALIBRATION,
+    PROPOSALS,
+    REFINE,
+    VOTING,
+    SCALES,
+    PROPOSALS_FILE,
+    FLIP,
+)
+
+
+def refuse(what: str, but: Collection[str] = ()) -> None:
+    """Refuses the flags of detectors where --model is something else.
+
+    Args:
+        what: it is, e.g. "a localizer".
+        but: names of those that mean something to it.
+
+    Raises:
+        InputError: one of the others is given.
+    """
+    for flag in OF_DETECTORS:
+        if flag.present and flag.name not in but:
+            raise InputError(f"--{flag.name} is for detectors, and --model is {what}")
 
 
 def open_detector(

@@ -283,9 +283,9 @@ def _mirrored_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
 
 def mirrored_joints(names: list[str]) -> np.ndarray:
     """The joint, int [J], that each joint becomes in a mirror: "left_" and "right_" are swapped in its
-    name."""
+    name; itself where there is none of that name."""
     index = {name: k for k, name in enumerate(names)}
-    return np.array([index[_mirrored(name)] for name in names])
+    return np.array([index.get(_mirrored(name), k) for k, name in enumerate(names)])
 
 
 def _mirrored(name: str) -> str:

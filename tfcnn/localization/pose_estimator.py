@@ -89,6 +89,8 @@ class PoseEstimator:
 
     Args:
         models: of `tfcnn.localization.pose_net`, all of one form. Weights may be trained on between two calls.
+        mirror: int [J], the joint that each joint becomes in a mirror; given, each picture is looked at mirrored, too,
+            and the joints of both views are averaged, stage by stage.
 
     Attributes:
         classes: J, the joints.
@@ -102,7 +104,7 @@ class PoseEstimator:
 
     needs_proposals = False
 
-    def __init__(self, models: Sequence[keras.Model]):
+    def __init__(self, models: Sequence[keras.Model], mirror: Sequence[int] | None = None):
         forms = {pose.form(model) for model in models}
         if len(forms) > 1:
             raise InputError("The pose nets of an ensemble need the same joints, stages and size.")
@@ -113,7 +115,11 @@ class PoseEstimator:
             pictures = tf.cast(pictures, tf.float32)
             return tf.add_n([model(pictures, training=False)["stages"] for model in models]) / len(models)
 
-        self._stages = tf.function(stages, reduce_retracing=True)
+        def both_views(pictures: tf.Tensor) -> tf.Tensor:
+            mirrored = tf.gather(stages(pictures[:, :, ::-1]), mirror, axis=2) * [-1.0, 1.0]
+            return (stages(pictures) + mirrored) / 2
+
+        self._stages = tf.function(stages if mirror is None else both_views, reduce_retracing=True)
 
     def __call__(
         self,
