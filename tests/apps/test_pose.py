@@ -154,11 +154,6 @@ def test_evaluate_measures_a_pose_net_on_whole_pictures(run_app, trained, tmp_pa
         ("train_pose", ["--dataset=figures", "--net=tiny", "--endpoints=conv4,conv9"], "conv9"),
         ("train_pose", ["--dataset=figures", "--net=tiny", "--hidden=x"], "--hidden=x"),
         ("evaluate", ["--dataset=voc", "--data=x", "--model={release}"], "measured on lsp"),
-        (
-            "evaluate",
-            ["--dataset=lsp", "--data={data}", "--model={release}", "--scales=96"],
-            "--scales is for detectors",
-        ),
     ],
 )
 def test_a_wrong_command_is_one_line_and_leaves_nothing(run_app, trained, tmp_path, app, flags, message):
