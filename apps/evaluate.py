@@ -63,10 +63,16 @@ def main(run: cli.Run) -> None:
         raise InputError("name either --results=FILE or --model=MODEL")
     if RESCORE.value and not run.flags.model:
         raise InputError("--rescore raises the scores of a --model, not of --results")
+    if RESULTS.value:
+        testing_flags.refuse("not given")
     specs = lists.paths(RESULTS.value or run.flags.model)
     read, measure = RULES[DATASET.value]
     find = of_models(specs) if run.flags.model else None
     data = read_truth(pictures=find is not None)
+    if find is of_localizers and measure is not localization:
+        from tfcnn.localization.targets import largest_objects
+
+        data, measure = largest_objects(data, 1, run.say), localization
     if find is not None:
         measured, names = [find(run, data, specs)], [run.flags.model]
     else:
@@ -317,7 +323,8 @@ def imagenet_det(run: cli.Run, data: Dataset, results: Boxes, suffix: str) -> di
 def localization(run: cli.Run, data: Dataset, results: Boxes, suffix: str) -> dict:
     from tfcnn.evaluation import imagenet
 
-    return {DATASET.value: imagenet.localization(_truth(run, data), results, len(data.classes))}
+    name = DATASET.value if DATASET.value == "tiny_imagenet" else "imagenet_loc"  # the rule's, of other data
+    return {name: imagenet.localization(_truth(run, data), results, len(data.classes))}
 
 
 def lsp(run: cli.Run, data: Dataset, results: np.ndarray, suffix: str) -> dict:
@@ -346,7 +353,7 @@ MODELS: dict[str, tuple[Callable, tuple[str, ...]]] = {
     **dict.fromkeys(
         ("faster_rcnn", "fast_rcnn", "mask_rcnn", "yolo", "one_stage", "rcnn", "hog_svm", "dpm"), DETECTOR
     ),
-    "localizer": (of_localizers, ("imagenet_loc", "tiny_imagenet")),
+    "localizer": (of_localizers, ("imagenet_loc", "tiny_imagenet", "voc", "coco", "yolo")),
     "pose": (of_pose_nets, ("lsp",)),
 }
 

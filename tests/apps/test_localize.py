@@ -124,6 +124,7 @@ def test_evaluate_measures_a_localizer_by_imagenets_rule(run_app, trained, tmp_p
         ("localize", ["--model=digits"], "digits is a classifier, no localizer"),
         ("localize", ["--model={release}", "--resize=crop"], "--resize=crop"),
         ("localize", ["--model={release}", "--image_size=96"], "takes pictures of 64 pixels"),
+        ("evaluate", ["--dataset=voc", "--data=x", "--results=x.json", "--flip"], "--flip is for detectors"),
         ("train_localizer", ["--dataset=digits"], "digits data set has no boxes"),
         ("train_localizer", ["--dataset=shapes", "--hidden=-3"], "--hidden=-3"),
         ("train_localizer", ["--dataset=shapes", "--net=tiny", "--objects=2", "--per_class"], "objects=2"),
@@ -135,8 +136,8 @@ def test_evaluate_measures_a_localizer_by_imagenets_rule(run_app, trained, tmp_p
         ("train_localizer", ["--dataset=shapes", "--attach=fc", "--per_place"], "per_place would read"),
         (
             "evaluate",
-            ["--dataset=voc", "--data=x", "--model={release}"],
-            "measured on imagenet_loc, tiny_imagenet",
+            ["--dataset=imagenet_det", "--data=x", "--model={release}"],
+            "measured on imagenet_loc, tiny_imagenet, voc, coco, yolo, not on imagenet_det",
         ),
     ],
 )

@@ -87,3 +87,11 @@ def test_the_assignment_is_the_best_of_all_permutations():
 def test_costs_that_are_not_finite_end_no_training():
     cost = np.array([[[np.nan, np.nan], [1.0, 2.0]]])
     assert sorted(losses.assignment(cost, np.ones((1, 2), bool))[0].tolist()) == [0, 1]
+
+
+def test_a_box_whose_corners_are_exchanged_is_the_same_box():
+    truth = np.array([[0.1, 0.2, 0.5, 0.9]], np.float32)
+    box = np.array([[0.2, 0.1, 0.6, 0.8]], np.float32)
+    for loss in (losses.iou, losses.giou):
+        np.testing.assert_allclose(loss(box[:, [2, 3, 0, 1]], truth), loss(box, truth), atol=1e-6)
+        np.testing.assert_allclose(loss(box[:, [2, 1, 0, 3]], truth), loss(box, truth), atol=1e-6)

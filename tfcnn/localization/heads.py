@@ -252,7 +252,7 @@ def narrow_map(tensor: keras.KerasTensor) -> keras.KerasTensor:
     open_until = 0  # where the last call stands that reads anything made before
     for number, call in enumerate(order):
         out = call.outputs[0]
-        if open_until <= number and len(out.shape) == 4 and out.shape[1:3] == (side, side):
+        if call.inputs and open_until <= number and len(out.shape) == 4 and out.shape[1:3] == (side, side):
             found = out
         open_until = max(open_until, last_read[number])
     if found is None:

@@ -39,9 +39,8 @@ class MeanOfPlaces(keras.layers.Layer):
         count, shape = numbers.shape[-1] // 5, tf.shape(numbers)
         logits = numbers[..., :count, None]
         weights = tf.exp(tf.maximum(logits - tf.reduce_max(logits, axis=(1, 2), keepdims=True), LEAST))
-        sides = tf.constant(
-            [self.size[1], self.size[0]] * 2, tf.float32
-        )  # of a window, in places: w, h, w, h
+        # sides of a window in places: w, h, w, h
+        sides = tf.constant([self.size[1], self.size[0]] * 2, tf.float32)
         distances = tf.reshape(numbers[..., count:], [shape[0], shape[1], shape[2], count, 4])
         distances = tf.nn.softplus(distances) / 2 * sides
         corners = self._grid(shape[1], shape[2])[:, :, None] + 0.5 + distances * [-1.0, -1.0, 1.0, 1.0]
