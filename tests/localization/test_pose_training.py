@@ -104,13 +104,19 @@ def test_a_later_stage_learns_the_way_back_from_a_displacement():
 
 
 def test_displacements_by_hand():
-    """Found in the centre. Joint 0 is labelled 16 px left, then 16 right; joint 1 once, joint 2 both times 8 above."""
-    first, second = [[16, 32, 1], [32, 32, 1], [32, 24, 1]], [[48, 32, 1], [0, 0, 0], [32, 24, 1]]
-    mean, spread = displacements(constant(net(stages=1), [0, 0]), 1, [batch(first), batch(second)])
-    np.testing.assert_allclose(mean, [[0, 0], [0, 0], [0, 0.125]], atol=1e-6)
-    np.testing.assert_allclose(spread[[0, 2]], [[0.25, 0], [0, 0]], atol=1e-6)
-    off = [0.25, 0, -0.25, 0, 0, 0, 0, 0.125, 0, 0.125]  # all that is known
-    np.testing.assert_allclose(spread[1], [np.std(off)] * 2, atol=1e-6)
+    """Found in the centre. Joint 0 is labelled 16 px left, then right; joint 1 once, joint 2 8 px and 16 px above."""
+    first, second = [[16, 32, 1], [16, 16, 1], [32, 24, 1]], [[48, 32, 1], [0, 0, 0], [32, 16, 1]]
+    middle, spread = displacements(constant(net(stages=1), [0, 0]), 1, [batch(first), batch(second)])
+    np.testing.assert_allclose(middle, [[0, 0], [0, 0], [0, 0.1875]], atol=1e-6)
+    np.testing.assert_allclose(spread[[0, 2]] / 1.4826, [[0.25, 0], [0, 0.0625]], atol=1e-5)
+    # All that is known: .25 0 -.25 0, .25 .25, 0 .125 0 .25, of median .0625, and half of them at most .125 from it.
+    np.testing.assert_allclose(spread[1] / 1.4826, [0.125, 0.125], atol=1e-5)
+    one_wrong = [
+        batch([[x, 32, 1]] * 3) for x in (32, 36, 28, 36, 64)
+    ]  # the last is no reason to look so far
+    middle, spread = displacements(constant(net(stages=1), [0, 0]), 1, one_wrong)
+    np.testing.assert_allclose(middle, [[-0.0625, 0]] * 3, atol=1e-6)
+    np.testing.assert_allclose(spread / 1.4826, [[0.0625, 0]] * 3, atol=1e-5)
     with pytest.raises(InputError, match="No joint is labelled"):
         displacements(constant(net(stages=1), [0, 0]), 1, [batch([[0, 0, 0]] * 3)])
 
