@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 GROUP, SUMMARY = "detection", "train a detector on VOC, COCO or your own boxes"
 
+OF_REGIONS = ("faster_rcnn", "fast_rcnn", "mask_rcnn")
+
 DETECTOR = flags.DEFINE_enum(
     "detector",
     "faster_rcnn",
@@ -182,7 +184,7 @@ def main(run: cli.Run) -> None:
 
 def of_regions() -> bool:
     """Whether the detector classifies regions: Faster R-CNN, Fast R-CNN and Mask R-CNN."""
-    return DETECTOR.value in ("faster_rcnn", "fast_rcnn", "mask_rcnn")
+    return DETECTOR.value in OF_REGIONS
 
 
 def read_proposals() -> Proposals | None:
@@ -217,21 +219,20 @@ def make_model(
         yolo_weights.check_net(init, DETECTOR.value)
         weights, architecture = None, yolo_weights.architecture(init) | {"dropout": grid_flags.DROPOUT.value}
     elif init is None:
-        weights = models.weights_of(run)
-        architecture = {"net": run.flags.net}
-        if of_regions():
-            architecture |= {**architecture_of_flags(), **box_targets(training, proposals)}
-        else:
-            architecture |= grid_flags.architecture(DETECTOR.value, config.train_size, NMS_THRESHOLD.value)
+        weights, architecture = models.weights_of(run), of_flags(run.flags.net, training, proposals, config)
     else:
-        weights, architecture = None, card_of(training_flags.INIT.value).get("architecture")
-        if architecture is None:
+        weights, card = None, card_of(training_flags.INIT.value)
+        architecture = card.get("architecture") or {}
+        if "net" not in architecture:
             raise InputError(
                 f"--init={training_flags.INIT.value} has no card.json with its architecture beside it"
             )
-        architecture = {"mask_channels": MASK_CHANNELS.value} | architecture
-        if DETECTOR.value != "mask_rcnn":  # also from a detector that has masks
-            architecture.pop("mask_channels")
+        if family(card["kind"]) != family(DETECTOR.value):  # its backbone serves this detector, too
+            architecture = of_flags(architecture["net"], training, proposals, config)
+        elif of_regions():
+            architecture = {"mask_channels": MASK_CHANNELS.value} | architecture
+            if DETECTOR.value != "mask_rcnn":  # also from a detector that has masks
+                architecture.pop("mask_channels")
     run.net = architecture["net"]
     options = {name: value for name, value in architecture.items() if name != "net"}
     model = builder()(backbones.backbone(run.net, weights), len(training.classes), **options)
@@ -243,6 +244,20 @@ def make_model(
         copied = copy_dense(backbones.classifier(run.net, weights), model)
         run.say(f"{' and '.join(copied) or 'no dense layer'} from {run.net}'s classifier")
     return model, architecture
+
+
+def of_flags(net: str, training: Dataset, proposals: Proposals | None, config: DetectorConfig) -> dict:
+    """The architecture that the flags ask for, on the backbone `net`."""
+    if of_regions():
+        return {"net": net, **architecture_of_flags(), **box_targets(training, proposals)}
+    return {"net": net, **grid_flags.architecture(DETECTOR.value, config.train_size, NMS_THRESHOLD.value)}
+
+
+def family(detector: str) -> str:
+    """Detectors of one family start whole from one another, others only from the backbone."""
+    if detector in OF_REGIONS:
+        return "regions"
+    return "yolo" if detector == "fast_yolo" else detector
 
 
 def builder() -> Callable[..., keras.Model]:

@@ -1,6 +1,7 @@
 """train_detector, detect and evaluate as a person runs them: synthetic shapes, a net of a few layers."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -282,12 +283,17 @@ def test_a_detector_learns_masks_draws_them_and_is_measured_by_them(run_app, tra
         ("one_stage", ["--channels=16", "--tower=1", "--focal=2", "--box_loss=ciou"]),
     ],
 )
-def test_detectors_of_one_network_are_trained_and_used(run_app, pictures, tmp_path, detector, own):
+def test_detectors_of_one_network_start_from_a_backbone_and_are_used(
+    run_app, trained, pictures, tmp_path, detector, own
+):
     flags = [*SMALL, f"--detector={detector}", *own, f"--output_dir={tmp_path / 'out'}"]
-    done = run_app("train_detector", *flags)
+    done = run_app("train_detector", *flags, f"--init={trained[1] / 'release'}")
     assert done.returncode == 0, done.stderr
+    new = re.search("starts from .*; new: (.*)", done.stderr)[1].split(", ")
+    assert all(name.startswith(("neck_", "head_", "fc", "output")) for name in new)
     card = json.loads((tmp_path / "out/release/card.json").read_text())
     assert card["kind"] == ("one_stage" if detector == "one_stage" else "yolo")
+    assert card["architecture"]["net"] == "tiny"
     found = run_app(
         "detect",
         pictures / "shapes.png",
