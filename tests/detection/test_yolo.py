@@ -206,19 +206,23 @@ def test_the_papers_networks_have_their_weights(name, hidden, weights, unallocat
     assert model.get_layer("output").output.shape == (None, 7 * 7 * 30)
 
 
-def test_every_weight_of_a_small_yolo_learns_and_the_model_comes_back_from_its_file(tmp_path):
+@pytest.mark.parametrize(("size", "passthrough"), [(64, 0), (64, 4), (72, 4)])  # 72: maps of odd sides
+def test_every_weight_of_a_small_yolo_learns_and_the_model_comes_back_from_its_file(
+    tmp_path, size, passthrough
+):
     model = yolo.yolo(
         backbones.backbone("tiny", None),
         3,
-        size=64,
+        size=size,
         grid=5,
+        passthrough=passthrough,
         convolutions=(8,),
         channels=4,
         hidden=((16, "leaky"),),
         dropout=0.0,
         score_threshold=0.0,
     )
-    image = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+    image = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3)).astype(np.float32)
     raw = keras.Model(model.inputs, model.get_layer("output").output)
     with tf.GradientTape() as tape:
         terms = yolo.yolo_losses(
@@ -238,6 +242,16 @@ def test_every_weight_of_a_small_yolo_learns_and_the_model_comes_back_from_its_f
     again = keras.models.load_model(tmp_path / "model.keras")
     for name, value in model(image).items():
         np.testing.assert_array_equal(value, again(image)[name])
+
+
+def test_what_passes_through_is_the_deepest_map_of_half_the_stride():
+    backbone = backbones.backbone("efficientnet_lite0", None)
+    model = yolo.yolo(backbone, 2, size=96, grid=3, passthrough=8, channels=4, hidden=())
+    source = model.get_layer("neck_passthrough").input
+    assert source is backbone.output["stage5"] and source.shape[-1] == 112
+    with pytest.raises(InputError, match="no endpoint of stride 16"):
+        lonely = backbones.backbone("efficientnet_lite0", None, ["stage7"])
+        yolo.yolo(lonely, 2, size=96, grid=3, passthrough=8)
 
 
 def test_more_cells_than_pixels_are_refused():

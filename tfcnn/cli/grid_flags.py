@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 GRID = flags.DEFINE_integer("grid", 7, "Of YOLO: S, cells on a side of the picture", lower_bound=1)
 CELL_BOXES = flags.DEFINE_integer("cell_boxes", 2, "Of YOLO: B, boxes a cell", lower_bound=1)
+PASSTHROUGH = flags.DEFINE_integer(
+    "passthrough",
+    0,
+    "Of YOLO: channels of the backbone's map of half the stride that join the last one, e.g. --passthrough=64",
+    lower_bound=0,
+)
 CONVOLUTIONS = flags.DEFINE_list(
     "convolutions",
     [],
@@ -91,6 +97,7 @@ def architecture(detector: str, size: int, nms_threshold: float) -> dict:
         "size": size,
         "grid": GRID.value,
         "boxes": CELL_BOXES.value,
+        "passthrough": PASSTHROUGH.value,
         "convolutions": [int(text) for text in CONVOLUTIONS.value],
         "channels": DENSE_CHANNELS.value,
         "resample": RESAMPLE.value,

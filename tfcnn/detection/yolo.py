@@ -36,6 +36,7 @@ def yolo(
     size: int = 448,
     grid: int = 7,
     boxes: int = 2,
+    passthrough: int = 0,
     convolutions: Sequence[int] = (),
     channels: int | None = None,
     resample: bool = False,
@@ -55,6 +56,9 @@ def yolo(
         classes: K.
         size: side of the square picture in pixels; the dense layers fix it.
         grid: S. boxes: B.
+        passthrough: channels of the backbone's last map of half the stride, brought by a convolution of stride 2 beside
+            the last map, which alone tells poorly where in its cell a centre lies; 0, as the paper: none. (Redmon and
+            Farhadi, YOLO9000, 2017, section 2, Fine-Grained Features, put its 2x2 places behind one another.)
         convolutions: channels of separable 3x3 convolutions with leaky rectifiers between a small backbone and the
             dense layers, as the paper puts four convolutions on its pretrained twenty.
         channels: of a 1x1 convolution before the dense layers, which keeps them small; None: no such layer.
@@ -69,7 +73,8 @@ def yolo(
         scores [N, D], labels int32 [N, D] (-1 is padding), count int32 [N].
 
     Raises:
-        InputError: the picture is too small for the backbone, or for so many cells.
+        InputError: the picture is too small for the backbone, or for so many cells; `passthrough` of a backbone that
+            has no endpoint of half its last one's stride.
 
     Source: section 2.2, figure 3.
     """
@@ -81,6 +86,14 @@ def yolo(
     _, height, width, depth = backbone.compute_output_shape((1, size, size, 3))[name]
     if not height or not width:
         raise InputError(f"A picture of {size} pixels is too small for the backbone {backbone.name}.")
+    if passthrough:
+        (finer,) = endpoints.endpoints_at(backbone, [endpoints.strides(backbone)[name] // 2])
+        finer = layers.Conv2D(
+            passthrough, 3, strides=2, padding="same", kernel_initializer="he_normal", name="neck_passthrough"
+        )(backbone.output[finer])
+        finer = layers.LeakyReLU(negative_slope=0.1, name="neck_passthrough_leaky")(finer)
+        x = layers.Concatenate(name="neck_joined")([x, finer])
+        depth += passthrough
     for number, count in enumerate(convolutions):
         x = layers.SeparableConv2D(
             count,
