@@ -114,3 +114,17 @@ def test_the_model_takes_any_size_and_comes_back_from_its_file(model, tmp_path):
         image = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
         for name, value in model(image).items():
             np.testing.assert_array_equal(value, again(image)[name])
+
+
+def test_a_score_is_the_geometric_mean_of_class_and_objectness():
+    """Maps of 4, 2 and 1 cells of one picture; every cell says 0.8 and 0.2 of two classes and 0.5 of an object."""
+    raw = []
+    for side in (4, 2, 1):
+        logits = np.broadcast_to(np.log([4, 0.25]), (1, side, side, 2)).astype(np.float32)
+        raw += [tf.constant(logits), tf.zeros((1, side, side, 1)), tf.zeros((1, side, side, 4))]
+    boxes, scores = one_stage.CellDetections(2).decode(raw, tf.constant(32.0), tf.constant(32.0))
+    assert boxes.shape == (1, 21, 4)
+    np.testing.assert_allclose(scores, np.broadcast_to([0.4**0.5, 0.1**0.5], (1, 21, 2)), rtol=1e-5)
+    np.testing.assert_allclose(
+        boxes[0, 0], [0, 0, 12, 12]
+    )  # a stride to each side of (4, 4), cut to the picture

@@ -67,8 +67,8 @@ def one_stage(
         classes: K.
         channels: of the neck and the head.
         tower: separable convolutions before each output.
-        score_threshold, nms_threshold, max_detections: of the detections. A cell's score of a class is the class'
-            probability times the objectness.
+        score_threshold, nms_threshold, max_detections: of the detections. A cell's score of a class is the geometric
+            mean of the class' probability and the objectness: it ranks as their product, which is small throughout.
 
     Returns:
         keras.Model from image [N, H, W, 3], float32 0..255, to a dict: boxes [N, D, 4] in pixels of that image, scores
@@ -301,7 +301,8 @@ class CellDetections(DetectionLayer):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Boxes float32 [N, P, 4] and scores [N, P, K] before suppression, of `head` and the picture's sides."""
         logits, objectness, boxes, _, _ = flatten([tf.cast(x, tf.float32) for x in raw])
-        return box_ops.clip(boxes, height, width), tf.sigmoid(logits) * tf.sigmoid(objectness)[..., None]
+        product = tf.sigmoid(logits) * tf.sigmoid(objectness)[..., None]
+        return box_ops.clip(boxes, height, width), tf.sqrt(product)
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"classes": self.classes}
