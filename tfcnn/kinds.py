@@ -20,7 +20,8 @@ from tfcnn.loading import load_model
 from tfcnn.predictor import Predictor, fastest
 from tfcnn.runtime import cores
 
-# The method of each kind of detector; a model without a kind on its card is taken for the first.
+# The method of each kind of detector, which is also the name of its keras.Model; of another name, and without a card,
+# it is taken for the first.
 DETECTORS = {
     "faster_rcnn": ("tfcnn.detection.detector", "FasterRCNN"),
     "fast_rcnn": ("tfcnn.detection.detector", "FasterRCNN"),
@@ -255,13 +256,13 @@ def _opened(model, known, what, allow_custom_objects):
     if not sources:
         raise InputError(f"There is no model: a {what} is needed.")
     cards = [_card(source) for source in sources]
-    method = _method(sources, cards, known, what)
     models = [
         source
         if isinstance(source, keras.Model)
         else load_model(source, allow_custom_objects=allow_custom_objects)
         for source in sources
     ]
+    method = _method(sources, cards, models, known, what)
     return method, sources, cards, [backbones.folded(net) for net in models]
 
 
@@ -272,9 +273,10 @@ def _card(source) -> dict:
     return {"classes": list(voc.CLASSES)} | card if is_darknet(source) else card
 
 
-def _method(sources, cards, known, what):
-    """The class that reads models of the kind that all cards name."""
-    kinds = [card.get("kind") or next(iter(known)) for card in cards]
+def _method(sources, cards, models, known, what):
+    """The class that reads models of the kind that all cards name; without a card the model's own name says it."""
+    own = [model.name if model.name in known else next(iter(known)) for model in models]
+    kinds = [card.get("kind") or name for card, name in zip(cards, own, strict=True)]
     for source, kind in zip(sources, kinds, strict=True):
         if kind not in known:
             raise InputError(f"{source} is a {kind}, no {what} ({', '.join(known)}).")

@@ -127,6 +127,14 @@ def test_auto_takes_one_of_the_two_that_find_the_same(folder):
     )
 
 
+def test_a_model_without_a_card_is_known_by_its_name(kind, folder, tmp_path):
+    model = MODELS[kind]()
+    model.save(tmp_path / "mine.keras")
+    for source in (model, tmp_path / "mine.keras"):
+        (found,) = tfcnn.detector(source, image_size=SIDE)(pictures()[:1])
+        assert found.names[0] in ("0", "1", "2")
+
+
 def test_what_cannot_be_done_is_one_line(kind, folder, tmp_path):
     for given in ({"refine": 1}, {"proposals": 9}):
         with pytest.raises(InputError, match="one network has no"):
