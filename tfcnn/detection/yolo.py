@@ -61,7 +61,8 @@ def yolo(
             Farhadi, YOLO9000, 2017, section 2, Fine-Grained Features, put its 2x2 places behind one another.)
         convolutions: channels of separable 3x3 convolutions with leaky rectifiers between a small backbone and the
             dense layers, as the paper puts four convolutions on its pretrained twenty.
-        channels: of a 1x1 convolution before the dense layers, which keeps them small; None: no such layer.
+        channels: of a linear 1x1 convolution before the dense layers, which keeps them small (as Fast YOLO has a linear
+            layer before its widest one); None: no such layer.
         resample: bring the last map to S x S places, by bilinear interpolation.
         hidden: (width, "leaky" or "linear") of the fully connected layers before the output, which is one itself.
         dropout: rate before the output.
@@ -107,7 +108,6 @@ def yolo(
         depth = count
     if channels is not None:
         x = layers.Conv2D(channels, 1, kernel_initializer="he_normal", name="neck_narrow")(x)
-        x = layers.LeakyReLU(negative_slope=0.1, name="neck_narrow_leaky")(x)
         depth = channels
     if resample:
         x = layers.Resizing(grid, grid, name="neck_resample")(x)
