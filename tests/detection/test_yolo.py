@@ -254,6 +254,13 @@ def test_what_passes_through_is_the_deepest_map_of_half_the_stride():
         yolo.yolo(lonely, 2, size=96, grid=3, passthrough=8)
 
 
+def test_few_channels_enter_the_dense_layers_without_a_rectifier():
+    model = yolo.yolo(backbones.backbone("tiny", None), 3, size=64, grid=5, channels=4, hidden=())
+    narrow = model.get_layer("neck_narrow")
+    assert model.get_layer("flatten").input is narrow.output
+    assert narrow.activation is keras.activations.linear
+
+
 def test_more_cells_than_pixels_are_refused():
     with pytest.raises(InputError, match="4 pixels"):
         yolo.yolo(backbones.backbone("tiny", None), 3, size=4, grid=7)
