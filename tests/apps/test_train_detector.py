@@ -294,15 +294,24 @@ def test_detectors_of_one_network_start_from_a_backbone_and_are_used(
     card = json.loads((tmp_path / "out/release/card.json").read_text())
     assert card["kind"] == ("one_stage" if detector == "one_stage" else "yolo")
     assert card["architecture"]["net"] == "tiny"
-    found = run_app(
-        "detect",
-        pictures / "shapes.png",
-        f"--model={tmp_path / 'out/release'}",
-        "--score_threshold=0",
-        f"--output_dir={tmp_path / 'd'}",
-    )
-    assert found.returncode == 0, found.stderr
-    assert results(tmp_path / "d")["images"][0]["detections"]
+    scores = {}
+    for name, least in {
+        "all": ["--score_threshold=0"],
+        "own": [],
+        "given": ["--score_threshold=0.05"],
+    }.items():
+        flags = [
+            f"--model={tmp_path / 'out/release'}",
+            "--draw_threshold=0",
+            f"--output_dir={tmp_path / name}",
+        ]
+        found = run_app("detect", pictures / "shapes.png", *flags, *least)
+        assert found.returncode == 0, found.stderr
+        scores[name] = [d["score"] for d in results(tmp_path / name)["images"][0]["detections"]]
+    assert scores["all"]
+    own = 0.05 if detector == "one_stage" else 0.005  # nothing given: the model's own
+    for name, least in (("own", own), ("given", 0.05)):
+        assert scores[name] == pytest.approx([score for score in scores["all"] if score > least])
 
 
 @pytest.mark.parametrize(

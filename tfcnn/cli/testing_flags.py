@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from tfcnn.predictor import Predictor
 
 SCORE = flags.DEFINE_float(
-    "score_threshold", 0.05, "Least score of a detection, 0..1", lower_bound=0.0, upper_bound=1.0
+    "score_threshold",
+    0.05,
+    "Least score of a detection, 0..1; not given, the model's own: 0.05, and 0.005 of YOLO and of HOG windows, whose "
+    "scores are small throughout",
+    lower_bound=0.0,
+    upper_bound=1.0,
 )
 MOST = flags.DEFINE_integer("max_detections", 100, "Detections of a picture, at most", lower_bound=1)
 NMS = flags.DEFINE_float(
@@ -141,7 +146,7 @@ def open_detector(
         calibration=calibration,
         threads=run.threads,
         batch_size=values.batch_size,
-        score_threshold=SCORE.value,
+        score_threshold=None if values["score_threshold"].using_default_value else SCORE.value,
         max_detections=MOST.value,
         allow_custom_objects=values.allow_custom_objects,
         say=run.say,
