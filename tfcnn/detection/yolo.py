@@ -67,7 +67,7 @@ def yolo(
         hidden: (width, "leaky" or "linear") of the fully connected layers before the output, which is one itself.
         dropout: rate before the output.
         score_threshold, nms_threshold, max_detections: of the detections. A box's score of a class is the class'
-            probability times the box's confidence, which is small: at 0.05 a third of the mAP can be gone.
+            probability times the box's confidence, which is small throughout.
 
     Returns:
         keras.Model from image [N, size, size, 3], float32 0..255, to a dict: boxes [N, D, 4] in pixels of that image,
