@@ -256,13 +256,16 @@ def _opened(model, known, what, allow_custom_objects):
     if not sources:
         raise InputError(f"There is no model: a {what} is needed.")
     cards = [_card(source) for source in sources]
+    for source, card in zip(sources, cards, strict=True):  # before any is opened
+        if card.get("kind") and card["kind"] not in known:
+            raise InputError(f"{source} is a {card['kind']}, no {what} ({', '.join(known)}).")
     models = [
         source
         if isinstance(source, keras.Model)
         else load_model(source, allow_custom_objects=allow_custom_objects)
         for source in sources
     ]
-    method = _method(sources, cards, models, known, what)
+    method = _method(cards, models, known)
     return method, sources, cards, [backbones.folded(net) for net in models]
 
 
@@ -273,13 +276,10 @@ def _card(source) -> dict:
     return {"classes": list(voc.CLASSES)} | card if is_darknet(source) else card
 
 
-def _method(sources, cards, models, known, what):
+def _method(cards, models, known):
     """The class that reads models of the kind that all cards name; without a card the model's own name says it."""
     own = [model.name if model.name in known else next(iter(known)) for model in models]
     kinds = [card.get("kind") or name for card, name in zip(cards, own, strict=True)]
-    for source, kind in zip(sources, kinds, strict=True):
-        if kind not in known:
-            raise InputError(f"{source} is a {kind}, no {what} ({', '.join(known)}).")
     homes = {known[kind] for kind in kinds}
     if len(homes) > 1:
         raise InputError(f"An ensemble has models of one kind, not of {', '.join(dict.fromkeys(kinds))}.")
