@@ -227,7 +227,9 @@ def make_model(
             raise InputError(
                 f"--init={training_flags.INIT.value} has no card.json with its architecture beside it"
             )
-        if family(card["kind"]) != family(DETECTOR.value):  # its backbone serves this detector, too
+        if family(card.get("kind", "faster_rcnn")) != family(
+            DETECTOR.value
+        ):  # its backbone serves this detector, too
             architecture = of_flags(architecture["net"], training, proposals, config)
         elif of_regions():
             architecture = {"mask_channels": MASK_CHANNELS.value} | architecture

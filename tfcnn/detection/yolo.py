@@ -57,7 +57,7 @@ def yolo(
         size: side of the square picture in pixels; the dense layers fix it.
         grid: S. boxes: B.
         passthrough: channels of the backbone's last map of half the stride, brought by a convolution of stride 2 beside
-            the last map, which alone tells poorly where in its cell a centre lies; 0, as the paper: none. (Redmon and
+            the last map; 0, as the paper: none. (Redmon and
             Farhadi, YOLO9000, 2017, section 2, Fine-Grained Features, put its 2x2 places behind one another.)
         convolutions: channels of separable 3x3 convolutions with leaky rectifiers between a small backbone and the
             dense layers, as the paper puts four convolutions on its pretrained twenty.

@@ -225,9 +225,8 @@ def displacements(
     Returns:
         (middle, spread) of estimate less truth, float32 [J, 2] each, in sides of the person's box: the mean and the
         standard deviation of a normal distribution, measured by the median and by the median distance from it, so that
-        the few persons taken quite wrongly (a handstand, left for right) do not widen it: a later stage could not
-        find their joints in its sub-image anyway. A joint that is labelled less than twice has the middle 0 and the
-        spread of all joints.
+        few persons taken quite wrongly (a handstand, left for right) do not widen it. A joint that is labelled less
+        than twice has the middle 0 and the spread of all joints.
 
     Source: section 3.2, "the simulated predictions"; there by mean and standard deviation.
     """
