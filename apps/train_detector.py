@@ -208,7 +208,6 @@ def make_model(
     """The network, and what rebuilds it: (model, architecture for the card)."""
     from tfcnn import backbones, loading
     from tfcnn.detection.fast_rcnn import copy_dense
-    from tfcnn.detection.faster_rcnn import copy_weights
 
     init = training_flags.init_file(darknet=True)
     if init is not None and is_darknet(init):
@@ -240,7 +239,7 @@ def make_model(
     model = builder()(backbones.backbone(run.net, weights), len(training.classes), **options)
     architecture |= sizes_of(model) if of_regions() else {}
     if init is not None:
-        fresh = copy_weights(loading.load_model(init), model)
+        fresh = backbones.copy_weights(loading.load_model(init), model)
         run.say(f"starts from {training_flags.INIT.value}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
     elif of_regions() and HEAD.value == "dense" and weights:
         copied = copy_dense(backbones.classifier(run.net, weights), model)

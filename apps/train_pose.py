@@ -74,6 +74,12 @@ STAGE_EPOCHS = flags.DEFINE_float(
 STAGE_STEPS = flags.DEFINE_integer(
     "stage_steps", None, "Instead: steps of each later stage, e.g. --stage_steps=500", lower_bound=1
 )
+FIRST_STAGE = flags.DEFINE_integer(
+    "first_stage",
+    1,
+    "Train from this stage on; the stages before it are --init's, e.g. --init=pose_lsp --first_stage=2",
+    lower_bound=1,
+)
 DISPLACEMENTS = flags.DEFINE_integer(
     "displacement_persons",
     1000,
@@ -145,9 +151,14 @@ def open_split(split: str) -> Dataset:
 def make_model(run: cli.Run, data: Dataset, layers: dict[str, tuple[int, ...]]):
     """The net, and what it starts from in words."""
     from tfcnn import backbones, load_model, localization
+    from tfcnn.localization.pose import stage_net
 
-    init = training_flags.init_file()
-    if init is not None:
+    init, first_stage = training_flags.init_file(), FIRST_STAGE.value
+    if first_stage > 1 and init is None:
+        raise InputError(f"--first_stage={first_stage}: --init gives the stages before it")
+    if first_stage > STAGES.value:
+        raise InputError(f"--first_stage={first_stage}: --stages={STAGES.value} has no such stage")
+    if init is not None and first_stage == 1:
         return load_model(init), str(training_flags.INIT.value)
     run.net, weights = run.flags.net, models.weights_of(run)
     row = backbones.NETS.get(run.flags.net)
@@ -169,7 +180,17 @@ def make_model(run: cli.Run, data: Dataset, layers: dict[str, tuple[int, ...]]):
         **layers,
         dropout=DROPOUT.value,
     )
-    return model, weights or "random"
+    if first_stage == 1:
+        return model, weights or "random"
+    source = load_model(init)
+    for stage in range(1, first_stage):
+        missing = backbones.copy_weights(source, stage_net(model, stage))
+        if missing:
+            raise InputError(
+                f"--init={training_flags.INIT.value} has no stage {stage} like the one that the flags build, which "
+                f"needs {', '.join(missing[:3])}: give the flags that it was trained with"
+            )
+    return model, str(training_flags.INIT.value)
 
 
 def default_endpoints(endpoints: dict) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tfcnn
 from tfcnn import datasets, images
 from tfcnn.video import Film
 
@@ -61,6 +62,22 @@ def test_a_pose_net_is_trained_stage_by_stage_and_released(trained, run_app):
     assert found["files"] == ["first_batch.png", "answers.png", "stages.png"]
     again = run_app("train_pose", *FLAGS, f"--output_dir={folder}")
     assert again.returncode == 0 and "nothing to do" in again.stdout
+
+
+def test_later_stages_are_trained_on_another_nets_first_stage(trained, run_app, tmp_path):
+    release, out = trained[1] / "release", tmp_path / "out"
+    more = ["--stages=3", f"--init={release}", "--first_stage=2", "--validate_epochs=1"]
+    done = run_app("train_pose", *FLAGS, *more, f"--output_dir={out}")
+    assert done.returncode == 0, done.stderr
+    assert [each["last"]["step"] for each in results(out)["stages"]] == [0, 10, 10]
+    assert 0 <= results(out)["stages"][0]["last"]["pdj_02"] <= 1
+    before, after = tfcnn.load_model(release), tfcnn.load_model(out / "release")
+    for name, kept in (("stage1", True), ("stage2", False)):
+        pairs = [(layer, after.get_layer(layer.name)) for layer in before.layers if name in layer.name]
+        same = [
+            (a == b).all() for x, y in pairs for a, b in zip(x.get_weights(), y.get_weights(), strict=True)
+        ]
+        assert same and (all(same) if kept else not all(same)), name
 
 
 def test_pose_finds_joints_of_one_person_and_of_boxes(run_app, trained, figure, tmp_path):
@@ -153,6 +170,14 @@ def test_evaluate_measures_a_pose_net_on_whole_pictures(run_app, trained, tmp_pa
         ("train_pose", ["--dataset=shapes", "--net=tiny"], "--dataset=shapes has no joints"),
         ("train_pose", ["--dataset=figures", "--net=tiny", "--endpoints=conv4,conv9"], "conv9"),
         ("train_pose", ["--dataset=figures", "--net=tiny", "--hidden=x"], "--hidden=x"),
+        ("train_pose", [*FLAGS, "--first_stage=2"], "--init gives the stages before it"),
+        ("train_pose", [*FLAGS, "--first_stage=3"], "--init gives the stages before it"),
+        ("train_pose", [*FLAGS, "--init={release}", "--first_stage=3"], "--stages=2 has no such stage"),
+        (
+            "train_pose",
+            [*FLAGS, "--init={release}", "--first_stage=2", "--hidden=32"],
+            "has no stage 1 like the one that the flags build, which needs stage1_fc1, stage1_numbers",
+        ),
         ("evaluate", ["--dataset=voc", "--data=x", "--model={release}"], "measured on lsp"),
     ],
 )

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from tfcnn import datasets
 from tfcnn.datasets import statistics
-from tfcnn.datasets.classes import distinct, match, united
+from tfcnn.datasets.classes import distinct, joined, match, united
 from tfcnn.datasets.example import Dataset, Record, Truth
 from tfcnn.errors import InputError
 
@@ -76,3 +77,20 @@ def test_parts_are_trained_on_the_classes_of_both():
 def test_parts_that_mean_other_classes():
     with pytest.raises(InputError, match="id 3 is cat in one and dog in another"):
         united([part(["cat"], [3], []), part(["dog"], [3], [])])
+
+
+def test_parts_are_joined_one_after_the_other():
+    one, other = part(["cat", "dog"], [3, 7], [0, 1]), part(["ant", "dog"], [1, 7], [1])
+    for record in other.examples:
+        record.image_id += "2"
+    both = joined([one, other], "train+val")
+    assert [record.image_id for record in both.examples] == ["a", "b", "a2", "b2"]
+    assert both.classes == ["ant", "cat", "dog"] and both.category_ids == [1, 3, 7]
+    assert [record.labels.tolist() for record in both.examples] == [[1, 2], [], [2], []]
+    assert len(both.broken) == 2
+    with pytest.raises(InputError, match="train\\+val: the picture a lies in two of these parts"):
+        joined([one, part(["cat"], [3], [])], "train+val")
+
+    whole = datasets.open("shapes", split="train[:5]+val")
+    assert [record.image_id for record in whole.examples][4:6] == ["train-00004", "val-00000"]
+    assert len(whole) == 505

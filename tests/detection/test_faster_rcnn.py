@@ -13,7 +13,7 @@ from tfcnn.datasets import pipeline
 from tfcnn.detection.detector import FasterRCNN
 from tfcnn.detection.detector_training import Validation
 from tfcnn.detection.endpoints import strides
-from tfcnn.detection.faster_rcnn import copy_weights, faster_rcnn
+from tfcnn.detection.faster_rcnn import faster_rcnn
 from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrainee
 from tfcnn.detection.faster_rcnn_training import alternation
 from tfcnn.detection.stages import Stages
@@ -205,7 +205,7 @@ def shared_layers(net):
 
 def test_the_four_steps_train_what_they_should_and_fix_the_rest():
     model, proposer = build(), build()
-    copy_weights(model, proposer)
+    backbones.copy_weights(model, proposer)
     rpn_layers, region_layers = Stages(model).rpn_layers(), Stages(model).region_layers()
     steps = []
     for _, learner in alternation(proposer, model, CONFIG):
@@ -248,7 +248,7 @@ def test_step_two_takes_the_proposals_of_step_one():
 
 def test_weights_go_over_to_a_detector_of_other_classes():
     source, target = build(), build(classes=3)
-    fresh = copy_weights(source, target)
+    fresh = backbones.copy_weights(source, target)
     assert fresh == ["class_logits"]
     np.testing.assert_array_equal(source.get_layer("rpn_score").kernel, target.get_layer("rpn_score").kernel)
 

@@ -14,7 +14,7 @@ from tfcnn.datasets import pipeline
 from tfcnn.detection import mask_rcnn
 from tfcnn.detection.detector import FasterRCNN
 from tfcnn.detection.detector_training import Validation
-from tfcnn.detection.faster_rcnn import copy_weights, faster_rcnn
+from tfcnn.detection.faster_rcnn import faster_rcnn
 from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrainee
 from tfcnn.detection.stages import Stages
 from tfcnn.errors import InputError
@@ -321,6 +321,6 @@ def test_a_release_is_written_and_data_without_masks_is_refused(tmp_path):
 def test_a_detector_of_boxes_is_where_masks_start():
     source = faster_rcnn(backbones.backbone("tiny", None), 5, **BOXES)
     target = build()
-    fresh = copy_weights(source, target)
+    fresh = backbones.copy_weights(source, target)
     assert fresh == [*(f"mask_conv{i}" for i in (1, 2, 3, 4)), "mask_up", "mask_logits"]
     np.testing.assert_array_equal(source.get_layer("rpn_score").kernel, target.get_layer("rpn_score").kernel)

@@ -192,5 +192,9 @@ def test_settings_that_cannot_be_are_said(tmp_path):
     data = figures.read(count=2, side=64)
     with pytest.raises(InputError, match="The model has 3 joints, figures has 14"):
         train_pose(net(), data, data, CONFIG, tmp_path)
+    for stage in (0, 2):
+        with pytest.raises(InputError, match=f"first_stage={stage}: the model has stages 1 to 1"):
+            one = pose_net([backbones.backbone("tiny", None)], data.joints, size=48)
+            train_pose(one, data, data, dataclasses.replace(CONFIG, first_stage=stage), tmp_path)
     later = dataclasses.replace(CONFIG, epochs=9, stage_epochs=3, steps=7)
     assert (later.of_stage(1).steps, later.of_stage(2).steps, later.of_stage(2).epochs) == (7, None, 3)

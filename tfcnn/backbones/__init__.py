@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from tfcnn.backbones.factory import backbone, classifier
     from tfcnn.backbones.folding import folded, folded_in_training
-    from tfcnn.backbones.graph import all_layers, layer_names, tap, zero_rgb
+    from tfcnn.backbones.graph import all_layers, copy_weights, layer_names, tap, zero_rgb
     from tfcnn.backbones.weights import load_weights
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "backbone",
     "class_names",
     "classifier",
+    "copy_weights",
     "endpoint_names",
     "flat",
     "float_input",
@@ -60,7 +61,7 @@ __all__ = [
 _MODULES = {
     "factory": ("backbone", "classifier"),
     "folding": ("folded", "folded_in_training"),
-    "graph": ("all_layers", "layer_names", "tap", "zero_rgb"),
+    "graph": ("all_layers", "copy_weights", "layer_names", "tap", "zero_rgb"),
     "weights": ("load_weights",),
 }
 

@@ -119,3 +119,20 @@ def zero_rgb(model: keras.Model) -> np.ndarray:
         if isinstance(layer, Preprocess):
             return layer.zero_rgb
     return np.zeros(3, np.float32)
+
+
+def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:
+    """Copies the weights of all layers that two models share by name and shape.
+
+    Returns:
+        names of the target's layers that kept their own weights: those that the source lacks, or of other shapes.
+    """
+    known = {layer.name: layer for layer in source.layers if layer.weights}
+    fresh = []
+    for layer in target.layers:
+        values = known[layer.name].get_weights() if layer.name in known else []
+        if [v.shape for v in values] == [tuple(w.shape) for w in layer.weights]:
+            layer.set_weights(values)
+        else:
+            fresh.append(layer.name)
+    return fresh

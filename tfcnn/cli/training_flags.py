@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config")
 
-TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "Part of the data that is trained on")
+TRAIN_SPLIT = flags.DEFINE_string(
+    "train_split",
+    "train",
+    "Part of the data that is trained on; train+val is two parts, train[:500] the first 500 pictures of one",
+)
 VAL_SPLIT = flags.DEFINE_string("val_split", "val", "Part of the data that figures are measured on")
 EPOCHS = flags.DEFINE_float(
     "epochs", None, "How often every picture is seen, e.g. --epochs=10", lower_bound=0.0

@@ -45,18 +45,22 @@ def open(
         path: the folder or .zip that holds it; not needed by digits, shapes and figures, nor by COCO's annotations
             alone.
         split: as the layout names its parts; None is the reader's default. "test[:8000]" and "test[8000:]" are its
-            first 8000 pictures and those after them.
+            first 8000 pictures and those after them; "train+val" is both, one after the other.
         annotations: COCO's annotation file, where it is not the split's own.
         pictures: False to read annotations alone: then no picture has to be there.
 
     Raises:
-        InputError: an unknown name, or no such data there.
+        InputError: an unknown name, no such data there, or parts that cannot be joined.
     """
     if name.startswith("tfds:"):
         from tfcnn.datasets import tfds
 
         options = {} if split is None else {"split": split}
         return tfds.read(path, name=name.removeprefix("tfds:"), **options)
+    if "+" in (split or ""):
+        from tfcnn.datasets.classes import joined
+
+        return joined([open(name, path, part, annotations, pictures) for part in split.split("+")], split)
     part = re.fullmatch(r"(.*)\[(\d*):(\d*)\]", split or "")
     if part:
         whole = open(name, path, part[1] or None, annotations, pictures)

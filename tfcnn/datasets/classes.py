@@ -45,6 +45,27 @@ def united(parts: Sequence[Dataset]) -> list[Dataset]:
     return [_relabelled(part, ids, [names[i] for i in ids]) for part in parts]
 
 
+def joined(parts: Sequence[Dataset], name: str) -> Dataset:
+    """Parts of one data set as one, one after the other, with the classes that any of them has.
+
+    Args:
+        parts: e.g. what is trained on and what is validated elsewhere.
+        name: of the whole, for messages.
+
+    Raises:
+        InputError: an id is one class here and another there, or a picture lies in two parts.
+    """
+    parts = united(parts)
+    examples = [record for part in parts for record in part.examples]
+    often = Counter(record.image_id for record in examples)
+    twice = next((image_id for image_id, count in often.items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{name}: the picture {twice} lies in two of these parts")
+    broken = [entry for part in parts for entry in part.broken]
+    broken = [entry for number, entry in enumerate(broken) if entry not in broken[:number]]
+    return dataclasses.replace(parts[0], examples=examples, broken=broken)
+
+
 def _relabelled(part: Dataset, ids: list[int], names: list[str]) -> Dataset:
     index = np.array([ids.index(i) for i in part.category_ids] + [-1], np.int32)  # label -1 stays
     broken = list(part.broken)

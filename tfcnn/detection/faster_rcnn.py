@@ -211,23 +211,6 @@ def faster_rcnn(
     return endpoints.remember(model, backbone)
 
 
-def copy_weights(source: keras.Model, target: keras.Model) -> list[str]:
-    """Copies the weights of all layers that two detectors share by name and shape.
-
-    Returns:
-        names of the target's layers that kept their own weights: those that the source lacks, or of other classes.
-    """
-    known = {layer.name: layer for layer in source.layers if layer.weights}
-    fresh = []
-    for layer in target.layers:
-        values = known[layer.name].get_weights() if layer.name in known else []
-        if [v.shape for v in values] == [tuple(w.shape) for w in layer.weights]:
-            layer.set_weights(values)
-        else:
-            fresh.append(layer.name)
-    return fresh
-
-
 def later_layers(backbone: keras.Model, endpoint: str, pooled: keras.KerasTensor) -> keras.KerasTensor:
     """The backbone's own layers after an endpoint, on pooled regions, and their mean over places: [., C].
 

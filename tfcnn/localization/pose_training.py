@@ -48,6 +48,7 @@ class PoseConfig(TrainingConfig):
     Attributes:
         epochs, steps: of stage 1.
         stage_epochs, stage_steps: of each later stage; None: as stage 1.
+        first_stage: stages before it stay as they are in the model, and are measured only.
         augment: None takes "pose" of `tfcnn.datasets.augment`.
         rotation: degrees by which persons are turned, either way; None: as `augment` says.
         loss: "l2" (the paper's) or "smooth_l1", which minds a wrong label less.
@@ -60,6 +61,7 @@ class PoseConfig(TrainingConfig):
     learning_rate: float = 1e-3
     stage_epochs: float | None = None
     stage_steps: int | None = None
+    first_stage: int = 1
     rotation: float | None = None
     loss: str = "l2"
     displacement_persons: int = 1000
@@ -122,13 +124,16 @@ def train_pose(
             f"The model has {form.joints} joints, {training.name} has {len(training.joints)} to train on and "
             f"{len(validation.joints)} to validate on"
         )
+    if not 1 <= config.first_stage <= form.stages:
+        raise InputError(f"first_stage={config.first_stage}: the model has stages 1 to {form.stages}")
     if config.image_size not in (None, form.size):
         raise InputError(f"image_size={config.image_size}: the model takes pictures of {form.size} pixels")
     training, validation = persons(training, say), persons(validation, say)
     folder, data = pathlib.Path(folder), run.summary(training, validation)
     places = [*(folder / f"stage{stage}" for stage in range(1, form.stages)), folder]
-    run.check_data(places[0], data, config)
-    trained = run.trained_before(places[0], data, config, model)
+    first = places[config.first_stage - 1]
+    run.check_data(first, data, config)
+    trained = run.trained_before(first, data, config, model)
     batches = persons_batches(training, config, form.size)
     slow = {id(v) for layer in model.layers if layer.name in trained for v in layer.variables}
     show(
@@ -144,8 +149,12 @@ def train_pose(
             say(
                 f"stage {stage}: joints of the stage before are off by {spread[1].mean():.3f} of the picture's side"
             )
-        _train_only(model, stage, trained, config)
         measures.append(Validation(model, validation, config, stage))
+        if stage < config.first_stage:
+            kept = {"step": 0, **measures[-1]()}
+            stages.append({"last": kept, "best": kept})
+            continue
+        _train_only(model, stage, trained, config)
         outcome = run.fit(
             PoseTrainee(model, stage, config, measures[-1], spread),
             batches,
