@@ -222,14 +222,13 @@ def make_model(
     else:
         weights, card = None, card_of(training_flags.INIT.value)
         architecture = card.get("architecture") or {}
-        if "net" not in architecture:
+        net = architecture.get("net") or card.get("net")
+        if not net:
             raise InputError(
-                f"--init={training_flags.INIT.value} has no card.json with its architecture beside it"
+                f"--init={training_flags.INIT.value} has no card.json that names its net beside it"
             )
-        if family(card.get("kind", "faster_rcnn")) != family(
-            DETECTOR.value
-        ):  # its backbone serves this detector, too
-            architecture = of_flags(architecture["net"], training, proposals, config)
+        if family(card.get("kind", "faster_rcnn")) != family(DETECTOR.value) or "net" not in architecture:
+            architecture = of_flags(net, training, proposals, config)  # its backbone serves this one, too
         elif of_regions():
             architecture = {"mask_channels": MASK_CHANNELS.value} | architecture
             if DETECTOR.value != "mask_rcnn":  # also from a detector that has masks
@@ -240,6 +239,8 @@ def make_model(
     architecture |= sizes_of(model) if of_regions() else {}
     if init is not None:
         fresh = backbones.copy_weights(loading.load_model(init), model)
+        if all(layer.name in fresh for layer in model.layers if layer.weights):
+            raise InputError(f"--init={training_flags.INIT.value} has no layer of {run.net} in its form")
         run.say(f"starts from {training_flags.INIT.value}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
     elif of_regions() and HEAD.value == "dense" and weights:
         copied = copy_dense(backbones.classifier(run.net, weights), model)

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import tfcnn
+from tfcnn import backbones
 
 CLASSES = ["circle", "triangle", "square", "star", "ring"]
 SMALL = ["--dataset=shapes", "--net=tiny", "--image_size=96", "--batch_size=2", "--validate_images=4"]
@@ -61,17 +63,21 @@ def test_coverage_is_said_before_and_after_and_a_release_is_written(trained):
 
 
 def test_a_release_is_where_another_training_starts(run_app, trained, tmp_path):
+    older = tmp_path / "older"  # a release of before cards said of what kind they are
+    shutil.copytree(trained[1] / "release", older)
+    card = json.loads((older / "card.json").read_text())
+    (older / "card.json").write_text(json.dumps({name: card[name] for name in card if name != "kind"}))
     start = [
         "--dataset=shapes",
-        f"--init={trained[1] / 'release'}",
+        f"--init={older}",
         "--steps=1",
         "--precision=mixed_bfloat16",
     ]
     same = ["--image_size=96", "--batch_size=2", "--validate_images=2", "--validate_epochs=0"]
-    done = run_app("train_detector", *start, *same, f"--output_dir={tmp_path}")
+    done = run_app("train_detector", *start, *same, f"--output_dir={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
-    assert f"starts from {trained[1] / 'release'}\n" in done.stderr  # no layer is new
-    cards = [json.loads((f / "release/card.json").read_text()) for f in (trained[1], tmp_path)]
+    assert f"starts from {older}\n" in done.stderr  # no layer is new
+    cards = [json.loads((f / "release/card.json").read_text()) for f in (trained[1], tmp_path / "out")]
     assert cards[0]["architecture"] == cards[1]["architecture"]
 
 
@@ -351,3 +357,17 @@ def test_a_wrong_command_gets_one_line_and_writes_nothing(run_app, tmp_path, app
     done = run_app(app, *flags, f"--output_dir={out}")
     assert done.returncode == 2 and words in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and not out.exists()
+
+
+def test_a_classifier_gives_its_backbone_to_a_detector(run_app, tmp_path):
+    backbones.classifier("tiny", weights=None, classes=3, size=64).save(tmp_path / "model.keras")
+    (tmp_path / "card.json").write_text(json.dumps({"kind": "classifier", "net": "tiny"}))
+    flags = [*SMALL, f"--init={tmp_path}"]
+    done = run_app("train_detector", *flags, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    new = re.search("starts from .*; new: (.*)", done.stderr)[1].split(", ")
+    backbone = {layer.name for layer in backbones.backbone("tiny", None).layers if layer.weights}
+    assert backbone and not backbone & set(new)
+    (tmp_path / "card.json").write_text(json.dumps({"kind": "classifier", "net": "vgg16"}))
+    done = run_app("train_detector", *flags, f"--output_dir={tmp_path / 'other'}")
+    assert done.returncode == 2 and "has no layer of vgg16 in its form" in done.stderr, done.stderr

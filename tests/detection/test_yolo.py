@@ -254,6 +254,16 @@ def test_what_passes_through_is_the_deepest_map_of_half_the_stride():
         yolo.yolo(lonely, 2, size=96, grid=3, passthrough=8)
 
 
+def test_an_earlier_map_is_read_and_what_follows_it_is_left_out():
+    backbone = backbones.backbone("efficientnet_lite0", None)
+    model = yolo.yolo(backbone, 2, size=96, grid=3, endpoint="stage6", channels=4, hidden=())
+    assert model.get_layer("neck_narrow").input is backbone.output["stage6"]
+    later = {layer.name for layer in backbone.layers} - {layer.name for layer in model.layers}
+    assert later and all(name.startswith(("block15", "head")) for name in later), later
+    with pytest.raises(InputError, match="stage66.*stage6"):
+        yolo.yolo(backbone, 2, size=96, grid=3, endpoint="stage66")
+
+
 def test_few_channels_enter_the_dense_layers_without_a_rectifier():
     model = yolo.yolo(backbones.backbone("tiny", None), 3, size=64, grid=5, channels=4, hidden=())
     narrow = model.get_layer("neck_narrow")

@@ -116,6 +116,7 @@ def test_the_networks_are_the_papers(found, name, net, hidden):
         "size": 448,
         "grid": 7,
         "boxes": 2,
+        "endpoint": None,
         "passthrough": 0,
         "convolutions": [],
         "channels": None,

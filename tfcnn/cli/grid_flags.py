@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 GRID = flags.DEFINE_integer("grid", 7, "Of YOLO: S, cells on a side of the picture", lower_bound=1)
 CELL_BOXES = flags.DEFINE_integer("cell_boxes", 2, "Of YOLO: B, boxes a cell", lower_bound=1)
+ENDPOINT = flags.DEFINE_string(
+    "endpoint",
+    None,
+    "Of YOLO: the backbone's map that is read (the app nets lists them); none: its last, e.g. --endpoint=stage7",
+)
 PASSTHROUGH = flags.DEFINE_integer(
     "passthrough",
     0,
@@ -97,6 +102,7 @@ def architecture(detector: str, size: int, nms_threshold: float) -> dict:
         "size": size,
         "grid": GRID.value,
         "boxes": CELL_BOXES.value,
+        "endpoint": ENDPOINT.value,
         "passthrough": PASSTHROUGH.value,
         "convolutions": [int(text) for text in CONVOLUTIONS.value],
         "channels": DENSE_CHANNELS.value,

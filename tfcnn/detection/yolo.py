@@ -19,7 +19,7 @@ from keras import layers
 from tfcnn.backbones.nets.yolo import dense_head
 from tfcnn.detection import endpoints
 from tfcnn.detection.outputs import DetectionLayer
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, unknown
 from tfcnn.ops import boxes as box_ops
 from tfcnn.ops import coders
 
@@ -36,6 +36,7 @@ def yolo(
     size: int = 448,
     grid: int = 7,
     boxes: int = 2,
+    endpoint: str | None = None,
     passthrough: int = 0,
     convolutions: Sequence[int] = (),
     channels: int | None = None,
@@ -52,10 +53,11 @@ def yolo(
     with `FAST_YOLO_HIDDEN` its Fast YOLO.
 
     Args:
-        backbone: keras.Model from image to a dict of endpoints (tfcnn.backbones.backbone); its last one is taken.
+        backbone: keras.Model from image to a dict of endpoints (tfcnn.backbones.backbone).
         classes: K.
         size: side of the square picture in pixels; the dense layers fix it.
         grid: S. boxes: B.
+        endpoint: the map of the backbone that is read; None: its last.
         passthrough: channels of the backbone's last map of half the stride, brought by a convolution of stride 2 beside
             the last map; 0, as the paper: none. (Redmon and
             Farhadi, YOLO9000, 2017, section 2, Fine-Grained Features, put its 2x2 places behind one another.)
@@ -74,15 +76,17 @@ def yolo(
         scores [N, D], labels int32 [N, D] (-1 is padding), count int32 [N].
 
     Raises:
-        InputError: the picture is too small for the backbone, or for so many cells; `passthrough` of a backbone that
-            has no endpoint of half its last one's stride.
+        InputError: the picture is too small for the backbone, or for so many cells; an unknown endpoint;
+            `passthrough` of a backbone that has no endpoint of half the stride.
 
     Source: section 2.2, figure 3.
     """
     if grid > size:
         raise InputError(f"A picture of {size} pixels cannot be divided into {grid} x {grid} cells.")
     image = backbone.inputs[0]
-    name = list(backbone.output)[-1]
+    name = list(backbone.output)[-1] if endpoint is None else endpoint
+    if name not in backbone.output:
+        raise unknown("endpoint", name, backbone.output)
     x = backbone.output[name]
     _, height, width, depth = backbone.compute_output_shape((1, size, size, 3))[name]
     if not height or not width:
