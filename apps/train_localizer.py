@@ -98,6 +98,8 @@ CACHE = flags.DEFINE_string(
     "Folder that keeps the frozen net's features for other runs, e.g. --cache_features=out/features; none: inside "
     "output_dir until the run's end",
 )
+# The flags that a box head is made by.
+BOX_HEAD = (OBJECTS, PER_CLASS, PER_PLACE, FINER, CONVOLUTIONS, HIDDEN, DROPOUT, FC_UNITS)
 LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
 
 
@@ -139,16 +141,24 @@ def make_model(run: cli.Run, classes: int, layers: dict[str, tuple[int, ...]]) -
     else:
         classifier, start = load_model(init), str(training_flags.INIT.value)
         run.net = card_of(training_flags.INIT.value).get("net", start)
+        own, size = classifier.input_shape[1], run.flags.image_size
         if "boxes" in (classifier.output if isinstance(classifier.output, dict) else {}):
-            return classifier, start  # a localizer that is trained on; its head is its own
-        if size := run.flags.image_size:
-            own, classifier = classifier.input_shape[1], backbones.of_size(classifier, size, size)
+            if not any(flag.present for flag in (ATTACH, *BOX_HEAD)):  # it is trained on with its own head
+                if size not in (None, own):
+                    raise InputError(
+                        f"--image_size={size}: the box head of --init={init} reads pictures of {own} pixels; flags of "
+                        "a head, e.g. --attach=conv, give it a new one"
+                    )
+                return classifier, start
+            classifier = backbones.tap(classifier, ["logits", "scores"])
+        if size:
+            classifier = backbones.of_size(classifier, size, size)
             if classifier is None:
                 raise InputError(
                     f"--image_size={size}: a layer of --init={init} reads pictures of {own} pixels only"
                 )
     if ATTACH.value == "rpn":
-        for flag in (OBJECTS, PER_CLASS, PER_PLACE, FINER, CONVOLUTIONS, HIDDEN, DROPOUT, FC_UNITS):
+        for flag in BOX_HEAD:
             if flag.present:
                 raise InputError(f"--{flag.name} belongs to a box head, which --attach=rpn does without")
         return localization.with_class_rpn(classifier), start

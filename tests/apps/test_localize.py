@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tfcnn
 from tfcnn import datasets
 
 FLAGS = [
@@ -52,6 +53,18 @@ def test_a_finished_run_trains_nothing_more(run_app, trained):
     _, folder = trained
     again = run_app("train_localizer", *FLAGS, f"--output_dir={folder}")
     assert again.returncode == 0 and "nothing to do" in again.stdout
+
+
+def test_a_localizer_is_trained_on_with_its_own_head_or_with_the_one_that_flags_ask_for(
+    run_app, trained, tmp_path
+):
+    release = trained[1] / "release"
+    for name, more, layers in (("own", [], {"box_flatten"}), ("new", ["--per_place"], {"box_mean"})):
+        flags = [*FLAGS, f"--init={release}", *more, f"--output_dir={tmp_path / name}"]
+        done = run_app("train_localizer", *flags)
+        assert done.returncode == 0, done.stderr
+        found = {layer.name for layer in tfcnn.load_model(tmp_path / name / "release").layers}
+        assert found & {"box_flatten", "box_mean"} == layers
 
 
 def test_localize_gives_guesses_in_the_files_pixels(run_app, trained, tmp_path):
@@ -127,6 +140,11 @@ def test_evaluate_measures_a_localizer_by_imagenets_rule(run_app, trained, tmp_p
         ("evaluate", ["--dataset=voc", "--data=x", "--results=x.json", "--flip"], "--flip is for detectors"),
         ("train_localizer", ["--dataset=digits"], "digits data set has no boxes"),
         ("train_localizer", ["--dataset=shapes", "--hidden=-3"], "--hidden=-3"),
+        (
+            "train_localizer",
+            ["--dataset=shapes", "--init={release}", "--image_size=96"],
+            "reads pictures of 64 pixels; flags of a head, e.g. --attach=conv, give it a new one",
+        ),
         ("train_localizer", ["--dataset=shapes", "--net=tiny", "--objects=2", "--per_class"], "objects=2"),
         (
             "train_localizer",
