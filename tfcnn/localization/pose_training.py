@@ -136,19 +136,15 @@ def train_pose(
     trained = run.trained_before(first, data, config, model)
     batches = persons_batches(training, config, form.size)
     slow = {id(v) for layer in model.layers if layer.name in trained for v in layer.variables}
-    show(
-        _first_batch(batches, training),
-        "first_batch",
-        "The first batch as it enters the net, with its joints",
-    )
+    sheet = _first_batch(batches, training)
+    show(sheet, "first_batch", "The first batch as it enters the net, with its joints")
     measures, stages, spread = [], [], None
     for stage, place in enumerate(places, 1):
         if stage > 1:
             count = -(-config.displacement_persons // config.batch_size)
             spread = displacements(model, stage - 1, [batches.batch(step) for step in range(count)])
-            say(
-                f"stage {stage}: joints of the stage before are off by {spread[1].mean():.3f} of the picture's side"
-            )
+            off = spread[1].mean()
+            say(f"stage {stage}: joints of the stage before are off by {off:.3f} of the picture's side")
         measures.append(Validation(model, validation, config, stage))
         if stage < config.first_stage:
             kept = {"step": 0, **measures[-1]()}
