@@ -134,7 +134,7 @@ def test_a_worker_that_fails_is_named_with_its_reason(both):
 WAITS = """
 import sys, time
 from tfcnn import workers
-workers.GRACE = 0.2
+workers.{grace} = 0.2
 found = workers.Workers(("localhost:{port}", "localhost:{other}"), 0)
 workers.Meeting(found, {{}}, lambda ours, theirs: "")
 print("met", flush=True)
@@ -142,13 +142,21 @@ time.sleep(60)
 """
 
 
-def test_a_process_that_waits_for_a_lost_worker_ends_with_a_sentence(both):
+@pytest.mark.parametrize(
+    ("grace", "reason", "sentence"),
+    [("GRACE", None, "is gone"), ("GRACE_AFTER_WORDS", "the disk is full", "ended: the disk is full")],
+)
+def test_a_process_that_waits_for_a_lost_worker_ends_with_a_sentence(both, grace, reason, sentence):
     port, other = (address.rpartition(":")[2] for address in both[0].addresses)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    chief = subprocess.Popen([sys.executable, "-c", WAITS.format(port=port, other=other)], **pipes)
+    code = WAITS.format(port=port, other=other, grace=grace)
+    chief = subprocess.Popen([sys.executable, "-c", code], **pipes)
     meeting = workers.Meeting(both[1], {}, lambda ours, theirs: "", seconds=20)
     assert chief.stdout.readline() == "met\n"
-    meeting._links[0].close()  # as when the process is killed
-    _, error = chief.communicate(timeout=20)
+    if reason:
+        meeting.leave(reason)
+    else:
+        meeting._links[0].close()  # as when the process is killed
+    _, error = chief.communicate(timeout=15)
     meeting.leave()  # else this process, too, would end for the lost one
-    assert chief.returncode == 75 and error.startswith("worker 1 (localhost:") and "is gone" in error
+    assert chief.returncode == 75 and error.startswith("worker 1 (localhost:") and sentence in error

@@ -24,6 +24,7 @@ from tfcnn.errors import InputError
 
 SECONDS = 600.0  # that the workers wait for each other at the start
 GRACE = 20.0  # seconds in which a process may end by itself once another is gone
+GRACE_AFTER_WORDS = 3 * GRACE  # where that one has said why: what it found, this process may be about to say too
 CHIEFS_PORT = 1000  # above the chief's port for TensorFlow: where the workers meet
 _MOST_BYTES = 2**20  # of a message
 _RESUMABLE = 75
@@ -300,7 +301,7 @@ class Meeting:
             if other != rank:
                 each.send({"lost": self.lost})
         # TensorFlow may wait for the lost one for ever, in a call that no signal ends.
-        timer = threading.Timer(GRACE, self._end)
+        timer = threading.Timer(GRACE_AFTER_WORDS if reason else GRACE, self._end)
         timer.daemon = True
         timer.start()
 
