@@ -24,7 +24,9 @@ from tfcnn.errors import InputError
 
 SECONDS = 600.0  # that the workers wait for each other at the start
 GRACE = 20.0  # seconds in which a process may end by itself once another is gone
-GRACE_AFTER_WORDS = 3 * GRACE  # where that one has said why: what it found, this process may be about to say too
+GRACE_AFTER_WORDS = (
+    3 * GRACE
+)  # where that one has said why: what it found, this process may be about to say too
 CHIEFS_PORT = 1000  # above the chief's port for TensorFlow: where the workers meet
 _MOST_BYTES = 2**20  # of a message
 _RESUMABLE = 75

@@ -40,10 +40,10 @@ def ports():
 class Pair:
     """Two workers of a training at work in forks of two servers."""
 
-    def __init__(self, servers, port, flags, own=lambda k: []):
-        self.servers, self.done = servers, [None, None]
+    def __init__(self, servers, port, flags, own=lambda k: [], app="train_classifier", base=TINY):
+        self.servers, self.done, self.app = servers, [None, None], app
         addresses = ",".join(f"127.0.0.1:{port + k}" for k in (0, 1))
-        every = [*TINY, *flags, f"--workers={addresses}"]
+        every = [*base, *flags, f"--workers={addresses}"]
         self.threads = [
             threading.Thread(target=self._run, args=(k, [*every, f"--worker={k}", *own(k)])) for k in (0, 1)
         ]
@@ -52,7 +52,7 @@ class Pair:
 
     def _run(self, k, arguments):
         environment = {"PYTHONPATH": str(ROOT)}
-        self.done[k] = self.servers[k].run("apps.train_classifier", arguments, ROOT, environment, 120)
+        self.done[k] = self.servers[k].run(f"apps.{self.app}", arguments, ROOT, environment, 120)
 
     def signal(self, k, number):
         """Send a signal to a worker, a child of its server."""
@@ -95,6 +95,58 @@ def test_two_workers_end_with_the_weights_of_one(servers, run_app, ports, tmp_pa
     assert len(weights) > 20 and set(weights) <= set(two)
     assert max(np.abs(two[name] - one[name]).max() for name in weights) < 1e-6
     assert (tmp_path / "two/release/model.keras").exists()
+
+
+SHAPES = ["--dataset=shapes", "--net=tiny", "--validate_epochs=0", "--learning_rate=0.0001", "--threads=1"]
+SHAPES += [
+    "--tensorboard=false",
+    "--freeze=*norm*",
+    "--limit=32",
+    "--batch_size=4",
+    "--checkpoint_minutes=100",
+]
+
+
+LOCALIZER = ["--steps=4", "--image_size=64"]  # trained on: batch norm of random layers is live
+
+
+@pytest.fixture(scope="module")
+def localizer(run_app, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("localizer")
+    flags = [*SHAPES, *LOCALIZER, "--classifier_epochs=1", f"--output_dir={folder}"]
+    assert run_app("train_localizer", *flags).returncode == 0
+    return f"--init={folder / 'release'}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("app", "base", "flags", "last", "tolerance"),
+    [
+        ("train_localizer", SHAPES, LOCALIZER, "", 1e-4),  # one process reads features of 16 bits
+        ("train_localizer", SHAPES, [*LOCALIZER, "--fine_tune", "--loss=giou"], "", 1e-5),
+        ("train_robust", TINY, ["--steps=4", "--eps=16", "--freeze_batch_norm"], "", 1e-5),
+        (
+            "train_pose",
+            ["--dataset=figures", *SHAPES[1:]],
+            ["--image_size=64", "--steps=4", "--stages=1"],
+            "",
+            1e-5,
+        ),
+        # Each worker draws anchors and regions for itself, so that steps of 1e-4 differ.
+        ("train_detector", SHAPES, ["--image_size=96", "--steps=8", "--training=alternating"], "step4", 1e-3),
+    ],
+)
+def test_two_workers_of_any_trainer_end_with_the_weights_of_one(
+    servers, run_app, ports, tmp_path, localizer, app, base, flags, last, tolerance
+):
+    base = [*base, localizer] if app == "train_localizer" else base
+    done = Pair(servers, ports, [*flags, f"--output_dir={tmp_path / 'two'}"], app=app, base=base).ended()
+    assert [each.returncode for each in done] == [0, 0], done[0].stderr + done[1].stderr
+    assert run_app(app, *base, *flags, f"--output_dir={tmp_path / 'one'}").returncode == 0
+    two, one = newest(tmp_path / "two" / last), newest(tmp_path / "one" / last)
+    weights = [name for name in one if name.startswith("weights/")]
+    assert weights and set(weights) <= set(two)
+    assert max(np.abs(two[name] - one[name]).max() for name in weights) < tolerance
 
 
 @pytest.mark.slow

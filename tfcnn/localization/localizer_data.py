@@ -42,6 +42,8 @@ class Source:
         config: the settings.
         folder: of the run.
         told: stop, progress and say, as `training.run.fit`.
+        alone: whether one process trains; of several each computes what is frozen anew at each step, since they
+            would all write the features.
 
     Attributes:
         readers: what has read pictures, as `training.run.Reads`.
@@ -56,8 +58,10 @@ class Source:
         config: LocalizerConfig,
         folder: pathlib.Path,
         told: Mapping,
+        alone: bool = True,
     ):
         self.model, self.config, self.parts = model, config, (training, validation)
+        self.alone = alone
         self.body, self.head = heads.split(model, untrained)
         self.folder, self._own = folder / "features", config.cache_features is None
         if not self._own:
@@ -78,7 +82,7 @@ class Source:
             the validation's once through.
         """
         above = {layer.name for layer in self.head.layers}
-        if self.config.augment in MIRRORED and layers <= above:
+        if self.alone and self.config.augment in MIRRORED and layers <= above:
             return self._cached(validates)
         return self.live()
 

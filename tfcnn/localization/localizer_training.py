@@ -37,6 +37,7 @@ from tfcnn.runtime import Stop
 from tfcnn.training import freezing, run
 from tfcnn.training.classifier import Classifier
 from tfcnn.training.config import TrainingConfig
+from tfcnn.training.team import check_alone
 
 SHOWN = 16  # pictures on a sheet
 
@@ -117,7 +118,8 @@ def train_localizer(
         The model with the released weights, the figures, and where the release is.
 
     Raises:
-        InputError: data, settings and net do not fit, or as `training.loop.train`.
+        InputError: data, settings and net do not fit, several processes are to keep features, or as
+            `training.loop.train`.
     """
     form, size = heads.form(model), model.input_shape[1]
     if form.classes != len(training.classes):
@@ -136,7 +138,8 @@ def train_localizer(
     untrained = {layer.name for layer in model.layers if layer.weights} - trained - own
     measure = Validation(model, validation, config)
     told = {"stop": stop, "progress": progress, "say": say}
-    source = Source(model, untrained, training, validation, config, folder, told)
+    alone = check_alone(strategy, config.cache_features)
+    source = Source(model, untrained, training, validation, config, folder, told, alone)
     show(
         _first_batch(source.pictures(), training.classes),
         "first_batch",

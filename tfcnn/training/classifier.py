@@ -20,7 +20,7 @@ from tfcnn.errors import InputError, unknown
 from tfcnn.runtime import Stop
 from tfcnn.training import freezing, last_layer, run
 from tfcnn.training.config import ClassifierConfig, TrainingConfig
-from tfcnn.training.team import Team
+from tfcnn.training.team import check_alone
 
 SHOWN = 32  # pictures on a sheet
 # What `augment` names beside the presets of tfcnn.datasets: for small pictures, and for writing, which has no
@@ -85,10 +85,7 @@ def train_classifier(
         make(model, held_out, training.classes, config.label_smoothing),
         [batches, held_out],
     )
-    if config.cache_features and Team(strategy or tf.distribute.get_strategy()).size > 1:
-        raise InputError(
-            "cache_features is for one process: features are cheap to train on, and several would write"
-        )
+    check_alone(strategy, config.cache_features)
     if config.cache_features:
         told = {"stop": stop, "progress": progress, "say": say}
         head, source, batches, readers = last_layer.on_features(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from tfcnn.errors import InputError
 from tfcnn.runtime import Interrupted
 
 SECONDS = 10  # in which a file of the chief's must have come to the others' disks
@@ -130,3 +131,21 @@ def explained(team: Team, folder: pathlib.Path) -> Iterator[None]:
             f"A worker is gone, and the others cannot go on without it ({error.message.splitlines()[0]}): the last "
             f"checkpoint in {folder} is intact, and the same command goes on from it."
         ) from error
+
+
+def check_alone(strategy: tf.distribute.Strategy | None, wish: object) -> bool:
+    """Says whether one process trains; several, all of which would write, cannot keep features for other runs.
+
+    Args:
+        strategy: of tf.distribute; None is the one in force.
+        wish: `cache_features` of a config.
+
+    Raises:
+        InputError: several processes are asked to keep features.
+    """
+    alone = Team(strategy or tf.distribute.get_strategy()).size == 1
+    if wish and not alone:
+        raise InputError(
+            "cache_features is for one process: features are cheap to train on, and several would write"
+        )
+    return alone
