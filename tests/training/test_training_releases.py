@@ -107,7 +107,8 @@ def maps_are_finite(model):
 
 # What a release must still be able to do once it is loaded, on either pair of versions.
 ABLE = {"digits": digits_are_named}
-ABLE |= dict.fromkeys(("faster_rcnn_voc", "mask_rcnn_voc", "one_stage_voc", "yolo_voc"), a_cat_is_found)
+DETECTORS = ("faster_rcnn_voc", "mask_rcnn_voc", "one_stage_voc", "yolo_voc", "fast_yolo_voc")
+ABLE |= dict.fromkeys(DETECTORS, a_cat_is_found)
 ABLE |= dict.fromkeys(("hog_voc", "dpm_voc"), maps_are_finite)
 
 
