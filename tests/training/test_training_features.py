@@ -1,5 +1,6 @@
 import json
 import resource
+import types
 
 import keras
 import numpy as np
@@ -8,7 +9,7 @@ import small_training as small
 import tensorflow as tf
 
 from tfcnn.errors import InputError
-from tfcnn.training import features
+from tfcnn.training import features, team
 
 IDS = [str(i) for i in small.arrays()["image_id"]]
 SIZE = (small.SIDE, small.SIDE)
@@ -215,3 +216,11 @@ def test_the_index_is_as_documented(cached):
     assert index.keys() == {"format", "fingerprint", "image_ids", "arrays"}
     assert index["arrays"]["top"].keys() == {"file", "shape", "dtype", "sha256"}
     assert np.load(cached[0] / "top.npy").shape == tuple(index["arrays"]["top"]["shape"]) == (37, 2, 64)
+
+
+def test_several_processes_keep_no_features(monkeypatch):
+    assert team.check_alone(None, "folder") and team.check_alone(None, None)
+    monkeypatch.setattr(team, "Team", lambda strategy: types.SimpleNamespace(size=2))
+    assert not team.check_alone(None, None)
+    with pytest.raises(InputError, match="cache_features is for one process"):
+        team.check_alone(None, "folder")
