@@ -109,6 +109,17 @@ def test_workers_meet_and_leave(both):
     assert (chief.lost, other.lost) == ("", "")
 
 
+def test_who_has_left_stays_until_the_others_have_left(both):
+    chief, other = meet(both)
+    other.leave("the disk is full")
+    begin = time.monotonic()
+    other.linger(0.3)
+    assert 0.3 <= time.monotonic() - begin < 2  # the chief is still at work
+    threading.Timer(0.3, chief.leave).start()
+    other.linger(20)
+    assert 0.5 < time.monotonic() - begin < 5
+
+
 def test_other_work_is_said_to_both(both):
     for error in meet(both, ({"seed": 1}, {"seed": 2})):
         assert isinstance(error, InputError) and "seed 2 there" in str(error) and "worker 1" in str(error)

@@ -24,9 +24,10 @@ from tfcnn.errors import InputError
 
 SECONDS = 600.0  # that the workers wait for each other at the start
 GRACE = 20.0  # seconds in which a process may end by itself once another is gone
-GRACE_AFTER_WORDS = (
-    3 * GRACE
-)  # where that one has said why: what it found, this process may be about to say too
+GRACE_AFTER_WORDS = 3 * GRACE  # where that one has said why: this process may be about to say the same
+LINGER = (
+    5.0  # seconds in which a process that has left stays: others may still fetch their share of a last sum
+)
 CHIEFS_PORT = 1000  # above the chief's port for TensorFlow: where the workers meet
 _MOST_BYTES = 2**20  # of a message
 _RESUMABLE = 75
@@ -190,13 +191,15 @@ class Meeting:
         self.workers, self.lost = workers, ""
         self._left, self._lock, self._say = False, threading.Lock(), say
         self._links: dict[int, _Link] = {}
+        self._watching: list[threading.Thread] = []
         deadline = time.monotonic() + seconds
         if workers.chief:
             self._gather(dict(work), differs, deadline, seconds)
         else:
             self._join(dict(work), deadline, seconds)
         for rank, link in self._links.items():
-            threading.Thread(target=self._watch, args=(rank, link), daemon=True).start()
+            self._watching.append(threading.Thread(target=self._watch, args=(rank, link), daemon=True))
+            self._watching[-1].start()
 
     def __enter__(self) -> Meeting:
         return self
@@ -211,6 +214,16 @@ class Meeting:
         for link in self._links.values():
             link.send({"left": why})
             link.close()
+
+    def linger(self, seconds: float = LINGER) -> None:
+        """Wait until the others have left too, or the time is over.
+
+        TensorFlow's sum of a step is over for one worker before it is for the next one, which still reads from the
+        first: a process that ends at once would make the others believe that it was lost.
+        """
+        until = time.monotonic() + seconds
+        for thread in self._watching:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def explained(self, error: BaseException) -> str:
         """The sentence on a worker that is gone, in the place of what TensorFlow says; "" where none is."""

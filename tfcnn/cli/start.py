@@ -117,6 +117,7 @@ def _guard(run, main, pictures, trainer):
         if status or run.meeting.lost:
             sys.stdout.flush()
             sys.stderr.flush()
+            run.meeting.linger()
             os._exit(status)
     return status
 
