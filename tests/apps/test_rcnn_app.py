@@ -54,6 +54,17 @@ def test_other_proposals_than_the_features_are_refused_in_a_line(run_app, traine
     assert "other proposals" in done.stderr
 
 
+def test_features_of_another_precision_are_refused_and_a_part_of_the_validation_is_measured(run_app, trained):
+    _, out, file = trained
+    flags = [*DATA, *NET, f"--proposals_file={file}", f"--output_dir={out}", "--quiet"]
+    done = run_app("rcnn", "features", *flags, "--runtime=litert_int8")
+    assert done.returncode in (1, 2) and len(done.stderr.splitlines()) == 1
+    assert "other precision" in done.stderr
+    done = run_app("rcnn", "boxes", *flags, "--validate_images=3")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "results.json").read_text())["metrics"]["last"]["images"] == 3
+
+
 def test_the_release_detects_with_proposals_of_its_own(run_app, trained, tmp_path):
     _, out, file = trained
     flags = [f"--model={out / 'release'}", "--limit=1", "--proposals=20"]

@@ -139,6 +139,27 @@ def test_features_of_another_net_other_proposals_or_pictures_are_refused(
             rcnn_features.write(folder, *arguments, say=lambda line: None)
 
 
+def test_litert_gives_the_same_features_and_int8_nearly(net, shapes, given, features, tmp_path):
+    sure = list(features)
+    for runtime, least in (("litert", 0.99999), ("litert_int8", 0.95)):
+        rcnn_features.write(tmp_path / runtime, net, shapes, given, 128, runtime=runtime, say=str)
+        found = list(rcnn_features.Features(tmp_path / runtime, net, shapes, given, 128, runtime))
+        for name in ("code", "place"):
+            one, other = (np.concatenate([getattr(p, name) for p in held]) for held in (sure, found))
+            assert one.shape == other.shape
+            assert np.corrcoef(one.ravel().astype(float), other.ravel().astype(float))[0, 1] > least
+    with pytest.raises(InputError, match="other precision"):
+        rcnn_features.Features(tmp_path / "litert_int8", net, shapes, given, 128)
+    with pytest.raises(InputError, match="other precision"):
+        rcnn_features.Features(tmp_path / "litert", net, shapes, given, 128, "litert_int8")
+
+
+def test_pooled_regions_have_no_litert(shapes):
+    model = rcnn.described_regions(backbones.backbone("tiny", None), len(shapes.classes), "spp")
+    with pytest.raises(InputError, match="pools its regions from one map"):
+        rcnn.Describer(rcnn.feature_model(model), "litert")
+
+
 def test_a_damaged_part_is_named(net, shapes, given, tmp_path):
     rcnn_features.write(tmp_path / "f", net, shapes, given, 128, say=lambda line: None)
     part = tmp_path / "f" / "part_00000.npz"
@@ -275,6 +296,14 @@ def test_the_whole_is_one_model_that_a_predictor_runs(net, shapes, tmp_path):
     assert len(found) > 3 and len(none) == 0
     own = {tuple(np.round(region, 2)) for region in regions.tolist()}
     assert all(tuple(np.round(box, 2)) in own for box in found.boxes.tolist())  # not regressed
+    again = Predictor(
+        rcnn.Rcnn([model], DetectorOptions(score_threshold=0.3, runtime="litert")),
+        names=shapes.classes,
+        image_size=128,
+        resize="letterbox",
+    )
+    (same,) = again([image], [regions])
+    np.testing.assert_allclose(same.scores, found.scores, atol=1e-4)
     with pytest.raises(InputError, match="flip"):
         rcnn.Rcnn([model], DetectorOptions(flip=True))
 

@@ -10,7 +10,7 @@ Source: Girshick, Donahue, Darrell, Malik, "Rich feature hierarchies", 2014; con
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -26,6 +26,7 @@ from tfcnn.detection.endpoints import strides
 from tfcnn.detection.fast_rcnn import RegionPool, per_image
 from tfcnn.detection.options import PLAIN, DetectorOptions
 from tfcnn.errors import InputError
+from tfcnn.export import litert
 from tfcnn.ops import boxes as box_ops
 from tfcnn.ops import coders
 
@@ -38,7 +39,7 @@ OWN_LAYERS = (
     "svm",
     "box_deltas",
 )  # how names of layers begin that no backbone has
-CHUNK = 50  # regions computed at once
+CHUNK, LITERT_CHUNK = 50, 10  # regions computed at once, by TensorFlow and by LiteRT
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")
@@ -239,40 +240,70 @@ def _inputs(model):
 
 
 class Describer:
-    """Computes what a net knows of regions, a picture at a time and CHUNK regions at once, so that memory is bounded.
+    """Computes what a net knows of regions, a picture at a time and some regions at once, so that memory is bounded.
 
     Args:
-        model: of image and regions to tensors [N R, ...].
+        model: of image and regions to {name: tensor [N R, width]}.
+        runtime: "tf"; "litert", warped regions through the net by LiteRT, about twice as fast; "litert_int8", that in
+            whole numbers of 8 bits.
+        threads: of LiteRT.
+        calibration: of "litert_int8", pictures uint8 [H, W, 3] by which its ranges are found.
 
     Attributes:
-        outputs: {name: width}, of a dict of outputs.
+        outputs: {name: width}.
+
+    Raises:
+        InputError: no such runtime, LiteRT is not installed, or regions that are pooled from a picture's map are to be
+            computed by it.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(
+        self,
+        model: keras.Model,
+        runtime: str = "tf",
+        threads: int = 1,
+        calibration: Sequence[np.ndarray] = (),
+    ):
+        litert.check(runtime, calibration)
         self.outputs = {name: tensor.shape[-1] for name, tensor in model.output.items()}
-        signature = [tf.TensorSpec([1, None, None, 3], tf.float32), tf.TensorSpec([1, CHUNK, 4], tf.float32)]
-        self._compute = tf.function(
-            lambda image, regions: model([image, regions], training=False), input_signature=signature
-        )
+        if runtime == "tf":
+            self._count, self._compute = CHUNK, _traced(model, CHUNK)
+            return
+        warp = next((layer for layer in model.layers if isinstance(layer, WarpRegions)), None)
+        if warp is None:
+            raise InputError(f"{model.name} pools its regions from one map: it has no runtime={runtime!r}.")
+        shape = [LITERT_CHUNK, warp.side, warp.side, 3]
+        seen = _lots(calibration, shape) if runtime == "litert_int8" else None
+        program = litert.Program(keras.Model(warp.output, model.output), shape, threads, seen)
+        warped = _traced(keras.Model(model.inputs, warp.output), LITERT_CHUNK)
+        self._count = LITERT_CHUNK
+        self._compute = lambda image, regions: program(warped(image, regions).numpy())
 
     def __call__(self, image: np.ndarray, regions: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs float32 [R, ...] of one picture uint8 [H, W, 3] with its regions [R, 4]."""
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in self.outputs}
+        """The outputs float32 [R, width] of one picture uint8 [H, W, 3] with its regions [R, 4]."""
+        found = {name: np.zeros((len(regions), width), np.float32) for name, width in self.outputs.items()}
         picture = tf.constant(image[None], tf.float32)
-        for padded, count in _chunks(regions):
-            answer = self._compute(picture, padded)
-            for name, values in parts.items():
-                values.append(answer[name].numpy()[:count])
-        empty = {name: np.zeros((0, width), np.float32) for name, width in self.outputs.items()}
-        return {name: np.concatenate([empty[name], *values]) for name, values in parts.items()}
+        for first in range(0, len(regions), self._count):
+            own = regions[first : first + self._count]
+            padded = np.zeros((1, self._count, 4), np.float32)
+            padded[0, : len(own)] = own
+            for name, values in self._compute(picture, padded).items():
+                found[name][first : first + len(own)] = values[: len(own)]
+        return found
 
 
-def _chunks(regions: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    for first in range(0, len(regions), CHUNK):
-        part = np.zeros((1, CHUNK, 4), np.float32)
-        own = regions[first : first + CHUNK]
-        part[0, : len(own)] = own
-        yield part, len(own)
+def _traced(model, count):
+    signature = [tf.TensorSpec([1, None, None, 3], tf.float32), tf.TensorSpec([1, count, 4], tf.float32)]
+    return tf.function(
+        lambda image, regions: model([image, regions], training=False), input_signature=signature
+    )
+
+
+def _lots(pictures, shape):
+    """Pictures as batches float32 of a program's shape, stretched; the last lot is filled with the first pictures."""
+    rows = np.concatenate(litert.rows(pictures, *shape[1:3]))
+    count = -(-len(rows) // shape[0])
+    return list(np.resize(rows, (count, *shape)))
 
 
 class Rcnn:
@@ -280,7 +311,8 @@ class Rcnn:
 
     Args:
         models: one, of `rcnn`.
-        options: the thresholds, and `proposals`, most regions of a picture; others belong to later detectors.
+        options: the thresholds, `proposals`, most regions of a picture, and the runtime; others belong to later
+            detectors.
 
     Attributes:
         classes: K.
@@ -295,15 +327,17 @@ class Rcnn:
     def __init__(self, models: Sequence[keras.Model], options: DetectorOptions = PLAIN):
         if len(models) > 1:
             raise InputError("An R-CNN forms no ensemble: give one model.")
-        options.only("An R-CNN", "proposals")
+        options.only("An R-CNN", "proposals", "runtime")
         (model,) = models
         output = {layer.name: layer for layer in model.layers}.get("detections")
         if not isinstance(output, SvmDetections):
             raise InputError(f"The model {model.name} is no R-CNN: its last layer is other.")
-        margins, deltas, _, _ = output.input
-        self._net = Describer(keras.Model(list(_inputs(model)), {"margins": margins, "deltas": deltas}))
+        self._describe = Describer(
+            feature_model(model), options.runtime, options.threads, options.calibration
+        )
+        self._svm, self._regressor = model.get_layer("svm"), model.get_layer("box_deltas")
         self.output, self.proposals = output, options.proposals
-        self.classes, self.zero_rgb = margins.shape[-1], backbones.zero_rgb(model)
+        self.classes, self.zero_rgb = self._svm.units, backbones.zero_rgb(model)
         self._thresholds = options.thresholds(output)
 
     def __call__(
@@ -317,14 +351,9 @@ class Rcnn:
         rows = []
         for image, (height, width), regions in zip(pictures[0], sizes[0], proposals, strict=True):
             regions = regions[box_ops.area(regions).numpy() > 0][: self.proposals]
-            found = self._net(image[:height, :width], regions)
-            regions = regions if len(regions) else np.zeros((1, 4), np.float32)
-            found = (
-                found
-                if len(found["margins"])
-                else {n: np.zeros((1, w), np.float32) for n, w in self._net.outputs.items()}
-            )
-            raw = [tf.constant(found["margins"]), tf.constant(found["deltas"]), tf.constant(regions[None])]
+            regions = regions if len(regions) else np.zeros((1, 4), np.float32)  # padding, which has no score
+            found = self._describe(image[:height, :width], regions)
+            raw = [self._svm(found["code"]), self._regressor(found["place"]), tf.constant(regions[None])]
             boxes, scores = self.output.decode(raw, tf.constant(height), tf.constant(width))
             rows.append(outputs.best_of_each_class(scores, boxes, *self._thresholds))
         return {name: np.concatenate([row[name].numpy() for row in rows]) for name in rows[0]}

@@ -19,6 +19,7 @@ Source: Girshick et al., "Rich feature hierarchies", 2014, section 2.3.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -39,6 +40,7 @@ from tfcnn.errors import InputError
 
 FORMAT = 1
 PART = 25  # pictures of a file
+CALIBRATION = 100  # pictures by which int8's ranges are found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,9 +61,11 @@ class Picture:
     place: np.ndarray
 
 
-def fingerprint(model: keras.Model, dataset: Dataset, proposals: Proposals, size: int) -> dict[str, str]:
+def fingerprint(
+    model: keras.Model, dataset: Dataset, proposals: Proposals, size: int, runtime: str = "tf"
+) -> dict[str, str]:
     """What features depend on: {"net", "pictures", "proposals"}, checksums of the weights, of names and ground truth,
-    and of the regions, and "size"; arguments as of `write`."""
+    and of the regions, "size", and "precision" where that is int8; arguments as of `write`."""
     net, pictures, regions = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
     for array in feature_model(model).get_weights():
         net.update(np.ascontiguousarray(array).data)
@@ -75,7 +79,17 @@ def fingerprint(model: keras.Model, dataset: Dataset, proposals: Proposals, size
         "pictures": pictures.hexdigest(),
         "proposals": regions.hexdigest(),
         "size": str(size),
+        **({"precision": "int8"} if runtime == "litert_int8" else {}),
     }
+
+
+def calibration(dataset: Dataset) -> list[np.ndarray]:
+    """Pictures uint8 [H, W, 3] by which int8's ranges are found: CALIBRATION of a data set, evenly spread."""
+    found = []
+    for record in dataset.examples[:: max(1, len(dataset) // CALIBRATION)][:CALIBRATION]:
+        with contextlib.suppress(InputError):  # it is refused where its features are asked for
+            found.append(record.image())
+    return found
 
 
 def truths(record: Record) -> tuple[np.ndarray, np.ndarray]:
@@ -91,6 +105,8 @@ def write(
     proposals: Proposals,
     size: int,
     *,
+    runtime: str = "tf",
+    threads: int = 1,
     say: Callable[[str], None] = print,
     progress: Callable[[int], None] = lambda count: None,
 ) -> dict[str, str]:
@@ -102,6 +118,7 @@ def write(
         dataset: the pictures, each with its proposals.
         proposals: of the pictures.
         size: side of the square in which each picture is placed in its own shape, as the detector will see it.
+        runtime, threads: as of `rcnn.Describer`; int8's ranges are found on pictures of the data set.
         say: told the size before anything is written.
         progress: called with the number of pictures done since the last call.
 
@@ -113,9 +130,10 @@ def write(
             are not finite.
     """
     folder = pathlib.Path(folder)
-    describe = Describer(feature_model(model))
+    seen = calibration(dataset) if runtime == "litert_int8" else ()
+    describe = Describer(feature_model(model), runtime, threads, seen)
     widths = {name: describe.outputs[name] for name in ("code", "place")}
-    found = fingerprint(model, dataset, proposals, size)
+    found = fingerprint(model, dataset, proposals, size, runtime)
     index = {
         "format": FORMAT,
         "fingerprint": found,
@@ -210,7 +228,7 @@ def _index(folder, wanted):
         ) from error
     if not sound:
         raise InputError(f"{folder} holds features of another format: delete it and run the features step.")
-    changed = [name for name, value in wanted.items() if known.get(name) != value]
+    changed = [name for name in {**wanted, **known} if known.get(name) != wanted.get(name)]
     if changed:
         what = " and ".join(changed)
         raise InputError(
@@ -224,7 +242,7 @@ class Features:
 
     Args:
         folder: of `write`.
-        model, dataset, proposals, size: as given there: features of others are refused.
+        model, dataset, proposals, size, runtime: as given there: features of others are refused.
 
     Attributes:
         code, place: D and B.
@@ -240,9 +258,10 @@ class Features:
         dataset: Dataset,
         proposals: Proposals,
         size: int,
+        runtime: str = "tf",
     ):
         self.folder, self.dataset = pathlib.Path(folder), dataset
-        index = _index(self.folder, fingerprint(model, dataset, proposals, size))
+        index = _index(self.folder, fingerprint(model, dataset, proposals, size, runtime))
         self.code, self.place, self._parts = index["code"], index["place"], index["parts"]
         if sum(part["pictures"] for part in self._parts) != len(dataset):
             raise InputError(f"The features in {folder} are not complete: run the features step again.")
