@@ -190,9 +190,9 @@ def ranges(
 
 
 def top1(answers: list[dict[str, np.ndarray]], labels: list[int | None]) -> float | None:
-    """The share of pictures whose best class is the true one."""
+    """The share of pictures whose best class is the true one; of scores that are not finite none is."""
     found = [
-        int(np.argmax(answer["scores"])) == label
+        np.isfinite(answer["scores"]).all() and int(np.argmax(answer["scores"])) == label
         for answer, label in zip(answers, labels, strict=True)
         if label is not None and "scores" in answer
     ]

@@ -167,8 +167,10 @@ def answer_function(
 
     def answers(pictures):
         parts = range(0, len(pictures), batch_size)
-        found = [logits(pictures[begin : begin + batch_size]).argmax(axis=1) for begin in parts]
-        return np.concatenate(found).astype(np.int32)
+        found = np.concatenate([logits(pictures[begin : begin + batch_size]) for begin in parts])
+        if not np.isfinite(found).all():
+            raise InputError("the net's answers are not finite: there is no class to compare")
+        return found.argmax(axis=1).astype(np.int32)
 
     return answers
 

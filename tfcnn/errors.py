@@ -12,6 +12,13 @@ class InputError(ValueError):
     """
 
 
+class NotFinite(InputError):
+    """A net's answer holds NaN or infinity: the message is the reason by which apps refuse such a picture."""
+
+    def __init__(self) -> None:
+        super().__init__("non-finite")
+
+
 def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     """The names that are most like `name`, best first.
 

@@ -2,10 +2,15 @@
 
 import csv
 import json
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
 from tfcnn.export import tf1_graph
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +49,17 @@ def test_a_format_whose_packages_are_not_there_is_refused_by_name(out):
     if "onnx" in report["bytes"]:
         pytest.skip("ONNX' packages are installed")
     assert done.returncode == 1 and "pip install" in refused["onnx"] and list(refused) == ["onnx"]
+
+
+def test_scores_that_are_not_finite_are_right_nowhere():
+    code = """
+import numpy as np
+from apps.export_model import top1
+rows = ([np.nan, np.nan], [0.9, 0.1], [np.inf, 0.1])
+print(top1([{"scores": np.float32(row)} for row in rows], [0, 0, 0]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(1 / 3)
 
 
 def test_a_data_set_says_the_accuracy_of_each_format(run_app, tmp_path):

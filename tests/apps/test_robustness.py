@@ -1,11 +1,16 @@
 """train_robust and robustness as a person runs them: digits trained and attacked, pictures on a release."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from tfcnn import images
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def report(folder):
@@ -65,6 +70,20 @@ def test_pictures_have_entries_with_the_least_eps(run_app, tmp_path, trained):
         assert entry["least_eps"] in (200, None) and entry["label"] in "0123456789"
     fooled = np.mean([entry["least_eps"] == 200 for entry in found["images"]])
     assert found["metrics"]["curve"][1]["error"] == pytest.approx(fooled)
+
+
+def test_answers_that_are_not_finite_are_refused():
+    code = """
+import numpy as np
+from apps.robustness import answer_function
+answers = answer_function(lambda pictures: np.full((len(pictures), 3), np.nan), 2)
+try:
+    answers(np.zeros((3, 4, 4, 3), np.uint8))
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "not finite" in done.stdout
 
 
 @pytest.mark.parametrize(

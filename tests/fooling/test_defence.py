@@ -62,6 +62,16 @@ def test_the_loss_is_the_papers_mixture():
     np.testing.assert_allclose(losses["attacked"], 0.75 * np.log1p(np.exp(-worst)).sum(), rtol=1e-4)
 
 
+def test_answers_that_are_not_finite_are_right_nowhere():
+    model, _ = linear_net(classes=2)
+    broken = keras.Model(model.input, keras.layers.Rescaling(np.nan)(model.output))
+    batch = {"image": pictures(3), "label": np.zeros(3, np.int32)}
+    trainee = defence.RobustClassifier(
+        with_logits(broken), lambda: [batch], ["a", "b"], config=defence.RobustConfig(eps=2.0)
+    )
+    assert trainee.validate()["robust_top1"] == 0.0
+
+
 def test_no_gradient_flows_through_the_attack():
     net = with_logits(curved_net())
     config = defence.RobustConfig(eps=4.0, clean_share=0.0, attack="pgd", attack_steps=2)

@@ -9,7 +9,7 @@ import pytest
 import small_training as small
 import tensorflow as tf
 
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, NotFinite
 from tfcnn.runtime import Interrupted, Stop
 from tfcnn.training import checkpoints, freezing, loop, memory
 from tfcnn.training.loop import train
@@ -83,6 +83,32 @@ def test_a_run_whose_last_figures_are_not_finite_and_none_before_ends_as_diverge
         run(trainee, tmp_path, steps=2, validate_steps=1, best="accuracy")
     with pytest.raises(InputError, match="diverged"):  # and so does the same call again
         run(trainee, tmp_path, steps=2, validate_steps=1, best="accuracy")
+
+
+def test_weights_that_are_not_finite_have_no_figures_whatever_validate_says(tmp_path):
+    trainee = small.SmallTrainee()
+    trainee.validate = lambda: {
+        "map": 0.0
+    }  # as of a detector that finds nothing: finite, and no answer at all
+    for net in trainee.networks.values():
+        net.set_weights([np.full_like(array, np.nan) for array in net.get_weights()])
+    with pytest.raises(InputError, match="diverged: map of the last validation"):
+        run(trainee, tmp_path, steps=2, validate_steps=1, best="map")
+    assert not (tmp_path / "checkpoints" / "best.npz").exists()
+
+
+def test_answers_that_are_not_finite_are_no_end_where_a_validation_before_was_good(tmp_path):
+    trainee = small.SmallTrainee()
+    figures = iter([{"iou": 0.5}])
+
+    def validate():
+        for found in figures:
+            return found
+        raise NotFinite
+
+    trainee.validate = validate
+    result = run(trainee, tmp_path, steps=3, validate_steps=1, best="iou")
+    assert result.best == {"step": 1, "iou": 0.5} and np.isnan(result.last["iou"])
 
 
 def test_a_figure_that_no_truth_stands_behind_is_none_and_the_run_ends_well(tmp_path):

@@ -11,6 +11,7 @@ import small_training as small
 
 import tfcnn.layers  # noqa: F401  (all that keras' own load_model needs)
 from tfcnn import datasets, images, load_model
+from tfcnn.errors import InputError
 from tfcnn.training import releases
 
 HERE = pathlib.Path(__file__).parent
@@ -175,6 +176,15 @@ def test_a_card_that_lacks_something_is_refused(tmp_path):
     with pytest.raises(ValueError, match="licence"):
         releases.save(small.small_net(), tmp_path, {k: v for k, v in CARD.items() if k != "licence"})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_not_released(tmp_path, bad):
+    model = small.small_net()
+    model.set_weights([np.full_like(array, bad) for array in model.get_weights()])
+    with pytest.raises(InputError, match="is not finite: nothing is released"):
+        releases.save(model, tmp_path / "release", CARD)
+    assert not (tmp_path / "release").exists()
 
 
 def test_a_figure_that_is_not_finite_is_null_on_the_card(tmp_path):

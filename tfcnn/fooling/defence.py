@@ -131,7 +131,9 @@ class RobustClassifier(Classifier):
 
     def _answer_attacked(self, images, labels):
         attacked = self._attack(tf.cast(images, tf.float32), labels, tf.constant([0, 0]))
-        return tf.argmax(self.net(attacked, training=False)["logits"], axis=1, output_type=tf.int32)
+        logits = self.net(attacked, training=False)["logits"]
+        finite = tf.reduce_all(tf.math.is_finite(logits), axis=1)
+        return tf.where(finite, tf.argmax(logits, axis=1, output_type=tf.int32), -1)  # -1 is never right
 
     def _attack(self, images, labels, seed):
         config = self.config

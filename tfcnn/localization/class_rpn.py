@@ -19,7 +19,7 @@ from tfcnn.backbones.convert import fully_convolutional
 from tfcnn.backbones.graph import made_by, zero_rgb
 from tfcnn.backbones.heads import with_logits
 from tfcnn.detection import rpn
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, NotFinite
 from tfcnn.localization import heads
 from tfcnn.localization.overfeat import Windows
 from tfcnn.ops import anchors as anchor_ops
@@ -245,7 +245,7 @@ class AnchorWindow:
             each.numpy()[0] for each in self._answers(tf.constant(picture[None].astype(np.float32)))
         )
         if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
-            raise InputError("non-finite")
+            raise NotFinite
         if flip:
             x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
             boxes = np.stack([size[1] - x2, y1, size[1] - x1, y2], axis=-1)

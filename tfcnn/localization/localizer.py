@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcnn import backbones
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, NotFinite
 from tfcnn.localization import heads
 
 GUESSES = 5  # ImageNet's rule
@@ -69,7 +69,7 @@ class Localizer:
         (picture,) = pictures
         scores, boxes = (tensor.numpy() for tensor in self._both(tf.constant(picture)))
         if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
-            raise InputError("non-finite")
+            raise NotFinite
         labels = np.argsort(-scores, axis=1, kind="stable")[:, : self.top].astype(np.int32)
         if self.form.kind == "objects":
             labels = np.repeat(labels[:, :1], self.form.objects, axis=1)

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcnn import backbones, draw, images
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, NotFinite
 from tfcnn.localization import persons, pose
 from tfcnn.predictor import Predictor, Prepared
 
@@ -132,7 +132,7 @@ class PoseEstimator:
         (picture,) = pictures
         found = self._stages(tf.constant(picture)).numpy()
         if not np.isfinite(found).all():
-            raise InputError("non-finite")
+            raise NotFinite
         return {"stages": (found.astype(np.float64) + 0.5) * self.form.size}
 
 

@@ -62,11 +62,16 @@ def save(
 
     Raises:
         ValueError: the card lacks something, or the model has what Keras 3.9 cannot read.
-        InputError: the disk is full or the folder cannot be written to.
+        InputError: a weight is not finite, the disk is full, or the folder cannot be written to.
     """
     missing = [name for name in REQUIRED if name not in card]
     if missing:
         raise ValueError(f"The card lacks {', '.join(missing)}.")
+    for weight in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise InputError(
+                f"{weight.path} of the trained net is not finite: nothing is released. Lower the learning rate."
+            )
     folder = pathlib.Path(folder)
     content = _keras_file(model, float16)
     card = {

@@ -1,12 +1,13 @@
 """What a run of the loop has reached: its checkpoints, its figures, its losses and its skipped steps."""
 
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, NotFinite
 from tfcnn.training import checkpoints
 from tfcnn.training.journal import Clock, Journal
 from tfcnn.training.step import Report, Step
@@ -123,8 +124,7 @@ class RunState:
             return
         trainee = self.step.trainee
         with self.step.averaged():
-            found = trainee.validate()
-            figures = {name: None if value is None else float(value) for name, value in found.items()}
+            figures = self._figures()
             self.last = {"step": done, **figures}
             if self.figure and self.figure not in figures:
                 raise ValueError(
@@ -134,11 +134,22 @@ class RunState:
                 self.best = self.last
                 self.writer.write(self.checkpoints / "best.npz", self.step.network_state(), self.best)
             self.journal.line(done, validation=figures)
-            if hasattr(trainee, "pictures"):
+            if hasattr(trainee, "pictures") and not any(map(_diverged, figures.values())):
                 self.journal.pictures(done, trainee.pictures())
 
+    def _figures(self) -> dict[str, float | None]:
+        """What the trainee measures; all of it not a number where a weight or an answer is not finite."""
+        try:
+            if not all(np.isfinite(array).all() for array in self.step.network_state().values()):
+                raise NotFinite
+            found = self.step.trainee.validate()
+        except NotFinite:
+            names = [name for name in self.last if name != "step"] or [self.figure]
+            return {name: math.nan for name in names if name}
+        return {name: None if value is None else float(value) for name, value in found.items()}
+
     def _better(self) -> bool:
-        if not all(value is not None and np.isfinite(value) for value in self.last.values()):
+        if any(value is None or _diverged(value) for value in self.last.values()):
             return False
         new = self.last[self.figure]
         return not self.best or self.sign * new > self.sign * self.best[self.figure]
@@ -154,7 +165,7 @@ class RunState:
             arrays, _ = checkpoints.read(path)
             self.step.load(checkpoints.compare(arrays, self.step.network_state(), str(path)))
         else:
-            bad = [name for name, value in self.last.items() if value is not None and not np.isfinite(value)]
+            bad = [name for name, value in self.last.items() if _diverged(value)]
             if self.figure and bad:
                 raise InputError(
                     f"Training diverged: {', '.join(bad)} of the last validation (step {self.last['step']}) is not "
@@ -163,6 +174,10 @@ class RunState:
             if self.figure and self.last:
                 self.say("No validation could measure every figure: the last weights are released.")
             self.step.keep_averages()
+
+
+def _diverged(figure: float | None) -> bool:
+    return figure is not None and not math.isfinite(figure)
 
 
 class Outcome:
