@@ -115,7 +115,7 @@ HARDEST = flags.DEFINE_integer(
 IGNORE_OVERLAP = flags.DEFINE_float(
     "ignore_overlap",
     0.7,
-    "Share of a region inside a crowd or a difficult object above which it is no background; 1: all are",
+    "Share of a region, or of a cell, inside a crowd or a difficult object above which it is no background; 1: all are",
     lower_bound=0.0,
     upper_bound=1.0,
 )

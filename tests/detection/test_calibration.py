@@ -49,7 +49,11 @@ def test_what_is_judged():
     )
     record = datasets.Record("a", "a", 100, 100, lambda: b"")
     record.boxes = np.float32([[0, 0, 10, 11], [80, 0, 90, 10]])
-    record.labels, record.difficult = np.array([0, 0]), np.array([False, True])
+    record.labels, record.difficult, record.crowd = (
+        np.array([0, 0]),
+        np.array([False, True]),
+        np.zeros(2, bool),
+    )
     margins, owners, labels = (
         np.array([2.0, 1, 0.5, 0, 3]),
         np.array([0, 0, 0, 1, 0]),
@@ -58,7 +62,13 @@ def test_what_is_judged():
     rows = calibration.judged(boxes, margins, owners, labels, record, record.boxes)
     # The second is suppressed by the first, the last lies on a difficult object; the fourth is another class's.
     assert sorted(map(tuple, rows)) == [(0, 0.5, 0), (0, 2, 1), (1, 0, 0)]
-    record.boxes, record.labels, record.difficult = np.zeros([0, 4]), np.zeros(0, int), np.zeros(0, bool)
+    # A crowd over the third one: a window in it says nothing, of its own class.
+    record.boxes, record.crowd = np.float32([[0, 0, 10, 11], [40, 40, 100, 100]]), np.array([False, True])
+    record.difficult = np.zeros(2, bool)
+    rows = calibration.judged(boxes, margins, owners, labels, record, record.boxes)
+    assert sorted(map(tuple, rows)) == [(0, 2, 1), (0, 3, 0), (1, 0, 0)]
+    record.boxes, record.labels = np.zeros([0, 4]), np.zeros(0, int)
+    record.difficult = record.crowd = np.zeros(0, bool)
     assert not calibration.judged(boxes, margins, owners, labels, record, record.boxes)[:, 2].any()
 
 

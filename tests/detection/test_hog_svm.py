@@ -10,7 +10,8 @@ from tfcnn import datasets
 from tfcnn.datasets.classes import restricted
 from tfcnn.detection import hog_objects, pyramid
 from tfcnn.detection.hog_svm import HogSvm, hog_svm
-from tfcnn.detection.hog_svm_training import HogSvmConfig, train_hog_svm
+from tfcnn.detection.hog_svm_training import HogSvmConfig, mine, train_hog_svm
+from tfcnn.detection.hog_templates import Template
 from tfcnn.detection.options import DetectorOptions
 from tfcnn.errors import InputError
 from tfcnn.evaluation import voc
@@ -118,6 +119,26 @@ def test_hard_negatives_find_the_planted_object(trained, shapes):
     found, refused = predictor.over_records(others)
     figures = voc.evaluate(others, found, ["ring"])
     assert not refused and figures["map_11"] > 0.5
+
+
+def covered(record, crowd):
+    """The record's picture with one ring over all of it and beyond, or a crowd of rings."""
+    whole = np.float32([[-record.width, -record.height, 3 * record.width, 3 * record.height]])
+    return dataclasses.replace(
+        record, boxes=whole, labels=np.zeros(1, int), difficult=None, truncated=None, crowd=np.array([crowd])
+    )
+
+
+def test_windows_inside_a_crowd_are_no_background_and_a_crowd_is_no_object(trained, shapes):
+    config, counts = HogSvmConfig(image_size=96), {}
+    for crowd in (False, True):
+        template = Template(label=0, shape=0, column=0, positives=np.zeros((0, 1), np.float32))
+        record = covered(shapes.examples[41], crowd)
+        counts[crowd] = mine(HogSvm([trained]), [template], record, config, np.random.default_rng(0))
+    assert counts[False] > 3 and counts[True] == 0
+    crowds = dataclasses.replace(shapes, examples=[covered(shapes.examples[41], True)])
+    with pytest.raises(InputError, match="ring has no object"):
+        hog_objects.grouped(crowds, config)
 
 
 def test_a_saved_detector_finds_the_same(trained, shapes, tmp_path):

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tfcnn.detection import dpm
+from tfcnn import datasets
+from tfcnn.detection import dpm, dpm_training
 from tfcnn.detection.dpm_mixtures import DpmConfig, fit
 from tfcnn.detection.hog_objects import HogSvmConfig
 from tfcnn.detection.hog_templates import weight_of
@@ -71,6 +72,32 @@ def test_parts_that_move_are_found_and_a_rigid_model_is_worse():
     for part, pattern in zip(found.parts, PATTERNS, strict=True):  # what moves is what was planted
         alike = (part * pattern).sum() / np.linalg.norm(part) / np.linalg.norm(pattern)
         assert alike > 0.8
+
+
+def test_placements_inside_a_crowd_are_no_background(monkeypatch):
+    record = datasets.Record("a", "a", 100, 100, lambda: b"")
+    record.boxes, record.labels = np.float32([[0, 0, 60, 60]]), np.array([0])
+    record.difficult, record.crowd = np.zeros(1, bool), np.ones(1, bool)
+    boxes = np.float32(
+        [[5, 5, 25, 25], [5, 5, 25, 25], [70, 70, 90, 90]]
+    )  # inside, inside of another class, outside
+    labels, places = np.array([0, 1, 0]), np.zeros((3, 5), int)
+    places[:, 1] = labels
+
+    class Method:
+        first_component = np.array([0, 2])
+
+        def on_pyramid(self, image):
+            return []
+
+        def above(self, levels, least):
+            return places, boxes, np.float32([3, 2, 1]), labels
+
+    mixtures = [Examples(None, [], []), Examples(None, [], [])]
+    monkeypatch.setattr(dpm_training.hog_objects, "shown", lambda record, size: (None, record.boxes))
+    monkeypatch.setattr(dpm_training, "example_at", lambda method, levels, place: place)
+    assert dpm_training.mine(Method(), mixtures, record, CONFIG) == 2
+    assert [len(mixture.negatives) for mixture in mixtures] == [1, 1]
 
 
 def test_few_objects_weigh_as_much_as_many():

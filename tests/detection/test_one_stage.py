@@ -93,6 +93,24 @@ def test_without_objects_only_objectness_counts(assignment, box, focal):
         assert np.all(terms["class"] == 0) and np.all(terms["box"] == 0) and np.all(terms["object"] > 0)
 
 
+def test_cells_inside_an_ignored_object_have_no_objectness():
+    raw, how = raw_of(1), OneStageLoss()
+    boxes = tf.constant(
+        [[[0.0, 0, 64, 64], [8, 8, 24, 24]]]
+    )  # a crowd over the whole picture, and an object in it
+    whole, found, all_of_it = (
+        one_stage.one_stage_losses(raw, boxes, tf.constant([[-1, 0]]), how, ignore, overlap)
+        for ignore, overlap in (
+            (None, 0.7),
+            (tf.constant([[True, False]]), 0.7),
+            (tf.constant([[True, False]]), 1.0),
+        )
+    )
+    assert found["object"] < 0.5 * whole["object"] and found["object"] > 0  # of the cells that answer alone
+    np.testing.assert_allclose(all_of_it["object"], whole["object"])
+    np.testing.assert_allclose(found["box"], whole["box"])
+
+
 def test_focal_objectness_by_hand():
     logit = tf.constant([[2.0, -1.0]])
     found = one_stage._objectness(logit, tf.constant([[1.0, 0.0]]), 2.0).numpy()[0]

@@ -197,6 +197,25 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_written(
     assert not (tmp_path / "f").exists()
 
 
+def test_a_region_inside_a_crowd_is_no_background_of_its_class(features):
+    picture = next(iter(features))
+    boxes = np.float32([[0, 0, 40, 40], [50, 0, 60, 10]])
+    record = dataclasses.replace(
+        picture.record,
+        boxes=boxes,
+        labels=np.array([1, 0]),
+        difficult=None,
+        truncated=None,
+        crowd=np.array([True, False]),
+    )
+    regions = np.float32([[10, 10, 20, 20], [50, 0, 60, 10], [30, 30, 60, 60]])
+    per_class, best, _ = rcnn_features.overlaps(
+        dataclasses.replace(picture, record=record, regions=regions), 2
+    )
+    assert per_class[0].tolist() == [0, 1] and per_class[1].tolist() == [1, 0]
+    assert 0 < per_class[2, 1] < 0.3 and best.tolist() == [0, 1, 0]
+
+
 def separable(features, shapes):
     """The same pictures with codes that say the class: column k is large for regions of class k."""
     for picture in features:

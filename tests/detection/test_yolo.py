@@ -76,7 +76,7 @@ def plain_losses(probability, confidence, place, boxes, labels):
     return terms
 
 
-def losses(probability, confidence, place, boxes, labels):
+def losses(probability, confidence, place, boxes, labels, **options):
     grid, count, classes = probability.shape[1], confidence.shape[-1], probability.shape[-1]
     found = yolo.yolo_losses(
         tf.constant(output_of(probability, confidence, place)),
@@ -85,6 +85,7 @@ def losses(probability, confidence, place, boxes, labels):
         grid=grid,
         boxes=count,
         classes=classes,
+        **options,
     )
     assert tuple(found) == TERMS
     return {name: value.numpy() for name, value in found.items()}
@@ -124,6 +125,22 @@ def test_the_loss_is_that_of_plain_loops(grid, count):
         )
         for name in TERMS:
             assert found[name][picture] == pytest.approx(wanted[name], rel=1e-4), name
+
+
+def test_cells_inside_an_ignored_object_are_no_background():
+    """2 x 2 cells, all with confidence 1: the crowd covers the left half, an object lies in the cell on top of it."""
+    shape = (1, 2, 2, 1)
+    place = np.full((*shape, 4), 0.5)
+    arguments = (np.zeros((1, 2, 2, 1)), np.ones(shape), place)
+    boxes, labels = [[0.0, 0.0, 0.5, 1.0], [0.1, 0.1, 0.4, 0.4]], [-1, 0]
+    ignore = tf.constant([[True, False]])
+    assert losses(*arguments, boxes, labels)["no_object"] == pytest.approx(0.5 * 3)
+    found = losses(*arguments, boxes, labels, ignore=ignore)
+    assert (
+        found["no_object"] == pytest.approx(0.5 * 2) and found["object"] > 0
+    )  # the cell below the object is free
+    found = losses(*arguments, boxes, labels, ignore=ignore, ignore_overlap=1.0)
+    assert found["no_object"] == pytest.approx(0.5 * 3)
 
 
 def test_without_overlap_the_nearest_box_is_responsible():

@@ -97,7 +97,7 @@ def test_steps_are_the_authors(found, name):
     assert config["batch_size"] * config["accumulate"] == 64 and config["steps"] == 40_000
     assert config["clip_norm"] == config["average"] == config["freeze_stride"] == 0
     assert config["bias_rate"] == config["backbone_rate"] == 1 and not config["freeze"]
-    assert (config["lambda_coord"], config["lambda_noobj"]) == (5, 0.5)
+    assert (config["lambda_coord"], config["lambda_noobj"], config["ignore_overlap"]) == (5, 0.5, 1)
     first, middle, *course = found[name]["course"]
     assert 0.001 < first < 0.00102 and middle == pytest.approx(0.0055, rel=0.01)  # raised slowly
     assert course == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001])

@@ -41,7 +41,7 @@ def judged(
         margins: float [n].
         owners: int [n], the template of each.
         labels: int [n], its class.
-        record: the picture's annotation; what lies on a difficult object is left out.
+        record: the picture's annotation; what lies on a difficult object or a crowd is left out.
         objects: float [M, 4], its boxes in pixels of the picture.
 
     Returns:
@@ -52,7 +52,10 @@ def judged(
     kept = kept[levels_of.best_indices(margins[kept], owners[kept], MOST)]
     on = levels_of.overlaps(boxes[kept], objects) >= RIGHT_IOU
     on &= labels[kept][:, None] == record.labels
-    right, unclear = on.any(axis=1), (on & record.difficult).any(axis=1)
+    right, unclear = on.any(axis=1), (on & (record.difficult | record.crowd)).any(axis=1)
+    for label in np.unique(labels[kept]):
+        own = labels[kept] == label
+        unclear[own] |= ~right[own] & levels_of.ignored(boxes[kept[own]], objects, record, label)
     return np.stack([owners[kept], margins[kept], right], axis=1).astype(float)[~unclear]
 
 

@@ -47,7 +47,7 @@ def train_dpm(
     """Trains mixtures of deformable part models of all classes of a data set.
 
     Args:
-        training: pictures with boxes; difficult ones are neither objects nor background.
+        training: pictures with boxes; difficult ones and crowds are neither objects nor background.
         config: the settings.
         say: is told in a sentence what was found.
         progress: called with the pictures done since the last call and what is done, of `steps_of`.
@@ -216,7 +216,11 @@ def mine(method: Dpm, mixtures: Sequence[Mixture], record: Record, config: DpmCo
     chosen = levels_of.best_indices(margins, numbers, 10 * most)
     overlap = levels_of.overlaps(boxes[chosen], objects)
     blocked = (overlap * (labels[chosen][:, None] == record.labels)).max(axis=1, initial=0)
-    chosen = chosen[blocked < windows_of.NEGATIVE_IOU]
+    free = blocked < windows_of.NEGATIVE_IOU
+    for label in np.unique(labels[chosen]):
+        own = labels[chosen] == label
+        free[own] &= ~levels_of.ignored(boxes[chosen[own]], objects, record, label)
+    chosen = chosen[free]
     chosen = chosen[levels_of.suppressed(boxes[chosen], margins[chosen], numbers[chosen], 0.5, len(chosen))]
     chosen = chosen[levels_of.best_indices(margins[chosen], numbers[chosen], most)]
     for index in chosen:

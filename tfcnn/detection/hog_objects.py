@@ -95,10 +95,10 @@ def grouped(training: Dataset, config: HogSvmConfig) -> list[tuple[tuple[int, in
         objects = [
             (record, box, truncated)
             for record in training.examples
-            for box, own, difficult, truncated in zip(
-                record.boxes, record.labels, record.difficult, record.truncated, strict=True
+            for box, own, unclear, truncated in zip(
+                record.boxes, record.labels, record.difficult | record.crowd, record.truncated, strict=True
             )
-            if own == label and not difficult and min(box[2:] - box[:2]) >= 4
+            if own == label and not unclear and min(box[2:] - box[:2]) >= 4
         ]
         if not objects:
             raise InputError(

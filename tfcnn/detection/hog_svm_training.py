@@ -41,7 +41,7 @@ def train_hog_svm(
     """Trains templates of all classes of a data set.
 
     Args:
-        training: pictures with boxes; difficult ones are neither objects nor background.
+        training: pictures with boxes; difficult ones and crowds are neither objects nor background.
         config: the settings.
         say: is told in a sentence what was found.
         progress: called with the pictures done since the last call and what is done, of `steps_of`.
@@ -228,13 +228,14 @@ def mine(
         chosen, owners = [], {}
         for template in own:
             of_class = record.labels == template.label
-            free = np.flatnonzero(~(iou[:, of_class] >= NEGATIVE_IOU).any(axis=1))
+            taken = (iou[:, of_class] >= NEGATIVE_IOU).any(axis=1)
+            free = np.flatnonzero(~(taken | levels_of.ignored(windows, boxes, record, template.label)))
             for column in template.columns(config):
                 owners[column] = template
                 if rng is None:
                     hard = free[margins[free, column] > -1]
                     hard = hard[np.argsort(-margins[hard, column])[: 8 * most]]
-                    near = np.flatnonzero(of_class & ~record.difficult)
+                    near = np.flatnonzero(of_class & ~record.difficult & ~record.crowd)
                     scores, mirror = margins[:, column], column > template.column
                     _near(
                         template, levels, output, windows, places, scores, iou[:, near], boxes[near], mirror

@@ -22,6 +22,7 @@ from keras import layers
 from tfcnn.detection import endpoints
 from tfcnn.detection.faster_rcnn import top_down
 from tfcnn.detection.outputs import DetectionLayer
+from tfcnn.detection.rpn import inside_ignored
 from tfcnn.ops import box_losses
 from tfcnn.ops import boxes as box_ops
 
@@ -168,7 +169,12 @@ def flatten(raw: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, 
 
 
 def one_stage_losses(
-    raw: Sequence[tf.Tensor], truth: tf.Tensor, labels: tf.Tensor, how: OneStageLoss
+    raw: Sequence[tf.Tensor],
+    truth: tf.Tensor,
+    labels: tf.Tensor,
+    how: OneStageLoss,
+    ignore: tf.Tensor | None = None,
+    ignore_overlap: float = 0.7,
 ) -> dict[str, tf.Tensor]:
     """Objectness of every cell; class and box of the cells that answer for an object.
 
@@ -176,6 +182,8 @@ def one_stage_losses(
         raw: outputs of `head`, one after the other.
         truth: float32 [N, M, 4], pixels. labels: int32 [N, M], -1 for padding.
         how: what the loss is made of.
+        ignore: bool [N, M], boxes of crowds and difficult objects, whose label is -1: a cell without an object that
+            lies in one by more than `ignore_overlap` of its area has no term; None: none.
 
     Returns:
         {"object", "class", "box"}: [N] each, weighted, divided by the number of cells that answer.
@@ -191,6 +199,10 @@ def one_stage_losses(
     positive = owner >= 0
     weight = tf.cast(positive, tf.float32)
     number = tf.maximum(tf.reduce_sum(weight, axis=1), 1.0)  # [N]
+    held = tf.ones_like(weight)  # cells whose objectness is learned
+    if ignore is not None:
+        squares = tf.concat([middles - strides[:, None] / 2, middles + strides[:, None] / 2], axis=-1)
+        held = tf.cast(positive | ~inside_ignored(squares, truth, ignore, ignore_overlap), tf.float32)
     truth = tf.pad(truth, [[0, 0], [0, 1], [0, 0]])  # so that a row can be gathered where M = 0
     labels = tf.pad(labels, [[0, 0], [0, 1]])
     target = tf.gather(truth, tf.maximum(owner, 0), batch_dims=1)  # [N, P, 4]
@@ -201,7 +213,8 @@ def one_stage_losses(
     wanted = tf.one_hot(label, logits.shape[-1]) * quality  # a class' score is to say how well the box fits
     of_class = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits), axis=-1)
     terms = {
-        "object": how.object_weight * tf.reduce_sum(_objectness(objectness, weight, how.focal), axis=1),
+        "object": how.object_weight
+        * tf.reduce_sum(held * _objectness(objectness, weight, how.focal), axis=1),
         "class": tf.reduce_sum(of_class * weight, axis=1),
         "box": how.box_weight * tf.reduce_sum((1 - overlap) * weight, axis=1),
     }

@@ -17,6 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfcnn import images
+from tfcnn.datasets import Record
+from tfcnn.detection.rpn import inside_ignored
 from tfcnn.errors import InputError
 from tfcnn.ops import hog, nms
 
@@ -183,6 +185,22 @@ def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     shared = np.prod(np.maximum(high - low, 0), axis=2)
     areas = [np.prod(each[:, 2:] - each[:, :2], axis=1) for each in (boxes, others)]
     return shared / np.maximum(areas[0][:, None] + areas[1] - shared, 1e-9)
+
+
+def ignored(windows: np.ndarray, objects: np.ndarray, record: Record, label: int) -> np.ndarray:
+    """The windows that lie inside a crowd or a difficult object of a class, and are no background of it.
+
+    Args:
+        windows: float [n, 4], pixels of a picture.
+        objects: float [M, 4], the record's boxes in these pixels.
+        record: the picture's annotation.
+        label: of the class.
+
+    Returns:
+        bool [n].
+    """
+    unclear = (record.difficult | record.crowd) & (record.labels == label)
+    return inside_ignored(np.float32(windows), np.float32(objects[None]), unclear[None])[0].numpy()
 
 
 def margin_of(score: float) -> float:

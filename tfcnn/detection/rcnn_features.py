@@ -35,8 +35,10 @@ from tfcnn import files, images
 from tfcnn.datasets import Record
 from tfcnn.datasets.example import Dataset
 from tfcnn.datasets.proposals import Proposals
+from tfcnn.detection.pyramid import ignored
 from tfcnn.detection.rcnn import Describer, feature_model
 from tfcnn.errors import InputError
+from tfcnn.ops import boxes as box_ops
 
 FORMAT = 1
 PART = 25  # pictures of a file
@@ -306,11 +308,10 @@ def overlaps(picture: Picture, classes: Sequence[str] | int) -> tuple[np.ndarray
         classes: K names, or their number.
 
     Returns:
-        (per class float32 [R, K], the greatest IoU with an object of it, difficult ones and crowds included; best
-        float32 [R], the greatest IoU with an object to be found; its index int64 [R] among `truths`).
+        (per class float32 [R, K], the greatest IoU with an object of it, difficult ones and crowds included, and 1 for
+        a region that lies inside one of these two; best float32 [R], the greatest IoU with an object to be found; its
+        index int64 [R] among `truths`).
     """
-    from tfcnn.ops import boxes as box_ops
-
     count = classes if isinstance(classes, int) else len(classes)
     record, per_class = picture.record, np.zeros((len(picture.regions), count), np.float32)
     boxes, _ = truths(record)
@@ -319,6 +320,7 @@ def overlaps(picture: Picture, classes: Sequence[str] | int) -> tuple[np.ndarray
         table = box_ops.iou(picture.regions, record.boxes).numpy()
         for label in np.unique(record.labels):
             per_class[:, label] = table[:, record.labels == label].max(axis=1)
+            per_class[ignored(picture.regions, record.boxes, record, label), label] = 1.0
     if len(boxes) and len(picture.regions):
         table = box_ops.iou(picture.regions, boxes).numpy()
         best, index = table.max(axis=1), table.argmax(axis=1)

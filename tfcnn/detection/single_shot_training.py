@@ -40,6 +40,7 @@ class SingleShotConfig(DetectorConfig):
     """Settings of `train_single_shot`.
 
     Attributes:
+        ignore_overlap: share of a cell inside a crowd or a difficult object above which it is no background.
         lambda_coord, lambda_noobj: YOLO's weights of the box terms and of cells without an object.
         cell_epochs: epochs before, in which YOLO's dense layers are convolutions that all cells share
             (`yolo_cells`).
@@ -48,6 +49,7 @@ class SingleShotConfig(DetectorConfig):
     """
 
     freeze_stride: int = 0
+    ignore_overlap: float = 0.7
     lambda_coord: float = 5.0
     lambda_noobj: float = 0.5
     cell_epochs: float = 0.0
@@ -205,13 +207,14 @@ class SingleShotTrainee:
 
         Args:
             batch: image float32 [N, H, W, 3], boxes float32 [N, M, 4], labels int32 [N, M] (-1 is padding), difficult
-                and crowd bool [N, M]: these objects are left out; seed int32 [2].
+                and crowd bool [N, M]: neither found nor background; seed int32 [2].
         """
         image, boxes = batch["image"], batch["boxes"]
-        labels = tf.where(batch["difficult"] | batch["crowd"], -1, batch["labels"])
+        ignore, overlap = batch["difficult"] | batch["crowd"], self.config.ignore_overlap
+        labels = tf.where(ignore, -1, batch["labels"])
         raw = [tf.cast(x, tf.float32) for x in tf.nest.flatten(self._net(image, training=True))]
         if isinstance(self.output, CellDetections):
-            terms = one_stage.one_stage_losses(raw, boxes, labels, self.config.loss)
+            terms = one_stage.one_stage_losses(raw, boxes, labels, self.config.loss, ignore, overlap)
         else:  # of several objects in a cell a random one is answered for, as darknet shuffles them
             order = tf.argsort(tf.random.stateless_uniform(tf.shape(labels), batch["seed"]), axis=1)
             height, width = tf.shape(image)[1], tf.shape(image)[2]
@@ -224,5 +227,7 @@ class SingleShotTrainee:
                 classes=self.output.classes,
                 lambda_coord=self.config.lambda_coord,
                 lambda_noobj=self.config.lambda_noobj,
+                ignore=tf.gather(ignore, order, batch_dims=1),
+                ignore_overlap=overlap,
             )
         return {name: tf.reduce_sum(term) for name, term in terms.items()}

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 
 from tfcnn.backbones.nets.yolo import dense_head
 from tfcnn.detection import endpoints
 from tfcnn.detection.outputs import DetectionLayer
+from tfcnn.detection.rpn import inside_ignored
 from tfcnn.errors import InputError, unknown
 from tfcnn.ops import boxes as box_ops
 from tfcnn.ops import coders
@@ -177,6 +179,8 @@ def yolo_losses(
     classes: int,
     lambda_coord: float = 5.0,
     lambda_noobj: float = 0.5,
+    ignore: tf.Tensor | None = None,
+    ignore_overlap: float = 0.7,
 ) -> dict[str, tf.Tensor]:
     """The five terms of the loss, all of them squared errors.
 
@@ -189,6 +193,8 @@ def yolo_losses(
         unit_boxes: float32 [N, M, 4], shares of the picture. labels: int32 [N, M], -1 for padding.
         grid: S. boxes: B. classes: K.
         lambda_coord, lambda_noobj: the paper's weights.
+        ignore: bool [N, M], boxes of crowds and difficult objects, whose label is -1: a cell without an object that
+            lies in one by more than `ignore_overlap` of its area has no term; None: none.
 
     Returns:
         {"xy", "wh", "object", "no_object", "class"}: [N] each, weighted; exactly 0 but for no_object without objects.
@@ -196,6 +202,12 @@ def yolo_losses(
     Source: section 2.2, equation 3; darknet's region_layer.c (responsible box, rescore).
     """
     probability, confidence, place = split(output, grid, boxes, classes)
+    held = tf.ones(
+        tf.shape(confidence)[:-1], bool
+    )  # [N, S, S]: cells without an object whose confidence is to be 0
+    if ignore is not None:
+        inside = inside_ignored(_unit_cells(grid), unit_boxes, ignore, ignore_overlap)
+        held = ~tf.reshape(inside, [-1, grid, grid])
     unit_boxes = tf.pad(unit_boxes, [[0, 0], [0, 1], [0, 0]])  # so that a row can be gathered where M = 0
     labels = tf.pad(labels, [[0, 0], [0, 1]], constant_values=-1)
     owner, target = coders.encode_yolo(unit_boxes, labels >= 0, grid)  # [N, S, S], [N, S, S, 4]
@@ -208,6 +220,8 @@ def yolo_losses(
     nearest = tf.where(tf.reduce_any(iou > 0, axis=-1), tf.argmax(iou, axis=-1), tf.argmin(distance, axis=-1))
     responsible = tf.one_hot(nearest, boxes) * tf.cast(occupied, tf.float32)[..., None]  # [N, S, S, B]
 
+    free = (1 - responsible) * tf.cast(held | occupied, tf.float32)[..., None]
+
     error = tf.square(place - target) * responsible[..., None]  # [N, S, S, B, 4]
     label = tf.gather(labels, tf.maximum(owner, 0), batch_dims=1)  # [N, S, S]
     wrong = tf.square(probability - tf.one_hot(label, classes)) * tf.cast(occupied, tf.float32)[..., None]
@@ -219,9 +233,16 @@ def yolo_losses(
         "xy": lambda_coord * total(error[..., :2]),
         "wh": lambda_coord * total(error[..., 2:]),
         "object": total(responsible * tf.square(confidence - iou)),
-        "no_object": lambda_noobj * total((1 - responsible) * tf.square(confidence)),
+        "no_object": lambda_noobj * total(free * tf.square(confidence)),
         "class": total(wrong),
     }
+
+
+def _unit_cells(grid):
+    """The squares of all cells as shares of the picture, float32 [S S, 4], row by row."""
+    x, y = np.meshgrid(np.arange(grid), np.arange(grid))
+    corner = np.stack([x, y], axis=-1).reshape(-1, 2)
+    return tf.constant(np.concatenate([corner, corner + 1], axis=1) / grid, tf.float32)
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")
