@@ -466,3 +466,37 @@ def test_both_forms_of_an_accent(tmp_path):
     files = {"annotations/instances_val.json": json.dumps(content)}
     files["images/cafe\u0301.jpg"] = layouts.encoded(layouts.picture(40, 30))
     assert len(coco.read(layouts.write(tmp_path / "set", files))) == 1
+
+
+@pytest.mark.parametrize(
+    "folders", [("val2017", "images/val2017"), ("my_val2017", "val2017_masks"), ("images/val", "val")]
+)
+def test_two_folders_that_are_both_the_splits_are_said(tmp_path, folders):
+    folder = of_val2017(tmp_path, *folders)
+    with pytest.raises(InputError, match="a.jpg is .* and .*: name the folder of pictures of one split"):
+        coco.read(folder, "val2017")
+
+
+def test_the_exact_folder_before_one_without_a_year_before_one_with_other_words(tmp_path):
+    folder = of_val2017(tmp_path, "val2017", "val", "my_val2017")
+    for wanted in ("val2017", "val", "my_val2017"):
+        (record,) = coco.read(folder, "val2017").examples
+        assert record.file == f"{wanted}/a.jpg"
+        (folder / wanted / "a.jpg").unlink()
+
+
+def test_another_years_folder_is_not_the_splits(tmp_path):
+    data = coco.read(of_val2017(tmp_path, "val2014", "other"), "val2017")
+    assert data.examples[0].file == "other/a.jpg"
+    data = coco.read(of_val2017(tmp_path / "again", "val2014"), "val2017")
+    assert not data.examples and data.broken[0]["why"] == "the picture is missing"
+
+
+def of_val2017(tmp_path, *folders):
+    """A set whose annotations are val2017's, with the same picture's name in some folders, another size in each."""
+    content = layouts.coco_json()
+    content["images"] = [{"id": 7, "file_name": "a.jpg", "width": 20, "height": 10}]
+    files = {"annotations/instances_val2017.json": json.dumps(content)}
+    for number, folder in enumerate(folders, 1):
+        files[f"{folder}/a.jpg"] = layouts.encoded(layouts.picture(20 * number, 10 * number))
+    return layouts.write(tmp_path / "set", files)

@@ -160,6 +160,21 @@ def test_pooled_regions_have_no_litert(shapes):
         rcnn.Describer(rcnn.feature_model(model), "litert")
 
 
+def test_features_beyond_float16_are_kept_whole_and_said(net, shapes, given, tmp_path, monkeypatch):
+    class Large(rcnn.Describer):
+        def __call__(self, image, regions):
+            found = super().__call__(image, regions)
+            return found | {"code": 1e5 + found["code"]}
+
+    monkeypatch.setattr(rcnn_features, "Describer", Large)
+    said = []
+    rcnn_features.write(tmp_path / "f", net, shapes, given, 128, say=said.append)
+    picture = next(iter(rcnn_features.Features(tmp_path / "f", net, shapes, given, 128)))
+    assert picture.code.min() >= 1e5 and picture.code.dtype == np.float32
+    assert picture.place.dtype == np.float16
+    assert any("features code of part 0 pass float16's range" in line for line in said)
+
+
 def test_a_damaged_part_is_named(net, shapes, given, tmp_path):
     rcnn_features.write(tmp_path / "f", net, shapes, given, 128, say=lambda line: None)
     part = tmp_path / "f" / "part_00000.npz"

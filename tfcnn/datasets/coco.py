@@ -95,13 +95,13 @@ def read(
 
 @dataclasses.dataclass
 class _Location:
-    """Where a split is: its root (None for annotations alone), the annotations' name and text, and the folders
-    that are the split's own."""
+    """Where a split is: its root (None for annotations alone), the annotations' name and text, and the folders to look
+    for its pictures in, as `_folders_of`."""
 
     root: Root | None
     name: str
     text: str
-    folders: list[str]
+    folders: list[list[str]]
 
 
 def _locate(
@@ -153,20 +153,27 @@ def _picture_folders(root: Root) -> list[str]:
     return ["", *root.folders(), *(f"images/{folder}" for folder in root.folders("images"))]
 
 
-def _folders_of(root: Root, split: str) -> list[str]:
-    """The folders named as a split is: exactly, but for the year, or as a word among others ("train_images")."""
-    names = {folder: posixpath.basename(folder) for folder in _picture_folders(root)[1:]}
-    bare = split.rstrip(string.digits)
-    exact = [folder for folder, name in names.items() if name == split]
-    year = [folder for folder, name in names.items() if name.rstrip(string.digits) == bare]
-    word = [folder for folder, name in names.items() if split in re.split(r"[\W_]+", name)]
-    return list(dict.fromkeys(exact + year + word))
+def _folders_of(root: Root, split: str) -> list[list[str]]:
+    """The folders to look for a split's pictures in, the likeliest first: named as the split is; but for a year that
+    one of the two lacks; with it as a word among others ("train_images"); all others, but those of another year."""
+    names = {folder: posixpath.basename(folder) for folder in _picture_folders(root)}
+    bare, tiers = split.rstrip(string.digits), ([], [], [], [])
+    for folder, name in names.items():
+        if name == split:
+            tiers[0].append(folder)
+        elif name.rstrip(string.digits) == bare:
+            if bare in (name, split):
+                tiers[1].append(folder)
+        elif split in re.split(r"[\W_]+", name):
+            tiers[2].append(folder)
+        else:
+            tiers[3].append(folder)
+    return list(tiers)
 
 
-def _search(root: Root, own: list[str]) -> Callable[[str], str | None]:
-    """A search for a picture by the name that the annotations give it: in the split's own folders first, then in
-    all others, where it has to be in one alone."""
-    others = [folder for folder in _picture_folders(root) if folder not in own]
+def _search(root: Root, tiers: list[list[str]]) -> Callable[[str], str | None]:
+    """A search for a picture by the name that the annotations give it, in one lot of folders after the other; in the
+    first lot that has it, it has to be in one folder alone."""
     listed = functools.cache(lambda folder: frozenset(root.files(folder)))
 
     def exists(file: str) -> bool:
@@ -177,9 +184,9 @@ def _search(root: Root, own: list[str]) -> Callable[[str], str | None]:
         if posixpath.isabs(file) and root.exists(file):
             return file
         for spelling in _spellings(file):
-            for folders in (own, others):
+            for folders in tiers:
                 found = list(filter(exists, (posixpath.join(folder, spelling) for folder in folders)))
-                if len(found) > 1 and folders is others:
+                if len(found) > 1:
                     raise InputError(
                         f"{file} is {' and '.join(found)}: name the folder of pictures of one split"
                     )

@@ -6,7 +6,8 @@ A folder of features holds
                      "parts": [{"file", "sha256", "pictures", "rows"}]}
     part_00000.npz  of PART pictures: regions float32 [rows, 4] in the annotation's pixels, truths int32 [pictures]:
                     how many regions of each, its first ones, are ground truth; counts int32 [pictures]: regions of
-                    each; code float16 [rows, D]; place float16 [rows, B]
+                    each; code float16 [rows, D]; place float16 [rows, B]; either is float32 in a part where a number
+                    passes float16's range
 
 The fingerprint says what the numbers depend on: the net's weights, the pictures, their truth, the size that they are
 brought to, and the proposals. A folder with another one is refused; one that was cut off goes on after its last whole
@@ -53,7 +54,7 @@ class Picture:
         record: of the data set.
         regions: float32 [R, 4], pixels of the annotation.
         truths: how many of them, the first ones, are ground truth.
-        code: float16 [R, D]; place: float16 [R, B].
+        code: float16 or float32 [R, D]; place: the same [R, B].
     """
 
     record: Record
@@ -161,6 +162,10 @@ def write(
         folder.mkdir(parents=True, exist_ok=True)
         for number, group in list(enumerate(groups))[done:]:
             arrays = _described(describe, group, proposals, size, refused)
+            for wide in (name for name in ("code", "place") if arrays[name].dtype == np.float32):
+                say(
+                    f"features {wide} of part {number} pass float16's range: they are kept as float32, which is larger"
+                )
             name = f"part_{number:05}.npz"
             buffer = io.BytesIO()
             np.savez(buffer, **arrays)
@@ -192,14 +197,15 @@ def _described(describe, group, proposals, size, refused):
                 raise InputError(
                     f"The features of {record.file} are not finite: the net's weights are damaged."
                 )
-            parts[name].append(np.clip(answer[name], -65504, 65504).astype(np.float16))
+            parts[name].append(answer[name])
         parts["regions"].append(regions)
         parts["truths"].append(count)
         parts["counts"].append(len(regions))
-    return {
-        name: np.concatenate(values) if name in ("regions", "code", "place") else np.array(values, np.int32)
-        for name, values in parts.items()
-    }
+    arrays = {name: np.concatenate(parts[name]) for name in ("regions", "code", "place")}
+    for name in ("code", "place"):
+        if np.abs(arrays[name]).max(initial=0) <= np.finfo(np.float16).max:
+            arrays[name] = arrays[name].astype(np.float16)
+    return arrays | {name: np.array(parts[name], np.int32) for name in ("truths", "counts")}
 
 
 def _regions(record, proposals, placement):
