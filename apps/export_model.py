@@ -34,9 +34,9 @@ FORMAT = flags.DEFINE_list(
     "litert_int8; onnx (pip install tf2onnx onnx onnxruntime); tf1_graph, a frozen graph for TensorFlow 1.15; or all, "
     "e.g. --format=litert_int8,tf1_graph",
 )
-CALIBRATION = flags.DEFINE_list(
+CALIBRATION = flags.DEFINE_string(
     "calibration",
-    [],
+    None,
     "Pictures on which int8 finds its ranges, 100 or more; none takes those of --images, e.g. --calibration=photos",
 )
 MOST = flags.DEFINE_integer(
@@ -69,9 +69,7 @@ def main(run: cli.Run) -> None:
         raise InputError("--data and --split belong to --dataset")
     sources = run.sources()
     data = data_flags.open_split(SPLIT.value) if data_flags.DATASET.value else None
-    calibration = (
-        images.find([path for spec in CALIBRATION.value for path in paths(spec)]) if CALIBRATION.value else []
-    )
+    calibration = images.find(paths(CALIBRATION.value)) if CALIBRATION.value else []
     model, size, classes = opened(run)
     truth = cli.read_truth(TRUTH.value, sources, classes) if TRUTH.value else {}
     from tfcnn.export import exported

@@ -10,7 +10,7 @@ import numpy as np
 from absl import flags
 
 from tfcnn import cli, draw, images
-from tfcnn.cli import asked, data_flags, recorded, training_record
+from tfcnn.cli import asked, data_flags, lists, recorded, training_record
 from tfcnn.errors import InputError, unknown
 from tfcnn.visualization import SALIENCY_METHODS, SEEDS
 
@@ -37,9 +37,9 @@ ITERATIONS = flags.DEFINE_integer("iterations", 5, "Cuts of GrabCut, e.g. --iter
 SPLIT = flags.DEFINE_string(
     "split", None, "Part of --dataset; none takes the layout's first, e.g. --split=val"
 )
-OBJECTS = flags.DEFINE_list(
+OBJECTS = flags.DEFINE_string(
     "objects",
-    [],
+    None,
     "Of --dataset, take the pictures whose one object is of these classes; none takes every class, e.g. "
     "--objects=cat,dog",
 )
@@ -94,17 +94,18 @@ def measured(run: cli.Run) -> list[Record] | None:
     dataset = data_flags.instead_of_pictures(run, SPLIT.value, only, "masks")
     if dataset is None:
         return None
-    for name in OBJECTS.value:
+    objects = lists.names(OBJECTS.value or "", lambda name: name in dataset.classes)
+    for name in objects:
         if name not in dataset.classes:
             raise unknown("--objects", name, dataset.classes, f"one of {', '.join(dataset.classes)}")
-    wanted = {dataset.classes.index(name) for name in OBJECTS.value} or set(range(len(dataset.classes)))
+    wanted = {dataset.classes.index(name) for name in objects} or set(range(len(dataset.classes)))
     records = [
         record
         for record in dataset.examples
         if record.masks is not None and len(record.labels) == 1 and record.labels[0] in wanted
     ]
     if not records:
-        what = " or ".join(OBJECTS.value) or "any class"
+        what = " or ".join(objects) or "any class"
         raise InputError(f"--dataset={dataset.name}: no picture has one object of {what}, with a mask")
     data_flags.say_broken(run, dataset)
     return training_record.limited(dataclasses.replace(dataset, examples=records), run.flags.limit).examples

@@ -359,6 +359,16 @@ def test_a_wrong_command_gets_one_line_and_writes_nothing(run_app, tmp_path, app
     assert "Traceback" not in done.stderr and not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("app", "flag"), [("detect", "--runtime=litert_int8"), ("export_model", "--format=litert_int8")]
+)
+def test_a_comma_in_a_folder_of_pictures_does_not_divide_it(run_app, tmp_path, app, flag):
+    (tmp_path / "a,b").mkdir()
+    flags = [flag, f"--calibration={tmp_path / 'a,b'}", f"--output_dir={tmp_path / 'out'}"]
+    done = run_app(app, *flags)
+    assert done.returncode == 2 and f"{tmp_path / 'a,b'}" in done.stderr, done.stderr
+
+
 def test_a_classifier_gives_its_backbone_to_a_detector(run_app, tmp_path):
     backbones.classifier("tiny", weights=None, classes=3, size=64).save(tmp_path / "model.keras")
     (tmp_path / "card.json").write_text(json.dumps({"kind": "classifier", "net": "tiny"}))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from absl import flags
 
 from tfcnn.cards import card_of
-from tfcnn.cli import data_flags, training_record
+from tfcnn.cli import data_flags, lists, training_record
 from tfcnn.cli.run import Run
 from tfcnn.datasets.classes import restricted, united
 from tfcnn.datasets.example import Dataset
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config")
 
-CLASSES = flags.DEFINE_list(
-    "classes", [], "Classes to train, or to draw the templates of; none: all, e.g. --classes=person,car"
+CLASSES = flags.DEFINE_string(
+    "classes", None, "Classes to train, or to draw the templates of; none: all, e.g. --classes=person,car"
 )
 TRAIN_SPLIT = flags.DEFINE_string("train_split", "train", "Part of the data that is trained on")
 VAL_SPLIT = flags.DEFINE_string("val_split", "val", "Part of the data that figures are measured on")
@@ -63,7 +63,7 @@ def read_data(run: Run) -> tuple[Dataset, Dataset]:
         NothingToDo: output_dir holds the finished run of this command on these data.
     """
     parts = united([data_flags.open_split(split) for split in (TRAIN_SPLIT.value, VAL_SPLIT.value)])
-    training, validation = (restricted(part, CLASSES.value) for part in parts)
+    training, validation = (restricted(part, _chosen(part.classes)) for part in parts)
     if not any(len(record.boxes) for record in training.examples):
         raise InputError(f"--dataset={data_flags.DATASET.value} has no boxes of these classes to learn from")
     training = training_record.limited(training, TRAIN_IMAGES.value or None)
@@ -72,9 +72,14 @@ def read_data(run: Run) -> tuple[Dataset, Dataset]:
     return training, validation
 
 
+def _chosen(known: list[str]) -> list[str]:
+    return lists.names(CLASSES.value or "", lambda name: name in known)
+
+
 def shown(tiles: list[tuple[int, np.ndarray]], names: list[str]) -> list[tuple[int, np.ndarray]]:
     """Those of (class, picture) that --classes and --shown ask for."""
-    wanted = [tile for tile in tiles if not CLASSES.value or names[tile[0]] in CLASSES.value]
+    chosen = _chosen(names)
+    wanted = [tile for tile in tiles if not chosen or names[tile[0]] in chosen]
     return (wanted or tiles)[: SHOWN.value]
 
 

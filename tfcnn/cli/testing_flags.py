@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tfcnn import images
-from tfcnn.cli import classes
+from tfcnn.cli import classes, lists
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.errors import InputError
 
@@ -39,9 +39,9 @@ RUNTIME = flags.DEFINE_enum(
     "What computes the net: TensorFlow, LiteRT, LiteRT in int8 (faster, a little less exact), or auto: whichever of "
     "the first two is faster on three pictures",
 )
-CALIBRATION = flags.DEFINE_list(
+CALIBRATION = flags.DEFINE_string(
     "calibration",
-    [],
+    None,
     "Of --runtime=litert_int8: pictures, folders or .zip by which int8's ranges are found, the first 100 of them; "
     "none: the packaged photographs, e.g. --calibration=photos",
 )
@@ -117,7 +117,7 @@ def open_detector(
     precomputed = Proposals(PROPOSALS_FILE.value) if PROPOSALS_FILE.value and not plain else None
     if CALIBRATION.value and RUNTIME.value != "litert_int8":
         raise InputError("--calibration belongs to --runtime=litert_int8")
-    calibration = images.find(CALIBRATION.value) if CALIBRATION.value else None
+    calibration = images.find(lists.paths(CALIBRATION.value)) if CALIBRATION.value else None
     if values.resize == "crop":
         raise InputError("--resize=crop would cut objects off; take stretch, letterbox or fit")
     run.runtime  # noqa: B018  (starts TensorFlow, silently)
