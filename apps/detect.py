@@ -73,6 +73,8 @@ def work(run: cli.Run) -> cli.Work:
     for source in run.sources() if proposals else ():
         proposals.of(source.file)  # a picture without proposals is said before any work
 
+    least = detecting.least_drawn(predictor)
+
     def prepare(image):
         return predictor.prepare(image), image if run.flags.save_images else None
 
@@ -82,7 +84,7 @@ def work(run: cli.Run) -> cli.Work:
         for picture, detections in zip(batch, answers, strict=True):
             with picture:
                 picture.kept = picture.stem
-                detecting.fill(run, picture, detections)
+                detecting.fill(run, picture, detections, least)
 
     facts = {"names": predictor.names, "ids": predictor.category_ids}
     return cli.Work(answer, predictor.batch_size, prepare, facts)
@@ -90,11 +92,12 @@ def work(run: cli.Run) -> cli.Work:
 
 def of_video(run: cli.Run, predictor: Predictor, source: video.Video, found: list[dict]) -> list[list]:
     """Detect in a video's frames and write it with the boxes drawn; a table's rows."""
+    least = detecting.least_drawn(predictor)
 
     def answer(name, frame):
         (detections,) = predictor([frame])
         found.extend(detections.to_coco(name, predictor.category_ids))
-        return box_files.entries(detections), lambda: detecting.shown(detections).draw(frame)
+        return box_files.entries(detections), lambda: detecting.shown(detections, least).draw(frame)
 
     return over_frames(run, source, "detect", "detections", "detected", answer)
 

@@ -118,6 +118,10 @@ def main(run: cli.Run) -> None:
             for name in ("difference", "agreement", "bytes", "milliseconds"):
                 results[name][kind] = item.entry[name]
             item.lines = [", ".join(files)]
+            if compared["difference"] is None:
+                item.lines.append(
+                    f"nothing to compare: no detection has a score of {exported.CONFIDENT} or more"
+                )
             rows.append(row(kind, item.entry))
     for name in figures.get("keras", {}):
         run.metrics[name] = {kind: each[name] for kind, each in figures.items()}
@@ -293,7 +297,8 @@ def detecting(
 def row(kind: str, entry: dict) -> list[str]:
     """An entry as a row for people."""
     same = "" if entry["agreement"] is None else f"{entry['agreement']:.1%}"
-    cells = [kind, f"{entry['bytes'] / 1e6:.2f}", f"{entry['difference']:.2g}", same]
+    difference = "" if entry["difference"] is None else f"{entry['difference']:.2g}"
+    cells = [kind, f"{entry['bytes'] / 1e6:.2f}", difference, same]
     cells += [f"{entry['milliseconds']:.1f}", f"{entry['keras_milliseconds']:.1f}"]
     return cells + [percent(entry[name]) for name in MEASURED if name in entry]
 

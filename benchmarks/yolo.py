@@ -58,7 +58,10 @@ def main():
     tf.get_logger().setLevel("ERROR")
     print(f"{cores()} cores, TensorFlow {tf.__version__}", flush=True)
     if options.model:
-        end_to_end(options)
+        try:
+            end_to_end(options)
+        except InputError as error:
+            parser.error(str(error))
         return
     wanted = tuple(options.paths.split(","))
     peak = make_peak(calibrated=True)

@@ -85,6 +85,12 @@ def test_a_release_of_another_kind_is_said_before_it_is_opened(monkeypatch, name
         tfcnn.detector(name)
 
 
+@pytest.mark.parametrize("options", [{"image_size": 384}, {"resize": "fit"}, {"scales": [320, 384]}])
+def test_a_size_that_dense_layers_fix_is_said_when_a_model_is_opened(options):
+    with pytest.raises(InputError, match="fast_yolo_voc takes pictures of 320 x 320 pixels alone"):
+        tfcnn.detector("fast_yolo_voc", **options)
+
+
 def test_every_release_says_its_kind():
     assert all(card_of(name).get("kind") for name in releases())
 

@@ -120,15 +120,21 @@ def detector(
         )
         found = method(models, options)
         size = image_size
+        fixed = getattr(found, "size", None)  # of a net that takes one size alone
         if size is None:
-            own = card.get("image_size") or getattr(found, "size", None) or SIZE
-            size = scales[0] if scales else own
+            size = scales[0] if scales else card.get("image_size") or fixed or SIZE
+        how = resize or card.get("resize", "stretch")
+        if fixed and ({size, *scales} != {fixed} or how == "fit"):
+            raise InputError(
+                f"{sources[0]} takes pictures of {fixed} x {fixed} pixels alone, stretched or in bars: its dense "
+                "layers fix the size."
+            )
         return Predictor(
             found,
             names=_names_of_all(sources, cards, labels, found.classes),
             image_size=size,
             longest=longest or card.get("longest") or round(size * 5 / 3),
-            resize=resize or card.get("resize", "stretch"),
+            resize=how,
             scales=scales,
             batch_size=batch_size,
             threads=threads,
@@ -258,7 +264,9 @@ def _opened(model, known, what, allow_custom_objects):
     cards = [_card(source) for source in sources]
     for source, card in zip(sources, cards, strict=True):  # before any is opened
         if card.get("kind") and card["kind"] not in known:
-            raise InputError(f"{source} is a {card['kind']}, no {what} ({', '.join(known)}).")
+            raise InputError(
+                f"{source} is a {card['kind']}, no {what}: on its card.json the kind would be {' or '.join(known)}."
+            )
     models = [
         source
         if isinstance(source, keras.Model)

@@ -210,7 +210,13 @@ def test_brackets_without_end_are_no_results(tmp_path):
 
 @pytest.mark.parametrize(
     "pictures",
-    [None, [1], [{"file": 1, "persons": [{"joints": []}]}], [{"file": "a", "persons": [{"joints": 3}]}]],
+    [
+        None,
+        [1],
+        [{"file": 1, "persons": [{"joints": []}]}],
+        [{"file": "a", "persons": [{"joints": 3}]}],
+        [{"file": "a", "detections": []}],
+    ],
 )
 def test_a_run_of_app_pose_that_is_none_is_one_line(pictures):
     with pytest.raises(InputError, match="persons"):

@@ -170,7 +170,21 @@ def test_detections_are_compared_by_class_and_place():
     assert exported.compare([first], [other])["agreement"] == 0.0
     none = detections(np.zeros((0, 4)), [], [])
     assert exported.compare([first], [none])["agreement"] == 0.0
-    assert exported.compare([none], [first])["agreement"] is None
+    assert exported.compare([none], [first]) == {"difference": None, "agreement": None, "pixels": None}
+
+
+def test_an_operation_that_litert_lacks_is_named_and_the_converter_is_silent(tmp_path, capfd):
+    picture = keras.Input((8, 8, 3))
+    model = keras.Model(picture, keras.layers.Lambda(crops, output_shape=(4, 4, 3))(picture), name="crops")
+    with pytest.raises(
+        InputError, match="LiteRT lacks the operation CropAndResize of crops; TensorFlow runs it"
+    ):
+        exported.export(model, tmp_path, "litert", size=8)
+    assert capfd.readouterr().err == ""
+
+
+def crops(pictures):
+    return tf.image.crop_and_resize(pictures, [[0.0, 0, 1, 1]], [0], [4, 4])
 
 
 def test_times_are_medians_of_paired_rounds():

@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from tfcnn.predictor import Predictor, Prepared
 
 DRAW = flags.DEFINE_float(
-    "draw_threshold", 0.4, "Least score of a detection that is drawn, 0..1", lower_bound=0.0, upper_bound=1.0
+    "draw_threshold",
+    None,
+    "Least score of a detection that is drawn, 0..1; none: 0.4, and 0.2 of YOLO, whose scores are smaller, e.g. "
+    "--draw_threshold=0.3",
+    lower_bound=0.0,
+    upper_bound=1.0,
 )
+DRAWN = {"yolo": 0.2}  # of other kinds 0.4
 
 
 def of_pictures(
@@ -52,7 +58,7 @@ def of_pictures(
         answers = predictor.predict([picture.prepared[0] for picture in batch], precomputed)
         for picture, detections in zip(batch, answers, strict=True):
             with picture:
-                fill(run, picture, detections)
+                fill(run, picture, detections, least_drawn(predictor))
                 found += detections.to_coco(picture.stem, predictor.category_ids)
                 if run.flags.save_images and more is not None:
                     more(picture, picture.prepared[0])
@@ -60,17 +66,23 @@ def of_pictures(
     return rows
 
 
-def fill(run: Run, picture: Picture, detections: Detections) -> None:
-    """Gives a picture's entry what was found in it; `picture.prepared[1]` is the image that is drawn on."""
+def least_drawn(predictor: Predictor) -> float:
+    """Least score of what is drawn: --draw_threshold, or what suits the detector's kind."""
+    return DRAWN.get(predictor.card.get("kind"), 0.4) if DRAW.value is None else DRAW.value
+
+
+def fill(run: Run, picture: Picture, detections: Detections, least: float) -> None:
+    """Gives a picture's entry what was found in it; `picture.prepared[1]` is the image on which those with a score of
+    `least` or more are drawn."""
     picture.entry["detections"] = box_files.entries(detections)
     if run.flags.save_images:
-        picture.save(shown(detections).draw(picture.prepared[1]), "detected", main=True)
+        picture.save(shown(detections, least).draw(picture.prepared[1]), "detected", main=True)
     picture.lines.append(words(detections))
 
 
-def shown(detections: Detections) -> Detections:
-    """Those of --draw_threshold or more."""
-    return detections.top(int((detections.scores >= DRAW.value).sum()))
+def shown(detections: Detections, least: float) -> Detections:
+    """Those with a score of `least` or more."""
+    return detections.top(int((detections.scores >= least).sum()))
 
 
 def words(detections: Detections) -> str:

@@ -89,7 +89,8 @@ def open_detector(run) -> Callable[[np.ndarray], np.ndarray]:
     found: Predictor = detector(DETECTOR.value, threads=run.threads, score_threshold=SCORE.value)
     if PERSON not in found.names:
         raise InputError(
-            f"--person_detector={DETECTOR.value} knows no person: {', '.join(found.names[:5])} ..."
+            f"--person_detector={DETECTOR.value} knows no person, but {', '.join(found.names[:5])}"
+            + (" and others" if len(found.names) > 5 else "")
         )
     label = found.names.index(PERSON)
 

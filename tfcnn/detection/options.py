@@ -61,7 +61,7 @@ class DetectorOptions:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name not in own and value != field.default:
-                raise InputError(f"{what} has no {field.name}={value!r}: leave it out.")
+                raise InputError(f"{what} has no {field.name}: leave {field.name}={value!r} out.")
 
 
 PLAIN = DetectorOptions()

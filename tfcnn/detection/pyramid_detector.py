@@ -119,7 +119,7 @@ class PyramidDetector:
     def __init__(self, models: Sequence[keras.Model], options: DetectorOptions = PLAIN):
         if len(models) > 1:
             raise InputError("Detectors on a pyramid form no ensemble: give one model.")
-        options.only("A detector on a pyramid")
+        options.only("A detector of HOG windows or deformable parts")
         self.model = models[0]
         self.output = self.model.layers[-1]
         if not isinstance(self.output, self.layer):

@@ -44,7 +44,7 @@ class SingleShot:
     needs_proposals = False
 
     def __init__(self, models: Sequence[keras.Model], options: DetectorOptions = PLAIN):
-        options.only("A detector of one network", "scales", "flip", "box_voting", "runtime")
+        options.only("YOLO or a one-stage detector", "scales", "flip", "box_voting", "runtime")
         litert.check(options.runtime, options.calibration)
         seen = options.calibration if options.runtime == "litert_int8" else None
         threads = None if options.runtime == "tf" else options.threads

@@ -179,7 +179,9 @@ def _labels(names: Sequence[Hashable], categories: dict[Hashable, int], where: s
 
 def _columns(entries: object, keys: Sequence[str], where: str) -> dict[str, list]:
     if not isinstance(entries, list):
-        raise InputError(f"{where} is no COCO results list: a list of entries with {', '.join(keys)}")
+        run = isinstance(entries, dict) and "images" in entries
+        hint = "; a run's results.json is another file than the detections.json beside it" if run else ""
+        raise InputError(f"{where} is no COCO results list: a list of entries with {', '.join(keys)}{hint}")
     columns = {}
     for key in keys:
         try:
@@ -358,6 +360,8 @@ def poses(entries: object, images: dict[Hashable, int], joints: int, where: str 
 def _entries_of_run(pictures: object, where: str) -> list[dict]:
     """The poses in the results.json of app `pose`, as COCO's list has them."""
     try:
+        if pictures and not any("persons" in picture for picture in pictures):
+            raise KeyError("persons")  # another app's
         return [
             {
                 "image_id": pathlib.PurePath(picture["file"]).stem,

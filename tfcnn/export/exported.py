@@ -109,19 +109,19 @@ def compare(ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np
         theirs: the same of the other.
 
     Returns:
-        {"difference": the largest of any number, "agreement": share in 0..1}. Of a classifier the agreement is that of
-        the best class; a picture's scores, not its logits, are compared. Of a detector it is the share of its
-        detections with a score of at least 0.3 for which the other has one of the same class with an IoU of at least
-        0.5; the difference is that of their scores, and "pixels" the largest of any side of their boxes. Else the
-        agreement is None.
+        {"difference": the largest of any number, "agreement": share in 0..1}; None where nothing could be compared.
+        Of a classifier the agreement is that of the best class; a picture's scores, not its logits, are compared. Of a
+        detector it is the share of its detections with a score of at least 0.3 for which the other has one of the same
+        class with an IoU of at least 0.5; the difference is that of their scores, and "pixels" the largest of any side
+        of their boxes. Else the agreement is None.
     """
-    differences, agreements, pixels = [0.0], [], []
+    differences, agreements, pixels = [], [], []
     for own, other in zip(ours, theirs, strict=True):
         if set(own) >= DETECTIONS:
             found = _detections_compared(own, other)
             agreements += [gap is not None for gap in found]
             differences += [gap[0] for gap in found if gap]
-            pixels += [0.0, *(gap[1] for gap in found if gap)]
+            pixels += [gap[1] for gap in found if gap]
             continue
         names = ["scores"] if "scores" in own else list(own)
         differences += [
@@ -130,8 +130,9 @@ def compare(ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np
         if len(names) == 1 and own[names[0]].ndim == 2:
             agreements.append(bool(np.argmax(own[names[0]]) == np.argmax(other[names[0]])))
     agreement = float(np.mean(agreements)) if agreements else None
-    compared = {"difference": max(differences), "agreement": agreement}
-    return compared | ({"pixels": max(pixels)} if pixels else {})
+    compared = {"difference": max(differences, default=None), "agreement": agreement}
+    detects = any(set(own) >= DETECTIONS for own in ours)
+    return compared | ({"pixels": max(pixels, default=None)} if detects else {})
 
 
 class Detecting:

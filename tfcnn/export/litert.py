@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 
@@ -70,15 +71,21 @@ def converted(
     if precision == "int8":
         converter.representative_dataset = lambda: ([rows] for rows in calibration)
     convert = _int8_but_for_floats if precision == "int8" and suppression.is_detector(model) else _plain
-    try:
-        with quiet(), warnings.catch_warnings(action="ignore"):
+    with quiet(), warnings.catch_warnings(action="ignore"):
+        try:
             return convert(converter)
-    except Exception as error:  # the converter's own error type is not public
-        if "not supported" not in str(error) and "custom op" not in str(error).lower():
-            raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        why = next((line for line in lines if "error:" in line), lines[0])
-        raise InputError(f"LiteRT lacks an operation of {model.name}: {why}; TensorFlow runs it") from error
+        except Exception as error:  # the converter's own error type is not public
+            if "not supported" not in str(error) and "custom op" not in str(error).lower():
+                raise
+            raise InputError(
+                f"LiteRT lacks {_lacking(str(error))} of {model.name}; TensorFlow runs it"
+            ) from error
+
+
+def _lacking(text: str) -> str:
+    """What a program needs that LiteRT does not have, from what the converter says."""
+    names = dict.fromkeys(re.findall(r"'tf\.(\w+)' op", text))
+    return f"the operation {', '.join(names)}" if names else f"an operation ({text.strip().splitlines()[0]})"
 
 
 def _plain(converter):
