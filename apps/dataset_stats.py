@@ -10,9 +10,7 @@ from tfcnn.cli.data_flags import DATA
 
 GROUP, SUMMARY = "start", "count classes and objects of a data set, and list its broken annotations"
 
-SPLIT = flags.DEFINE_string(
-    "split", None, "Part of the data set; none takes the layout's first, e.g. --split=train"
-)
+SPLIT = data_flags.define_split("Part of the data set", example="train")
 ANNOTATIONS = flags.DEFINE_string(
     "annotations",
     None,

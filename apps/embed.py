@@ -32,9 +32,7 @@ LAYER = flags.DEFINE_string(
     "digits the pixels, e.g. --layer=stage5",
 )
 CHANNEL = flags.DEFINE_list("channel", [], "Only these channels of --layer, e.g. --channel=3,4,5")
-SPLIT = flags.DEFINE_string(
-    "split", None, "Part of --dataset; none takes the layout's first, of digits all, e.g. --split=val"
-)
+SPLIT = data_flags.define_split(none="the layout's first, of digits all")
 CLASS = flags.DEFINE_string(
     "class", None, "Classes of --dataset, by index or name; none takes all, e.g. --class=3,8"
 )

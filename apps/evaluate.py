@@ -31,7 +31,7 @@ GROUP, SUMMARY = "start", "measure a results file or a model by the rules of VOC
 SPLITS = {"voc": "val", "coco": None, "imagenet_loc": "val", "imagenet_det": "val", "tiny_imagenet": "val"}
 SPLITS |= {"yolo": "val", "lsp": "val"}  # where none is named
 
-SPLIT = flags.DEFINE_string("split", None, "Part of the data set; none takes val, e.g. --split=test")
+SPLIT = data_flags.define_split("Part of the data set", none="val", example="test")
 ANNOTATIONS = flags.DEFINE_string(
     "annotations",
     None,

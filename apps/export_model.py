@@ -47,12 +47,7 @@ TRUTH = flags.DEFINE_string(
     None,
     "CSV with the columns file and class_index: measure each format's accuracy, e.g. --truth=labels.csv",
 )
-SPLIT = flags.DEFINE_string(
-    "split",
-    None,
-    "Part of --dataset, whose pictures say each format's mAP or accuracy; none takes the layout's first, e.g. "
-    "--split=val",
-)
+SPLIT = data_flags.define_split("Part of --dataset, whose pictures say each format's mAP or accuracy")
 MEASURED = {"top1": "top-1", "map_11": "mAP", "AP": "AP"}  # of metrics, what the table shows
 
 

@@ -38,11 +38,7 @@ METHOD = flags.DEFINE_enum(
     "How they are found; rpn: by the first network of --model, a Faster R-CNN, e.g. --method=edge_boxes",
 )
 PROPOSALS = flags.DEFINE_integer("proposals", 2000, "Proposals of a picture, at most", lower_bound=1)
-SPLIT = flags.DEFINE_string(
-    "split",
-    None,
-    "Part of --dataset whose pictures are taken, and their boxes as the truth, e.g. --split=val",
-)
+SPLIT = data_flags.define_split("Part of --dataset whose pictures are taken, and their boxes as the truth")
 COUNTS = flags.DEFINE_string(
     "counts", "100,1000,10000", "Numbers of proposals at which recall is measured, e.g. --counts=300,1000"
 )

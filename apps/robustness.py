@@ -34,9 +34,7 @@ TRANSFER = flags.DEFINE_list(
     "Other nets of the factory, of the same classes, to be shown the pictures of the largest --eps, "
     "e.g. --transfer=mobilenet_v2,efficientnet_lite2",
 )
-SPLIT = flags.DEFINE_string(
-    "split", "val", 'With --dataset: its part, e.g. --split=test or --split="test[8000:]"'
-)
+SPLIT = data_flags.define_split("With --dataset: its part", "val", example='test or --split="test[8000:]"')
 TRUTH = flags.DEFINE_string(
     "truth",
     None,

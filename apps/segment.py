@@ -34,9 +34,7 @@ RULE = flags.DEFINE_enum(
 )
 ITERATIONS = flags.DEFINE_integer("iterations", 5, "Cuts of GrabCut, e.g. --iterations=8", lower_bound=1)
 
-SPLIT = flags.DEFINE_string(
-    "split", None, "Part of --dataset; none takes the layout's first, e.g. --split=val"
-)
+SPLIT = data_flags.define_split()
 OBJECTS = flags.DEFINE_string(
     "objects",
     None,

@@ -98,6 +98,24 @@ def test_help_needs_no_tensorflow_and_describes_every_flag(name):
         assert f"--{flag}=" in text and f"--{flag}=VALUE" not in text, f"{name} --{flag} shows no example"
 
 
+def calls_in(path, pattern):
+    """The calls in a file of functions whose name matches a pattern."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return [call for call in calls if re.search(pattern, ast.unparse(call.func))]
+
+
+def test_the_part_of_a_data_set_is_one_flag_for_all_apps():
+    paths = [*(ROOT / "tfcnn" / "cli").glob("*.py"), *(ROOT / "apps").glob("*.py")]
+    defined = [path.name for path in paths for call in calls_in(path, r"\bDEFINE_") if _names(call, "split")]
+    assert defined == ["data_flags.py"]
+    apps = {path.stem for path in paths if calls_in(path, r"\bdefine_split$")}
+    assert {"evaluate", "dataset_stats", "embed", "segment", "robustness", "propose", "export_model"} <= apps
+
+
+def _names(call, flag):
+    return bool(call.args) and isinstance(call.args[0], ast.Constant) and call.args[0].value == flag
+
+
 STANDIN = """
 import os, stat
 silenced = stat.S_ISREG(os.fstat(2).st_mode)  # tfcnn.runtime.quiet hides standard error in a file

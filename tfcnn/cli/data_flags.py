@@ -25,6 +25,24 @@ DATA = flags.DEFINE_string(
 )
 
 
+def define_split(
+    what: str = "Part of --dataset",
+    default: str | None = None,
+    none: str = "the layout's first",
+    example: str = "val",
+) -> flags.FlagHolder:
+    """Defines --split, the part of the data set that an app reads.
+
+    Args:
+        what: the app takes it for, the beginning of the flag's help.
+        default: the part that is read where the flag is not given.
+        none: the part that None stands for, in words.
+        example: a value, as a person types it.
+    """
+    without = f"; none takes {none}" if default is None else ""
+    return flags.DEFINE_string("split", default, f"{what}{without}, e.g. --split={example}")
+
+
 def kind(known: Collection[str] | None = None) -> str:
     """The reader that --dataset names.
 
