@@ -15,6 +15,8 @@ from tfcnn.detections import Detections
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
+    import keras
+
     from tfcnn.localization.class_rpn import AnchorWindow
     from tfcnn.localization.overfeat import Found, SlidingWindow, Windows
 
@@ -105,7 +107,7 @@ def main(run: cli.Run) -> None:
     run.table(["file", "windows", "merged boxes", "best", "accumulated score"], rows)
 
 
-def outputs(model) -> dict:
+def outputs(model: keras.Model) -> dict:
     """A model's outputs by name."""
     return model.output if isinstance(model.output, dict) else {}
 
@@ -129,7 +131,9 @@ def guesses(merged: Found, names: Sequence[str]) -> Detections:
     return Detections(merged.boxes[kept], merged.scores[kept], merged.labels[kept], names)
 
 
-def show(picture, looks: Sequence[Windows], before: Found, merged: Found, names: Sequence[str]) -> None:
+def show(
+    picture: cli.Picture, looks: Sequence[Windows], before: Found, merged: Found, names: Sequence[str]
+) -> None:
     """Save a picture of the best class at each step: its map at each scale, the boxes of windows, the merged ones."""
     best = int(merged.labels[0])
     image = picture.image

@@ -16,6 +16,7 @@ from tfcnn.cli.person_flags import BOXES, DETECTOR
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
+    from tfcnn import video
     from tfcnn.localization.pose_estimator import Pose
     from tfcnn.predictor import Predictor
 
@@ -133,7 +134,7 @@ def poses_of(estimator: Predictor, pictures: list[tuple[np.ndarray, np.ndarray |
 def of_video(
     run: cli.Run,
     estimator: Predictor,
-    source,
+    source: video.Video,
     find: Callable[[np.ndarray], np.ndarray] | None,
     found: list[dict],
 ) -> list[list]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from tfcnn import cli
 from tfcnn.cli import data_flags, models, training_flags, training_record
 from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
 
 GROUP, SUMMARY = "localization", "train a net that finds the joints of a person, in stages (DeepPose)"
 
@@ -148,7 +153,7 @@ def open_split(split: str) -> Dataset:
     return data_flags.open_split(split)
 
 
-def make_model(run: cli.Run, data: Dataset, layers: dict[str, tuple[int, ...]]):
+def make_model(run: cli.Run, data: Dataset, layers: dict[str, tuple[int, ...]]) -> tuple[keras.Model, str]:
     """The net, and what it starts from in words."""
     from tfcnn import backbones, load_model, localization
     from tfcnn.localization.pose import stage_net

@@ -12,10 +12,11 @@ import numpy as np
 
 if TYPE_CHECKING:
     from tfcnn import video
+    from tfcnn.cli.run import Run
 
 
 def over_frames(
-    run,
+    run: Run,
     source: video.Video,
     what: str,
     field: str,

@@ -12,6 +12,7 @@ from absl import flags
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
+    from tfcnn.cli.run import Run
     from tfcnn.predictor import Predictor
 
 PERSON = "person"
@@ -77,7 +78,7 @@ def _of_coco(entries, path):
     return {name: np.array(boxes, np.float64).reshape(-1, 4) for name, boxes in found.items()}
 
 
-def open_detector(run) -> Callable[[np.ndarray], np.ndarray]:
+def open_detector(run: Run) -> Callable[[np.ndarray], np.ndarray]:
     """The detector of --person_detector: from a picture uint8 [H, W, 3] to the boxes of its persons, [n, 4].
 
     Raises:

@@ -9,6 +9,7 @@ Source: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", arX
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -77,16 +78,16 @@ class BestAnchors(keras.layers.Layer):
         deltas = tf.reshape(offsets, [shape[0], -1, self.classes, 4])
         return tf.cast(logits, tf.float32), tf.cast(deltas, tf.float32), self.anchors(shape[1], shape[2])
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         logits, deltas, anchors = self.by_class(*inputs)
         best = tf.argmax(logits, axis=1, output_type=tf.int32)  # [N, C]
         deltas = tf.gather(tf.transpose(deltas, [0, 2, 1, 3]), best, batch_dims=2)
         return coders.decode(deltas, tf.gather(anchors, best)) / self.size
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
         return keras.KerasTensor((inputs[0].shape[0], self.classes, 4), "float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         names = ("classes", "sizes", "ratios", "size", "stride")
         return super().get_config() | {name: getattr(self, name) for name in names}
 

@@ -9,6 +9,7 @@ by a softmax over places is that of Sun, Xiao, Wei, Liang, Wei, "Integral Human 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -34,7 +35,7 @@ class MeanOfPlaces(keras.layers.Layer):
         super().__init__(**options)
         self.size, self.stride = tuple(size), stride
 
-    def call(self, numbers):
+    def call(self, numbers: tf.Tensor) -> tf.Tensor:
         numbers = tf.cast(numbers, tf.float32)
         count, shape = numbers.shape[-1] // 5, tf.shape(numbers)
         logits = numbers[..., :count, None]
@@ -66,8 +67,8 @@ class MeanOfPlaces(keras.layers.Layer):
             for side, own in zip((height, width), self.size, strict=True)
         ]
 
-    def compute_output_shape(self, shape):
+    def compute_output_shape(self, shape: Sequence[int | None]) -> tuple[int | None, ...]:
         return (shape[0], *self._windows(*shape[1:3]), shape[-1] // 5 * 4)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"size": self.size, "stride": self.stride}

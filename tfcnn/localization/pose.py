@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -95,17 +96,19 @@ class SubImages(keras.layers.Layer):
             image, tf.reshape(boxes, [-1, 4]), index, [self.size, self.size], extrapolation_value=FILL
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """[image [N, P, P, 3], joints [N, J, 2]] -> (sub-images [N * J, p, p, 3], sides [N])."""
         image, joints = tf.cast(inputs[0], tf.float32), tf.stop_gradient(tf.cast(inputs[1], tf.float32))
         sides = self.sides(joints)
         return self.cut(image, joints, sides), sides
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(
+        self, inputs: Sequence[keras.KerasTensor]
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         parts = keras.KerasTensor((None, self.size, self.size, 3), "float32")
         return parts, keras.KerasTensor((inputs[0].shape[0],), "float32")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"size": self.size, "sigma": self.sigma, "torso": self.torso}
 
 
@@ -116,12 +119,12 @@ class Refined(keras.layers.Layer):
     y_i^s = y_i^(s-1) + N^-1(psi_i(N(x; b_i); theta_s); b_i), section 3.2, equation 7.
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """[joints [N, J, 2], numbers [N * J, 2 J] of `own`, sides [N]] -> joints [N, J, 2]."""
         joints, numbers, sides = (tf.cast(each, tf.float32) for each in inputs)
         return joints + own(numbers) * sides[:, None, None]
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
         return keras.KerasTensor(inputs[0].shape, "float32")
 
 
