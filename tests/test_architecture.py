@@ -18,6 +18,23 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 CHAPTERS = {"localization", "detection", "visualization", "art", "fooling"}
 NO_APPS = {"__init__.py", "cli.py", "__pycache__"}  # of apps/
 YET_UNANNOTATED = {"apps/robustness.py": {"of_data: part"}}
+PUBLIC_ALL_THE_SAME = {"_exit", "_replace"}  # of os and of named tuples, both documented
+_FRAMEWORK = "tensorflow.python.framework"
+PRIVATE = {
+    # which call gave a tensor, and which layers lie inside a layer: Keras says neither in public
+    "tfcnn/backbones/graph.py": {"_keras_history", "_inbound_nodes", "_flatten_layers"},
+    # determinism can be switched on in public, but not asked for
+    "tfcnn/ops/roi.py": {f"{_FRAMEWORK}.config.is_op_determinism_enabled"},
+    # freezes a tf.function; the public one, tf.compat.v1.graph_util, freezes the graph of a session
+    "tfcnn/export/litert.py": {
+        f"{_FRAMEWORK}.convert_to_constants.convert_variables_to_constants_v2",
+    },
+    # the same, and the definition of an operation, by its name
+    "tfcnn/export/tf1_graph.py": {
+        f"{_FRAMEWORK}.convert_to_constants.convert_variables_to_constants_v2",
+        f"{_FRAMEWORK}.op_def_registry",
+    },
+}
 HEAVY = ("tensorflow", "keras", "cv2", "sklearn", "matplotlib", "scipy", "skimage")
 
 
@@ -218,6 +235,52 @@ def unannotated(function):
         del arguments[0]
     names = [argument.arg for argument in arguments if argument.annotation is None]
     return names + ["return"] * (function.returns is None)
+
+
+def test_what_keras_and_tensorflow_keep_private_is_read_where_the_reason_stands():
+    found = {}
+    for path in sources():
+        tree = ast.parse(path.read_text())
+        foreign = {*private_attributes(tree), *private_modules(tree)} - PUBLIC_ALL_THE_SAME
+        if foreign:
+            found[str(path.relative_to(ROOT))] = foreign
+    assert found == PRIVATE
+
+
+def private_attributes(tree):
+    """The attributes with one _ before their names that a module uses, but those that its own classes define."""
+    nodes = list(ast.walk(tree))
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    own = {
+        node.attr
+        for node in attributes
+        if isinstance(node.ctx, ast.Store) and ast.unparse(node.value) in ("self", "cls")
+    }
+    for statement in [each for node in nodes if isinstance(node, ast.ClassDef) for each in node.body]:
+        if isinstance(statement, ast.FunctionDef):
+            own.add(statement.name)
+        elif isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            stored = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+            own |= {node.id for node in stored if isinstance(node.ctx, ast.Store)}
+    named = [
+        call.args[1].value
+        for call in nodes
+        if isinstance(call, ast.Call)
+        and re.fullmatch("(get|set|has|del)attr", ast.unparse(call.func))
+        and isinstance(call.args[1], ast.Constant)
+    ]
+    used = {node.attr for node in attributes} | set(named)
+    return {name for name in used - own if re.match("_(?!_)", name)}
+
+
+def private_modules(tree):
+    """The modules that Keras and TensorFlow do not document, of which a module imports something."""
+    for node in ast.walk(tree):
+        names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+        names += (
+            [f"{node.module}.{each.name}" for each in node.names] if isinstance(node, ast.ImportFrom) else []
+        )
+        yield from (name for name in names if re.match(r"(tensorflow\.python|keras\.src)\b", name))
 
 
 def test_the_library_names_arguments_and_only_apps_name_flags():
