@@ -27,7 +27,7 @@ def listing() -> str:
     """All apps in groups, a line each."""
     known = apps()
     width = max(map(len, known), default=0) + 2
-    lines = ["tfcnn: what convolutional nets can do beyond naming a picture", ""]
+    lines = ["tfcnn: the methods of a lecture on convolutional neural networks, a command each", ""]
     for group in GROUPS:
         members = [f"  {name:{width}}{summary}" for name, (its, summary) in known.items() if its == group]
         lines += [group, *members, ""] if members else []

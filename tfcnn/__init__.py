@@ -1,4 +1,5 @@
-"""tfcnn: what convolutional nets can do beyond naming a picture.
+"""tfcnn implements the methods of a lecture on convolutional neural networks in TensorFlow and Keras 3: localization
+and pose, object detection, looking inside a trained network, DeepDream and neural style, and fooling.
 
 The package is lazy: TensorFlow is imported by the first part that needs it, so `import tfcnn` costs nothing.
 """

@@ -1,4 +1,4 @@
-"""Training of a localizer: losses by hand, the recipe, and a handful of shapes learned to the end."""
+"""Training of a localizer: losses by hand, the steps, and a handful of shapes learned to the end."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Training of a localizer, as a function: the lecture's recipe.
+"""Training of a localizer, as a function: the lecture's four steps.
 
 1. Take a classifier; layers of it that are still random are trained first, on the classes.
 2. Attach a new fully connected box head (`with_box_head`).
