@@ -1,6 +1,7 @@
 """The house stands as it is drawn: imports point one way, importing is cheap, every app answers --help."""
 
 import ast
+import importlib
 import json
 import os
 import pathlib
@@ -35,6 +36,8 @@ PRIVATE = {
         f"{_FRAMEWORK}.op_def_registry",
     },
 }
+PARTS_OF_TRAINERS = {"detector_training", "fast_rcnn_training"}  # what several trainers of detectors share
+NOT_EXPORTED = {"rcnn_training": {"finetune"}}  # too general a name for a chapter
 HEAVY = ("tensorflow", "keras", "cv2", "sklearn", "matplotlib", "scipy", "skimage")
 
 
@@ -311,6 +314,25 @@ def test_the_text_speaks_of_the_program_only():
     for name in tracked.stdout.split():
         if name.endswith((".py", ".md", ".toml", ".txt", "Makefile")):
             assert not words.search((ROOT / name).read_text()), name
+
+
+@pytest.mark.parametrize("chapter", ["detection", "localization"])
+def test_a_chapter_exports_its_trainers_and_their_configs(chapter):
+    package = importlib.import_module(f"tfcnn.{chapter}")  # lazy: without TensorFlow
+    for path in (ROOT / "tfcnn" / chapter).glob("*_training.py"):
+        trainers = {}
+        for function in ast.parse(path.read_text()).body:
+            if isinstance(function, ast.FunctionDef) and re.match("(train|finetune)(_|$)", function.name):
+                types = {each.arg: each.annotation for each in function.args.args}
+                trainers[function.name] = ast.unparse(types["config"])
+        assert bool(trainers) == (path.stem not in PARTS_OF_TRAINERS), path
+        exported = set(package.__all__) | NOT_EXPORTED.get(path.stem, set())
+        assert {*trainers, *trainers.values()} <= exported, path
+    assert set(package._HOME) == set(package.__all__)
+    for name, home in package._HOME.items():
+        tree = ast.parse((ROOT / "tfcnn" / chapter / f"{home}.py").read_text())
+        made = [node for each in tree.body for node in (each, *getattr(each, "names", []))]  # or imported
+        assert name in [getattr(node, "name", None) for node in made], f"{home}.{name}"
 
 
 def test_dir_lists_what_there_is():

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tfcnn.detection.hog_objects import HogSvmConfig
     from tfcnn.detection.hog_svm import HogSvm
     from tfcnn.detection.hog_svm_training import train_hog_svm
+    from tfcnn.detection.rcnn_svm import SvmConfig, train_regressor, train_svms
+    from tfcnn.detection.rcnn_training import RcnnConfig
     from tfcnn.detection.single_shot import SingleShot
     from tfcnn.detection.single_shot_training import SingleShotConfig, train_single_shot
     from tfcnn.detection.stages import LiteStages, Stages
@@ -34,14 +36,18 @@ __all__ = [
     "HogSvm",
     "HogSvmConfig",
     "LiteStages",
+    "RcnnConfig",
     "SingleShot",
     "SingleShotConfig",
     "Stages",
+    "SvmConfig",
     "TrainedDetector",
     "train_dpm",
     "train_faster_rcnn",
     "train_hog_svm",
+    "train_regressor",
     "train_single_shot",
+    "train_svms",
 ]
 
 _HOME = {
@@ -52,14 +58,18 @@ _HOME = {
     "HogSvm": "hog_svm",
     "HogSvmConfig": "hog_objects",
     "LiteStages": "stages",
+    "RcnnConfig": "rcnn_training",
     "SingleShot": "single_shot",
     "SingleShotConfig": "single_shot_training",
     "Stages": "stages",
+    "SvmConfig": "rcnn_svm",
     "TrainedDetector": "faster_rcnn_training",
     "train_dpm": "dpm_training",
     "train_faster_rcnn": "faster_rcnn_training",
     "train_hog_svm": "hog_svm_training",
+    "train_regressor": "rcnn_svm",
     "train_single_shot": "single_shot_training",
+    "train_svms": "rcnn_svm",
 }
 
 
