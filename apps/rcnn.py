@@ -148,7 +148,7 @@ def finetune(run: cli.Run, training: Dataset, proposals: Proposals) -> None:
     run.stop.listen()
     with training_flags.told(run) as told:
         told["card"] |= {"licence": LICENCE.value, "features": FEATURES.value, "side": SIDE.value}
-        trained = rcnn_training.finetune(
+        trained = rcnn_training.finetune_rcnn(
             model, training, proposals, config, run.output_dir / "finetune", **told
         )
     training_record.refuse(run, trained.unreadable)

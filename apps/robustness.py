@@ -17,6 +17,8 @@ from tfcnn.errors import InputError
 if TYPE_CHECKING:
     import keras
 
+    from tfcnn.datasets.example import Dataset
+
 GROUP, SUMMARY = "fooling", "measure a net's error against the size of an attack"
 
 EPS = flags.DEFINE_list(
@@ -120,7 +122,7 @@ def other_nets(run: cli.Run) -> dict[str, Callable[[int], keras.Model]]:
     return found
 
 
-def of_data(run: cli.Run, net: cli.Net, part) -> tuple[np.ndarray, np.ndarray, list]:
+def of_data(run: cli.Run, net: cli.Net, part: Dataset) -> tuple[np.ndarray, np.ndarray, list]:
     """Pictures of a data set, with --limit so many, evenly spread: uint8 [N, H, W, 3], int32 [N], no entries."""
     if not part.examples or part.examples[0].label < 0:
         raise InputError(f"{part.name} has no pictures with a class each in split {SPLIT.value}")

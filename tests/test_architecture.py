@@ -18,7 +18,6 @@ from apps import cli, demo
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CHAPTERS = {"localization", "detection", "visualization", "art", "fooling"}
 NO_APPS = {"__init__.py", "cli.py", "__pycache__"}  # of apps/
-YET_UNANNOTATED = {"apps/robustness.py": {"of_data: part"}}
 PUBLIC_ALL_THE_SAME = {"_exit", "_replace"}  # of os and of named tuples, both documented
 _FRAMEWORK = "tensorflow.python.framework"
 PRIVATE = {
@@ -37,7 +36,6 @@ PRIVATE = {
     },
 }
 PARTS_OF_TRAINERS = {"detector_training", "fast_rcnn_training"}  # what several trainers of detectors share
-NOT_EXPORTED = {"rcnn_training": {"finetune"}}  # too general a name for a chapter
 HEAVY = ("tensorflow", "keras", "cv2", "sklearn", "matplotlib", "scipy", "skimage")
 
 
@@ -213,7 +211,7 @@ def test_public_functions_are_annotated():
             for name in unannotated(function)
         }
         place = str(path.relative_to(ROOT))
-        assert not missing - YET_UNANNOTATED.get(place, set()), f"{place}: {', '.join(sorted(missing))}"
+        assert not missing, f"{place}: {', '.join(sorted(missing))}"
 
 
 def sources():
@@ -326,8 +324,7 @@ def test_a_chapter_exports_its_trainers_and_their_configs(chapter):
                 types = {each.arg: each.annotation for each in function.args.args}
                 trainers[function.name] = ast.unparse(types["config"])
         assert bool(trainers) == (path.stem not in PARTS_OF_TRAINERS), path
-        exported = set(package.__all__) | NOT_EXPORTED.get(path.stem, set())
-        assert {*trainers, *trainers.values()} <= exported, path
+        assert {*trainers, *trainers.values()} <= set(package.__all__), path
     assert set(package._HOME) == set(package.__all__)
     for name, home in package._HOME.items():
         tree = ast.parse((ROOT / "tfcnn" / chapter / f"{home}.py").read_text())

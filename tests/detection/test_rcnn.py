@@ -365,7 +365,7 @@ def test_finetuning_learns_the_classes_of_regions(shapes, given, tmp_path):
         tensorboard=False,
     )
     losses = []
-    rcnn_training.finetune(
+    rcnn_training.finetune_rcnn(
         model,
         shapes,
         given,

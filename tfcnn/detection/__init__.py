@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tfcnn.detection.hog_svm import HogSvm
     from tfcnn.detection.hog_svm_training import train_hog_svm
     from tfcnn.detection.rcnn_svm import SvmConfig, train_regressor, train_svms
-    from tfcnn.detection.rcnn_training import RcnnConfig
+    from tfcnn.detection.rcnn_training import RcnnConfig, finetune_rcnn
     from tfcnn.detection.single_shot import SingleShot
     from tfcnn.detection.single_shot_training import SingleShotConfig, train_single_shot
     from tfcnn.detection.stages import LiteStages, Stages
@@ -42,6 +42,7 @@ __all__ = [
     "Stages",
     "SvmConfig",
     "TrainedDetector",
+    "finetune_rcnn",
     "train_dpm",
     "train_faster_rcnn",
     "train_hog_svm",
@@ -64,6 +65,7 @@ _HOME = {
     "Stages": "stages",
     "SvmConfig": "rcnn_svm",
     "TrainedDetector": "faster_rcnn_training",
+    "finetune_rcnn": "rcnn_training",
     "train_dpm": "dpm_training",
     "train_faster_rcnn": "faster_rcnn_training",
     "train_hog_svm": "hog_svm_training",

@@ -29,7 +29,7 @@ from tfcnn.training import freezing, run
 
 @dataclasses.dataclass(frozen=True)
 class RcnnConfig(DetectorConfig):
-    """Settings of `finetune`.
+    """Settings of `finetune_rcnn`.
 
     Attributes:
         regions: of a picture in a step; with batch_size pictures they make the batch (the paper: 128 of all).
@@ -44,7 +44,7 @@ class RcnnConfig(DetectorConfig):
     resize: str = "letterbox"
 
 
-def finetune(
+def finetune_rcnn(
     model: keras.Model,
     training: Dataset,
     proposals: Proposals,
