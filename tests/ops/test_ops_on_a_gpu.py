@@ -3,18 +3,28 @@
 No GPU is needed: the graph names its ops, and where each was put.
 """
 
+import ast
 import contextlib
+import pathlib
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework import config
 
 from tfcnn import backbones
 from tfcnn.art import style_problem
+from tfcnn.detection import mask_rcnn, one_stage, rcnn, rcnn_training, yolo
 from tfcnn.detection.faster_rcnn import faster_rcnn
 from tfcnn.detection.faster_rcnn_trainee import FasterRCNNConfig, FasterRCNNTrainee
+from tfcnn.detection.single_shot_training import SingleShotConfig, SingleShotTrainee
+from tfcnn.fooling.defence import RobustClassifier, RobustConfig
 from tfcnn.imageopt import Problem, objectives, parameters, transforms
+from tfcnn.localization import with_box_head, with_class_rpn
+from tfcnn.localization.localizer_training import LocalizerConfig, LocalizerTrainee
+from tfcnn.localization.pose import pose_net
+from tfcnn.localization.pose_training import PoseConfig, PoseTrainee
 from tfcnn.ops import position_sensitive, roi
 from tfcnn.training import classifier, freezing
 from tfcnn.training.optimizers import AdamW
@@ -110,6 +120,17 @@ def gradient(function):
 
 
 MAPS, BOXES = tf.TensorSpec([None, None, None, 98]), tf.TensorSpec([None, None, 4])
+OBJECTS = {  # a batch of pictures with objects
+    "image": tf.TensorSpec([None, 96, 96, 3]),
+    "size": tf.TensorSpec([None, 2], tf.int32),
+    "scale": tf.TensorSpec([None, 2]),
+    "boxes": BOXES,
+    "labels": tf.TensorSpec([None, None], tf.int32),
+    "difficult": tf.TensorSpec([None, None], tf.bool),
+    "crowd": tf.TensorSpec([None, None], tf.bool),
+    "proposals": BOXES,
+    "seed": tf.TensorSpec([2], tf.int32),
+}
 
 
 def test_the_list_and_the_walk_find_what_is_refused():
@@ -166,20 +187,81 @@ def test_the_detectors_step(parts, frozen):
     small = {"sizes": None, "channels": 16, "units": 32, "proposals": 20, "score_threshold": 0.01}
     config = FasterRCNNConfig(hardest=8 if frozen else 0)
     trainee = FasterRCNNTrainee(faster_rcnn(body, 5, **small | parts), config)
-    batch = {
-        "image": tf.TensorSpec([None, 96, 96, 3]),
-        "size": tf.TensorSpec([None, 2], tf.int32),
-        "scale": tf.TensorSpec([None, 2]),
-        "boxes": tf.TensorSpec([None, None, 4]),
-        "labels": tf.TensorSpec([None, None], tf.int32),
-        "difficult": tf.TensorSpec([None, None], tf.bool),
-        "crowd": tf.TensorSpec([None, None], tf.bool),
-        "proposals": BOXES,
-    }
+    assert refused_in_training(trainee, OBJECTS) == set()
+
+
+@pytest.mark.parametrize("parts", [{}, {"neck": "pyramid", "head": "light"}])
+def test_the_step_of_a_detector_with_masks(parts):
+    net = mask_rcnn.mask_rcnn(backbones.backbone("tiny", None), 5, sizes=None, proposals=20, **parts)
+    batch = OBJECTS | {"masks": tf.TensorSpec([None, None, 96, 96], tf.bool)}
+    batch["void"] = tf.TensorSpec([None, 96, 96], tf.bool)
+    assert refused_in_training(FasterRCNNTrainee(net, FasterRCNNConfig()), batch) == set()
+
+
+@pytest.mark.parametrize("box", ["giou", "ciou"])
+@pytest.mark.parametrize("assignment", ["dynamic", "center"])
+def test_the_one_stage_detectors_step(assignment, box):
+    net = one_stage.one_stage(backbones.backbone("tiny", None), 5, channels=16, tower=1)
+    config = SingleShotConfig(loss=one_stage.OneStageLoss(assignment=assignment, box=box, focal=2.0))
+    assert refused_in_training(SingleShotTrainee(net, config), OBJECTS) == set()
+
+
+def test_yolos_step():
+    net = yolo.yolo(backbones.backbone("tiny", None), 5, size=96, grid=6, channels=4, hidden=((16, "leaky"),))
+    assert refused_in_training(SingleShotTrainee(net, SingleShotConfig()), OBJECTS) == set()
+
+
+@pytest.mark.parametrize("features", ["warp", "spp"])
+def test_the_step_of_r_cnns_fine_tuning(features):
+    net = rcnn.described_regions(backbones.backbone("tiny", None), 5, features, side=32, context=4)
+    assert refused_in_training(rcnn_training.RegionTrainee(net, rcnn_training.RcnnConfig()), OBJECTS) == set()
+
+
+LABELS, SEED = tf.TensorSpec([None], tf.int32), tf.TensorSpec([2], tf.int32)
+
+
+@pytest.mark.parametrize("form", ["agnostic", "per_class", "objects", "rpn"])
+def test_the_localizers_step(form):
+    body = backbones.classifier("tiny", None, classes=5, size=64)
+    options = {"per_class": {"per_class": True}, "objects": {"objects": 3}}.get(form, {})
+    net = with_class_rpn(body, channels=8) if form == "rpn" else with_box_head(body, **options)
+    config = LocalizerConfig(fine_tune=True, loss="giou", order="matched")
+    boxes = tf.TensorSpec([None, 3 if form == "objects" else 1, 4])
+    batch = {"image": tf.TensorSpec([None, 64, 64, 3]), "label": LABELS, "unit_boxes": boxes, "seed": SEED}
+    assert refused_in_training(LocalizerTrainee(net, net, config), batch) == set()
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_the_step_of_a_poses_stage(stage):
+    joints = ["left_hand", "right_hand", "head"]
+    net = pose_net([backbones.backbone("tiny", None) for _ in (1, 2)], joints, size=64, part_size=32)
+    spread = (np.zeros((3, 2), np.float32), np.ones((3, 2), np.float32)) if stage == 2 else None
+    trainee = PoseTrainee(net, stage, PoseConfig(loss="smooth_l1"), spread=spread)
+    batch = {"image": tf.TensorSpec([None, 64, 64, 3]), "joints": tf.TensorSpec([None, 3, 3]), "seed": SEED}
     assert refused_in_training(trainee, batch) == set()
 
 
-PICTURE, SEED = tf.TensorSpec([1, 96, 96, 3]), tf.TensorSpec([2], tf.int32)
+@pytest.mark.parametrize("attack", ["fgsm", "pgd"])
+def test_the_step_of_a_robust_classifier(attack):
+    net = backbones.classifier("tiny", None, classes=5, size=64)
+    trainee = RobustClassifier(net, None, list("abcde"), config=RobustConfig(attack=attack, eps=2.0))
+    batch = {"image": tf.TensorSpec([None, 64, 64, 3]), "label": LABELS, "seed": SEED}
+    assert refused_in_training(trainee, batch) == set()
+
+
+def test_every_trainee_of_the_project_is_traced_here():
+    """A class with `losses` is what the training loop trains; a new one has to stand in this file."""
+    here = pathlib.Path(__file__)
+    named = {word for word in here.read_text().replace("(", " ").replace(".", " ").split()}
+    for path in (here.parents[2] / "tfcnn").rglob("*.py"):
+        for each in ast.parse(path.read_text()).body:
+            if isinstance(each, ast.ClassDef) and each.bases != ["Protocol"]:
+                methods = {f.name for f in each.body if isinstance(f, ast.FunctionDef)}
+                if {"losses", "__init__"} <= methods:
+                    assert each.name in named, f"{path.name}: {each.name}"
+
+
+PICTURE = tf.TensorSpec([1, 96, 96, 3])
 
 
 def test_a_pictures_step():
