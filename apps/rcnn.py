@@ -84,7 +84,7 @@ DRAW = flags.DEFINE_float(
 VALIDATE_IMAGES = flags.DEFINE_integer(
     "validate_images",
     0,
-    "Of boxes: pictures of the validation, evenly spread, those that evaluate takes with the same --limit; 0: all",
+    "Of boxes: pictures of the validation, evenly spread; 0 takes all, e.g. --validate_images=500",
     lower_bound=0,
 )
 LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
