@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ import tfcnn
 from tfcnn import backbones, datasets, detection, images
 from tfcnn.datasets import pipeline
 from tfcnn.datasets.proposals import Proposals
-from tfcnn.detection import detector_training, rpn
+from tfcnn.detection import detector_training, faster_rcnn_training, rpn
 from tfcnn.detection.detector import FasterRCNN
 from tfcnn.detection.detector_training import Validation
 from tfcnn.detection.endpoints import endpoint_strides
@@ -21,6 +22,7 @@ from tfcnn.detection.faster_rcnn_trainee import FasterRCNNTrainee
 from tfcnn.errors import InputError
 from tfcnn.evaluation import proposals as coverage
 from tfcnn.evaluation.proposal_recall import ground_truth
+from tfcnn.predictor import Predictor
 from tfcnn.training import freezing
 
 SMALL = {"steps": 2, "batch_size": 2, "image_size": 96, "train_proposals": 40, "regions": 16, "threads": 1}
@@ -113,6 +115,19 @@ def test_endpoints_of_the_backbone_are_known_in_the_detector():
     assert all(model.get_layer(layer).output is not None for layer, _ in endpoint_strides(model).values())
 
 
+def test_a_validation_without_objects_has_no_figures(shapes):
+    nothing = {
+        "boxes": np.zeros((0, 4), np.float32),
+        "labels": None,
+        "difficult": None,
+        "crowd": None,
+        "truth": None,
+    }
+    bare = [dataclasses.replace(r, truncated=None, area=None, **nothing) for r in shapes[1].examples[:2]]
+    data = dataclasses.replace(shapes[1], examples=bare)
+    assert Validation(FasterRCNN([build()]), data, config())() == {"map_11": None, "map_area": None}
+
+
 def test_recall_by_hand():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 40, 40], [100, 100, 300, 300]], np.float32)
     regions = np.array([[0, 0, 10, 6], [0, 0, 40, 30], [0, 0, 0, 0]], np.float32)
@@ -136,6 +151,26 @@ def test_ground_truth_of_recall_lies_where_training_sees_it(shapes, resize):
     seen = batch["boxes"][0][batch["labels"][0] >= 0]
     np.testing.assert_allclose(ground_truth(record, at), seen, atol=1e-3)
     assert batch["size"][0].tolist() == [height, width]
+
+
+@pytest.mark.parametrize("resize", ["stretch", "letterbox", "fit"])
+def test_proposals_that_are_the_objects_have_a_recall_of_one(shapes, resize):
+    """The pipeline of training says where the objects lie in the net's picture, and a method proposes just these."""
+    data = dataclasses.replace(shapes[0], examples=shapes[0].examples[:4])
+    batches = pipeline.batches(data, size=96, batch_size=4, resize=resize, longest=150, shuffle=False)
+
+    class Method:
+        classes, needs_proposals, zero_rgb = len(data.classes), False, (0, 0, 0)
+
+        def propose(self, pictures, sizes, shapes):
+            return batches.batch(0)["boxes"]
+
+    predictor = Predictor(
+        Method(), names=data.classes, image_size=96, resize=resize, longest=150, batch_size=4
+    )
+    measure = types.SimpleNamespace(predictor=predictor, dataset=data)
+    found = coverage.recall(faster_rcnn_training._proposed(measure))
+    assert found["all"]["boxes"] > 4 and found["all"]["0.7"] == 1.0
 
 
 @pytest.mark.parametrize("resize", ["letterbox", "fit"])
