@@ -136,6 +136,13 @@ def test_the_part_of_a_data_set_is_one_flag_for_all_apps():
     assert {"evaluate", "dataset_stats", "embed", "segment", "robustness", "propose", "export_model"} <= apps
 
 
+def test_a_detector_that_is_not_there_is_said_before_tensorflow_starts(tmp_path):
+    code = "import sys; sys.argv = ['tfcnn', *sys.argv[1:]]; from apps import cli; cli.main()"
+    done = python(code, "detect", "--model=nonsense", f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 2 and "There is no model nonsense" in done.stderr
+    assert not loaded(done) & {"tensorflow", "keras"} and not (tmp_path / "out").exists()
+
+
 def _names(call, flag):
     return bool(call.args) and isinstance(call.args[0], ast.Constant) and call.args[0].value == flag
 

@@ -9,6 +9,7 @@ import pathlib
 import struct
 
 from tfcnn import files
+from tfcnn.errors import InputError
 
 
 def releases() -> dict[str, pathlib.Path]:
@@ -17,6 +18,25 @@ def releases() -> dict[str, pathlib.Path]:
     inside = here / "saved_models"
     folder = inside if inside.is_dir() else here.parent / "saved_models"
     return {path.parent.name: path.parent for path in sorted(folder.glob("*/model.keras"))}
+
+
+def model_path(source: str | os.PathLike) -> pathlib.Path:
+    """Where a model lies: its file, or the folder of a SavedModel.
+
+    Args:
+        source: as `tfcnn.load_model` takes it.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = releases().get(str(source), pathlib.Path(source))
+    if path.is_dir() and (path / "saved_model.pb").exists():
+        return path
+    path = path / "model.keras" if path.is_dir() else path
+    if not path.is_file():
+        known = ", ".join(releases()) or "none yet"
+        raise InputError(f"There is no model {source}: give a file, a folder, or a release ({known})")
+    return path
 
 
 def card_of(source: str | os.PathLike) -> dict:

@@ -19,7 +19,7 @@ from tfcnn.backbones.graph import zero_rgb
 from tfcnn.backbones.layers import Preprocess, preprocess
 from tfcnn.backbones.rows import Preprocessing
 from tfcnn.backbones.table import preprocessing as find_preprocessing
-from tfcnn.cards import is_darknet, releases
+from tfcnn.cards import is_darknet, model_path
 from tfcnn.errors import InputError
 
 # Where the parts of a model may come from; keras.utils, for one, has functions that fetch files.
@@ -54,20 +54,15 @@ def load_model(
     """
     if isinstance(preprocessing, str):
         preprocessing = find_preprocessing(preprocessing)
-    path = releases().get(str(source), pathlib.Path(source))
-    if path.is_dir() and (path / "saved_model.pb").exists():
+    path = model_path(source)
+    if path.is_dir():
         model = _saved_model(path, preprocessing)
+    elif is_darknet(path):
+        model = _darknet_model(path, preprocessing)
     else:
-        path = path / "model.keras" if path.is_dir() else path
-        if not path.is_file():
-            known = ", ".join(releases()) or "none yet"
-            raise InputError(f"There is no model {source}: give a file, a folder, or a release ({known})")
-        if is_darknet(path):
-            model = _darknet_model(path, preprocessing)
-        else:
-            model = _keras_model(path, allow_custom_objects)
-            _check_finite(model, path)
-            model = _see_through(model, preprocessing, path)
+        model = _keras_model(path, allow_custom_objects)
+        _check_finite(model, path)
+        model = _see_through(model, preprocessing, path)
     model.zero_rgb = zero_rgb(model)
     return model
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tfcnn import images
+from tfcnn.cards import model_path
 from tfcnn.cli import classes, lists
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.errors import InputError
@@ -120,6 +121,8 @@ def open_detector(
     calibration = images.find(lists.paths(CALIBRATION.value)) if CALIBRATION.value else None
     if values.resize == "crop":
         raise InputError("--resize=crop would cut objects off; take stretch, letterbox or fit")
+    for source in sources:
+        model_path(source)  # a name that is wrong is said before TensorFlow starts
     run.runtime  # noqa: B018  (starts TensorFlow, silently)
     from tfcnn import detector
 
