@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 from absl import flags
 
-from tfcnn import cli
+from tfcnn import cli, images
 from tfcnn.cli import box_files, lists
 from tfcnn.detections import Detections
 from tfcnn.errors import InputError
@@ -12,6 +15,11 @@ from tfcnn.errors import InputError
 GROUP, SUMMARY = "localization", "classify pictures and put a box around their object"
 
 TOP = flags.DEFINE_integer("top", 5, "Guesses of a picture, best first, e.g. --top=3", lower_bound=1)
+
+LEGIBLE, LARGEST = (
+    150,
+    640,
+)  # pixels of the shorter side from which words fit; of the longer side of what is enlarged
 
 
 def main(run: cli.Run) -> None:
@@ -32,7 +40,7 @@ def main(run: cli.Run) -> None:
                 picture.entry["guesses"] = box_files.entries(guesses)
                 found += guesses.to_coco(picture.stem, predictor.category_ids)
                 if run.flags.save_images:
-                    picture.save(shown(guesses).draw(picture.prepared[1]), "localized", main=True)
+                    picture.save(drawn(shown(guesses), picture.prepared[1]), "localized", main=True)
                 best = picture.entry["guesses"][0]
                 picture.lines.append(f"{best['label']} {best['score']:.1%}")
                 box = " ".join(f"{side:.0f}" for side in best["box"])
@@ -45,6 +53,13 @@ def main(run: cli.Run) -> None:
 def shown(guesses: Detections) -> Detections:
     """Those of the best class: one, or K of a model of K objects."""
     return guesses.top(int((guesses.labels == guesses.labels[0]).sum()))
+
+
+def drawn(guesses: Detections, image: np.ndarray) -> np.ndarray:
+    """The picture with the boxes; a small one is enlarged by a whole number, so that the words do not hide it."""
+    times = max(1, min(-(-LEGIBLE // min(image.shape[:2])), LARGEST // max(image.shape[:2])))
+    large = images.resize(image, (image.shape[0] * times, image.shape[1] * times))[0]
+    return dataclasses.replace(guesses, boxes=guesses.boxes * np.float32(times)).draw(large)
 
 
 if __name__ == "__main__":

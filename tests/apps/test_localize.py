@@ -91,6 +91,11 @@ def test_localize_gives_guesses_in_the_files_pixels(run_app, trained, tmp_path):
         x1, y1, x2, y2 = guess["box"]
         assert 0 <= x1 <= x2 <= 320 and 0 <= y1 <= y2 <= 160
     assert Image.open(out / entry["picture"]).size == (320, 160)
+    Image.fromarray(picture[::4, ::2]).save(tmp_path / "small.png")  # 80 x 40: drawn four times as large
+    done = run_app("localize", tmp_path / "small.png", model, f"--output_dir={tmp_path / 'small'}")
+    (small,) = results(tmp_path / "small")["images"]
+    assert Image.open(tmp_path / "small" / small["picture"]).size == (320, 160)
+    assert (small["width"], small["height"]) == (80, 40) and max(small["guesses"][0]["box"]) <= 80
     listed = json.loads((out / "detections.json").read_text())
     assert [(each["image_id"], each["category_id"]) for each in listed] == [
         ("wide", guess["index"] + 1) for guess in entry["guesses"]
