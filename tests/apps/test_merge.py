@@ -19,7 +19,7 @@ from tfcnn.cli import testing_flags
 from tfcnn.detections import Detections
 
 class Bright:
-    batch_size, names, category_ids = 2, ["dark", "bright"], [7, 9]
+    batch_size, names, category_ids, card = 2, ["dark", "bright"], [7, 9], {}
 
     def prepare(self, image):
         return image

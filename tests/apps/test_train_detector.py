@@ -232,6 +232,7 @@ def test_fast_rcnn_learns_from_proposals_of_a_file(run_app, trained, tmp_path):
     assert results(tmp_path / "d")["images"][0]["detections"]
 
 
+@pytest.mark.slow
 def test_a_detector_learns_masks_draws_them_and_is_measured_by_them(run_app, trained, pictures, tmp_path):
     from tfcnn import datasets, images, masks
 

@@ -187,9 +187,8 @@ def _search(root: Root, tiers: list[list[str]]) -> Callable[[str], str | None]:
             for folders in tiers:
                 found = list(filter(exists, (posixpath.join(folder, spelling) for folder in folders)))
                 if len(found) > 1:
-                    raise InputError(
-                        f"{file} is {' and '.join(found)}: name the folder of pictures of one split"
-                    )
+                    names = " and ".join(found)
+                    raise InputError(f"{file} is {names}: name the folder of pictures of one split")
                 if found:
                     return found[0]
         return None
