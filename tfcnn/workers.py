@@ -213,7 +213,7 @@ class Meeting:
             self._left = True
         for link in self._links.values():
             link.send({"left": why})
-            link.close()
+            link.end_writing()  # still read, until the other has left too
 
     def linger(self, seconds: float = LINGER) -> None:
         """Wait until the others have left too, or the time is over.
@@ -356,9 +356,12 @@ class _Link:
             return message if isinstance(message, dict) else None
         return None
 
-    def close(self) -> None:
+    def end_writing(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self.end_writing()
         self._socket.close()
 
 
