@@ -16,10 +16,8 @@ GROUP, SUMMARY = "localization", "classify pictures and put a box around their o
 
 TOP = flags.DEFINE_integer("top", 5, "Guesses of a picture, best first, e.g. --top=3", lower_bound=1)
 
-LEGIBLE, LARGEST = (
-    150,
-    640,
-)  # pixels of the shorter side from which words fit; of the longer side of what is enlarged
+LEGIBLE = 150  # pixels of the shorter side of a picture from which words fit
+LARGEST = 640  # pixels of the longer side that a picture is enlarged to, at most
 
 
 def main(run: cli.Run) -> None:

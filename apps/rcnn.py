@@ -69,8 +69,8 @@ RUNTIME = flags.DEFINE_enum(
     "runtime",
     "tf",
     ["tf", "litert", "litert_int8"],
-    "Of --features=warp, from the step features on: what computes the net: TensorFlow, LiteRT (twice as fast), or "
-    "LiteRT in int8 (three times as fast, a little less exact); detect finds int8's ranges on the packaged photographs",
+    "Of --features=warp, from the step features on: what computes the net: TensorFlow, LiteRT (faster), or LiteRT "
+    "in int8 (faster still, a little less exact); detect finds int8's ranges on the packaged photographs",
 )
 SVM_C = flags.DEFINE_float("svm_c", 0.001, "C of the SVMs", lower_bound=1e-9)
 RIDGE = flags.DEFINE_float("ridge", 1000.0, "Penalty of the box regression", lower_bound=0.0)

@@ -244,7 +244,7 @@ class Describer:
 
     Args:
         model: of image and regions to {name: tensor [N R, width]}.
-        runtime: "tf"; "litert", warped regions through the net by LiteRT, about twice as fast; "litert_int8", that in
+        runtime: "tf"; "litert", warped regions through the net by LiteRT, which is faster; "litert_int8", that in
             whole numbers of 8 bits.
         threads: of LiteRT.
         calibration: of "litert_int8", pictures uint8 [H, W, 3] by which its ranges are found.
