@@ -50,6 +50,12 @@ SIDE = flags.DEFINE_integer(
 CONTEXT = flags.DEFINE_float(
     "context", 16.0, "Of warp: pixels of that side around the region, on each side of it", lower_bound=0.0
 )
+HEAD = flags.DEFINE_enum(
+    "head",
+    "average",
+    ["average", "dense"],
+    "Of warp: a region's code is the last map's average, or that of a classifier's two dense layers (the paper)",
+)
 REGIONS = flags.DEFINE_integer(
     "regions",
     32,
@@ -64,6 +70,9 @@ BACKBONE_RATE = flags.DEFINE_float(
     0.3,
     "Share of the learning rate for a backbone that starts from weights",
     lower_bound=0.0,
+)
+BIAS_RATE = flags.DEFINE_float(
+    "bias_rate", 1.0, "Factor of the biases' learning rate (the authors: 2)", lower_bound=0.0
 )
 RUNTIME = flags.DEFINE_enum(
     "runtime",
@@ -133,21 +142,31 @@ def finetune(run: cli.Run, training: Dataset, proposals: Proposals) -> None:
     """Step 2 of the paper: the classifier of 20 + 1 classes, from the net's weights; step 1 is --weights."""
     from tfcnn import backbones
     from tfcnn.detection import rcnn, rcnn_training
+    from tfcnn.detection.fast_rcnn import copy_dense
 
     config = training_flags.config(rcnn_training.RcnnConfig, resume=True, checkpoint_minutes=1.0)
-    run.net = run.flags.net
+    run.net, weights = run.flags.net, models.weights_of(run)
     with run.runtime.strategy.scope():
         model = rcnn.described_regions(
-            backbones.backbone(run.net, models.weights_of(run)),
+            backbones.backbone(run.net, weights),
             len(training.classes),
             FEATURES.value,
             SIDE.value,
             CONTEXT.value,
+            HEAD.value,
         )
+        if HEAD.value == "dense" and weights:
+            copied = copy_dense(backbones.classifier(run.net, weights), model)
+            run.say(f"{' and '.join(copied) or 'no dense layer'} from {run.net}'s classifier")
     training_flags.say_data(run, training, training, f"{model.count_params():,} weights")
     run.stop.listen()
     with training_flags.told(run) as told:
-        told["card"] |= {"licence": LICENCE.value, "features": FEATURES.value, "side": SIDE.value}
+        told["card"] |= {
+            "licence": LICENCE.value,
+            "features": FEATURES.value,
+            "side": SIDE.value,
+            "head": HEAD.value,
+        }
         trained = rcnn_training.finetune_rcnn(
             model, training, proposals, config, run.output_dir / "finetune", **told
         )

@@ -42,15 +42,16 @@ TRAINING = flags.DEFINE_enum(
 NECK = flags.DEFINE_enum(
     "neck",
     "top_down",
-    ["none", "top_down", "pyramid"],
-    "Maps: stride 16 alone (the paper), strides 8 to 32 summed from the top, or a feature pyramid",
+    ["none", "top_down", "pyramid", "fpn"],
+    "Maps: stride 16 alone (the paper), strides 8 to 32 summed from the top, a pyramid of these, or Lin et al.'s "
+    "feature pyramid of strides 4 to 64",
 )
 HEAD = flags.DEFINE_enum(
     "head",
     "position",
-    ["position", "light", "dense", "backbone"],
-    "Head of the regions: position-sensitive, light convolutions, VGG's two dense layers, or the backbone's later "
-    "layers",
+    ["position", "light", "dense", "mlp", "backbone"],
+    "Head of the regions: position-sensitive, light convolutions, VGG's two dense layers of 4096, Lin et al.'s two of "
+    "1024, or the backbone's later layers",
 )
 POOLING = flags.DEFINE_enum("pooling", "align", ["align", "max"], "RoIAlign, or the paper's RoI max pooling")
 CONTEXT = flags.DEFINE_bool("context", False, "Let each region see the whole picture's code, too (He et al.)")
@@ -58,7 +59,8 @@ CLASS_AGNOSTIC = flags.DEFINE_bool("class_agnostic", True, "One box a region; fa
 SIZES = flags.DEFINE_list(
     "anchor_sizes",
     [],
-    "Anchors' sizes in pixels of the net's picture, e.g. --anchor_sizes=128,256,512 (the paper); none: six, 18 to 280",
+    "Anchors' sizes in pixels of the net's picture, e.g. --anchor_sizes=128,256,512 (the paper); none: six, 18 to 280, "
+    "of fpn 32 to 512",
 )
 ROUNDED_ANCHORS = flags.DEFINE_bool(
     "rounded_anchors", False, "Round the anchors' sides as the authors' program does"
@@ -292,11 +294,12 @@ def architecture_of_flags() -> dict:
         sizes = [float(size) for size in SIZES.value]
     except ValueError as error:
         raise InputError(f"--anchor_sizes={','.join(SIZES.value)}: sizes are numbers of pixels") from error
-    if sizes and NECK.value == "pyramid":
-        if len(sizes) % 3:
-            raise InputError("--anchor_sizes: a pyramid has three maps, so name three, six or nine sizes")
-        each = len(sizes) // 3
-        sizes = [sizes[i * each : (i + 1) * each] for i in range(3)]
+    maps = {"pyramid": 3, "fpn": 5}.get(NECK.value)
+    if sizes and maps:
+        if len(sizes) % maps:
+            raise InputError(f"--anchor_sizes: this pyramid has {maps} maps, so name as many sizes for each")
+        each = len(sizes) // maps
+        sizes = [sizes[i * each : (i + 1) * each] for i in range(maps)]
     return {
         "neck": NECK.value,
         "head": HEAD.value,

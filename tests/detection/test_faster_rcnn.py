@@ -30,6 +30,7 @@ PARTS = [
     {"head": "light", "neck": "pyramid"},
     {"head": "dense", "neck": "none", "pooling": "max"},
     {"head": "backbone", "neck": "none"},
+    {"head": "mlp", "neck": "fpn"},
 ]
 
 
@@ -266,7 +267,7 @@ def test_strides_are_measured():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"neck": "fpn"}, "top_down"),
+        ({"neck": "top"}, "top_down"),
         ({"head": "backbone"}, "neck='none'"),
         ({"pooling": "mean"}, "max, align"),
     ],

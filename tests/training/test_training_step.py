@@ -7,7 +7,7 @@ import small_training as small
 import tensorflow as tf
 
 from tfcnn.training import freezing
-from tfcnn.training.optimizers import SGD, AdamW
+from tfcnn.training.optimizers import SGD, Adagrad, AdamW
 from tfcnn.training.step import Step
 
 RATE = 0.05
@@ -75,6 +75,11 @@ def adamw(decay):
     return update
 
 
+def adagrad(w, g, memory, t):
+    memory["sum"] = memory.get("sum", 0) + g**2
+    return w - RATE * g / (np.sqrt(memory["sum"]) + 1e-8)
+
+
 def assert_equal(one, other, tolerance=1e-6):
     assert one.keys() == other.keys()
     for name in one:
@@ -86,10 +91,11 @@ def assert_equal(one, other, tolerance=1e-6):
     [
         (SGD(momentum=0.9), momentum),
         (SGD(momentum=0.9, nesterov=True), nesterov),
+        (Adagrad(), adagrad),
         (AdamW(), adamw(0.0)),
         (AdamW(weight_decay=0.3), adamw(0.3)),
     ],
-    ids=["momentum", "nesterov", "adam", "adamw"],
+    ids=["momentum", "nesterov", "adagrad", "adam", "adamw"],
 )
 def test_five_steps_equal_the_papers_formulas(ours, plain):
     before, after, _, _ = moved(ours, steps=5)

@@ -36,7 +36,9 @@ EPOCHS = flags.DEFINE_float(
 STEPS = flags.DEFINE_integer(
     "steps", None, "Instead of --epochs: number of steps, e.g. --steps=1000", lower_bound=1
 )
-OPTIMIZER = flags.DEFINE_enum("optimizer", "adamw", ["adamw", "sgd"], "AdamW, or SGD with momentum 0.9")
+OPTIMIZER = flags.DEFINE_enum(
+    "optimizer", "adamw", ["adamw", "sgd", "adagrad"], "AdamW, SGD with momentum 0.9, or Adagrad"
+)
 LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-3, "Highest learning rate", lower_bound=0.0)
 SCHEDULE = flags.DEFINE_enum(
     "schedule",

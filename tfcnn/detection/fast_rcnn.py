@@ -159,11 +159,12 @@ def position_head(pooled: keras.KerasTensor, units: int = 1024) -> keras.KerasTe
 
 
 def dense_head(pooled: keras.KerasTensor, units: int = 4096, dropout: float = 0.5) -> keras.KerasTensor:
-    """VGG's two dense layers on the pooled regions [., P, P, C], as in the paper: codes [., units]."""
+    """Two dense layers on the pooled regions [., P, P, C]: codes [., units]; the paper's are VGG's, with dropout, those
+    of feature pyramid networks have 1024 units and none."""
     x = layers.Flatten(name="region_flat")(pooled)
     for i in (6, 7):
         x = layers.Dense(units, activation="relu", kernel_initializer="he_normal", name=f"region_fc{i}")(x)
-        x = layers.Dropout(dropout, name=f"region_drop{i}")(x)
+        x = layers.Dropout(dropout, name=f"region_drop{i}")(x) if dropout else x
     return x
 
 

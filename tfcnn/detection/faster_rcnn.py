@@ -3,7 +3,7 @@
 Letters: N images, A anchors, R regions of an image, S sampled regions, M padded ground-truth boxes, K classes.
 
 Source: Ren, He, Girshick, Sun, "Faster R-CNN", 2015; He et al., "Deep residual learning", 2015, appendix B (context);
-Lin et al., "Feature pyramid networks", 2017 (pyramid and the sum of maps from the top down).
+Lin et al., "Feature pyramid networks", 2017 (fpn; pyramid and the sum of maps from the top down).
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from tfcnn.errors import InputError, unknown
 
 SIZES = (18.0, 32.0, 56.0, 96.0, 165.0, 280.0)  # anchors of one map, for pictures of 320 px
 PYRAMID_SIZES = ((24.0, 38.0), (60.0, 95.0), (151.0, 240.0))  # two sizes a map of strides 8, 16, 32
+FPN_SIZES = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))  # the paper's, of strides 4 to 64
 RATIOS = (0.5, 1.0, 2.0)
 # How the names of layers begin that are the detector's and not the backbone's.
 OWN_LAYERS = ("neck_", "rpn_", "position_", "region_", "mask_", "class_logits", "box_deltas")
@@ -75,6 +76,32 @@ def top_down(maps: Sequence[keras.KerasTensor], channels: int = 128) -> list[ker
     ]
 
 
+def feature_pyramid(maps: Sequence[keras.KerasTensor], channels: int = 256) -> list[keras.KerasTensor]:
+    """Lin et al.'s feature pyramid: each map with the sum of those above it, smoothed, and one of half the size more.
+
+    Args:
+        maps: KerasTensors [N, h, w, C] of strides 4, 8, 16 and 32 (C2 to C5).
+        channels: of each map of the pyramid.
+
+    Returns:
+        list of KerasTensors [N, h, w, channels] of strides 4 to 64 (P2 to P6).
+
+    Source: Lin et al. 2017, section 3; P6, every second place of P5, is of footnote 1.
+    """
+
+    def convolution(side, name):
+        return layers.Conv2D(
+            channels, side, padding="same", kernel_initializer="lecun_uniform", name=f"neck_{name}"
+        )
+
+    sums = [convolution(1, f"lateral{i}")(x) for i, x in enumerate(maps)]
+    for i in reversed(range(len(maps) - 1)):
+        above = UpsampleLike(name=f"neck_up{i}")([sums[i + 1], sums[i]])
+        sums[i] = layers.Add(name=f"neck_sum{i}")([sums[i], above])
+    found = [convolution(3, f"out{i}")(x) for i, x in enumerate(sums)]
+    return [*found, layers.MaxPooling2D(1, 2, name="neck_half")(found[-1])]
+
+
 def faster_rcnn(
     backbone: keras.Model,
     classes: int,
@@ -87,7 +114,7 @@ def faster_rcnn(
     sizes: Sequence | None = None,
     ratios: Sequence[float] = RATIOS,
     rounded_anchors: bool = False,
-    channels: int = 128,
+    channels: int | None = None,
     rpn_channels: int | None = None,
     bin_channels: int = 8,
     units: int = 1024,
@@ -107,20 +134,23 @@ def faster_rcnn(
         classes: K.
         neck: "none", the paper's: everything on the deepest map of stride 16; "top_down": maps of strides 8, 16, 32
             summed from the top, proposals on stride 16, regions pooled from strides 8 and 16 side by side; "pyramid":
-            proposals on all three maps and each region pooled from the one that fits its size.
+            proposals on all three maps and each region pooled from the one that fits its size; "fpn": the same with
+            Lin et al.'s pyramid, proposals on strides 4 to 64, regions from 4 to 32.
         head: "position" (position-sensitive pooling and one dense layer, after ThunderNet), "light" (two separable
-            convolutions and a dense layer), "dense" (VGG's two layers of 4096) or "backbone" (the backbone's own layers
-            after stride 16, as ResNet's conv5; with neck="none").
+            convolutions and a dense layer), "dense" (VGG's two layers of 4096), "mlp" (Lin et al.'s two layers) or
+            "backbone" (the backbone's own layers after stride 16, as ResNet's conv5; with neck="none").
         pooling: "align" or "max" (the paper's); of the heads other than "position".
         context: each region also sees the code of the whole picture.
         class_agnostic: four box deltas a region instead of four a class.
-        sizes: anchors' sizes in pixels; for a pyramid a tuple of sizes a map. None: six from 18 to 280.
+        sizes: anchors' sizes in pixels; for a pyramid a tuple of sizes a map. None: six from 18 to 280, of "fpn" one a
+            map from 32 to 512.
         ratios: anchors' height over width.
         rounded_anchors: sides rounded as py-faster-rcnn's generate_anchors does; with sizes 128, 256, 512 the paper's.
-        channels: of the neck.
-        rpn_channels: of the region proposal network (the paper: 256 for ZF, 512 for VGG-16); None: twice `channels`.
+        channels: of the neck; None: 128, of "fpn" the paper's 256.
+        rpn_channels: of the region proposal network (the paper: 256 for ZF, 512 for VGG-16); None: twice `channels`, of
+            "fpn" as many.
         bin_channels: channels a bin of position-sensitive pooling, for each map.
-        units: of the dense layer of the position and light heads.
+        units: of the dense layers of the position, light and mlp heads.
         proposals: R, after suppression; 0 builds Fast R-CNN: no region proposal network, and the regions [N, R, 4] in
             pixels (rows of zeros are padding) are the second input.
         before_nms: best boxes that enter suppression at test (py-faster-rcnn's 6000).
@@ -136,18 +166,23 @@ def faster_rcnn(
     Raises:
         InputError: the backbone has no endpoint of a stride that is needed, or a choice is unknown.
     """
-    _check("neck", neck, ("none", "top_down", "pyramid"))
-    _check("head", head, ("position", "light", "dense", "backbone"))
+    _check("neck", neck, ("none", "top_down", "pyramid", "fpn"))
+    _check("head", head, ("position", "light", "dense", "mlp", "backbone"))
     _check("pooling", pooling, ("align", "max"))
     if head == "backbone" and neck != "none":
         raise InputError(
             "head='backbone' goes with neck='none': it goes on where the backbone's map was cut."
         )
-    image = backbone.inputs[0]
+    image, levels = backbone.inputs[0], neck in ("pyramid", "fpn")
+    channels = channels or (256 if neck == "fpn" else 128)
     if neck == "none":
         names, map_strides = endpoints_at(backbone, [16]), [16]
         maps = [backbone.output[names[0]]]
         propose_on, pool_from = slice(0, 1), slice(0, 1)
+    elif neck == "fpn":
+        names, map_strides = endpoints_at(backbone, [4, 8, 16, 32]), [4, 8, 16, 32, 64]
+        maps = feature_pyramid([backbone.output[name] for name in names], channels)
+        propose_on, pool_from = slice(0, 5), slice(0, 4)
     else:
         names, map_strides = endpoints_at(backbone, [8, 16, 32]), [8, 16, 32]
         maps = top_down([backbone.output[name] for name in names], channels)
@@ -155,13 +190,16 @@ def faster_rcnn(
             (slice(0, 3), slice(0, 3)) if neck == "pyramid" else (slice(1, 2), slice(0, 2))
         )
     if proposals:
-        sizes = sizes or (PYRAMID_SIZES if neck == "pyramid" else SIZES)
-        sizes = sizes if neck == "pyramid" else (sizes,)
+        sizes = sizes or {"pyramid": PYRAMID_SIZES, "fpn": FPN_SIZES}.get(neck, SIZES)
+        sizes = sizes if levels else (sizes,)
         grid = rpn.AnchorGrid(
             tuple(map(tuple, sizes)), tuple(ratios), tuple(map_strides[propose_on]), rounded_anchors
         )
         objectness, deltas = rpn.rpn_head(
-            maps[propose_on], grid.per_location, rpn_channels or 2 * channels, neck != "none"
+            maps[propose_on],
+            grid.per_location,
+            rpn_channels or (channels if neck == "fpn" else 2 * channels),
+            separable=neck in ("top_down", "pyramid"),
         )
         regions = rpn.Proposals(
             grid.sizes,
@@ -187,7 +225,7 @@ def faster_rcnn(
         size=14 if head == "backbone" else 7,
         method="position" if head == "position" else pooling,
         context=context,
-        levels=neck == "pyramid",
+        levels=levels,
         name="region_pool",
     )([regions, *pool_maps])
     if head == "position":
@@ -196,6 +234,8 @@ def faster_rcnn(
         code = fast_rcnn.light_head(pooled, channels, units)
     elif head == "dense":
         code = fast_rcnn.dense_head(pooled)
+    elif head == "mlp":
+        code = fast_rcnn.dense_head(pooled, units, dropout=0.0)
     else:
         code = later_layers(backbone, names[0], pooled)
     if context:

@@ -23,9 +23,9 @@ from tfcnn.backbones.convert import copied
 from tfcnn.backbones.graph import made_by
 from tfcnn.detection import outputs
 from tfcnn.detection.endpoints import strides
-from tfcnn.detection.fast_rcnn import RegionPool, per_image
+from tfcnn.detection.fast_rcnn import RegionPool, dense_head, per_image
 from tfcnn.detection.options import PLAIN, DetectorOptions
-from tfcnn.errors import InputError
+from tfcnn.errors import InputError, unknown
 from tfcnn.export import litert
 from tfcnn.ops import boxes as box_ops
 from tfcnn.ops import coders
@@ -33,12 +33,7 @@ from tfcnn.ops import coders
 CODE, PLACE = "region_code", "region_place"  # layers: what the SVMs see, and what boxes are regressed from
 PYRAMID = (3, 2, 1)  # cells of a side, of SPP: 14 of them
 SLOPE = 2.0  # from an SVM's margin to a score between 0 and 1: margins of -1 and 1 become 0.12 and 0.88
-OWN_LAYERS = (
-    "region_",
-    "class_logits",
-    "svm",
-    "box_deltas",
-)  # how names of layers begin that no backbone has
+NEW_LAYERS = ("class_logits",)  # how names of layers begin that fine-tuning starts anew
 CHUNK, LITERT_CHUNK = 50, 10  # regions computed at once, by TensorFlow and by LiteRT
 
 
@@ -120,7 +115,12 @@ class SvmDetections(outputs.DetectionLayer):
 
 
 def described_regions(
-    backbone: keras.Model, classes: int, method: str = "warp", side: int = 128, context: float = 16.0
+    backbone: keras.Model,
+    classes: int,
+    method: str = "warp",
+    side: int = 128,
+    context: float = 16.0,
+    head: str = "average",
 ) -> keras.Model:
     """The net that describes regions, with the layer that fine-tunes it.
 
@@ -130,16 +130,26 @@ def described_regions(
         method: "warp", the paper's, each region through the net by itself; "spp", the net once over the picture, and
             every region pooled from its map of stride 16 in cells of 3 x 3, 2 x 2 and 1 x 1.
         side: S; context: pixels of it around the region: of "warp".
+        head: of "warp", what a region's code is: "average", of the last map over its places; "dense", the paper's: the
+            second of a classifier's two layers of 4096 units, which `fast_rcnn.copy_dense` brings from it, and the box
+            is regressed from the last map.
 
     Returns:
         A flat model of image [N, H, W, 3] and regions [N, R, 4] in its pixels to class logits [N R, K + 1], column 0
         the background. The layers CODE and PLACE give what `features` keeps of a region.
 
     Raises:
-        InputError: an unknown method, a backbone without a stride, or a context that leaves nothing of the square.
+        InputError: an unknown method or head, a dense head on pooled regions, a backbone without a stride, or a context
+            that leaves nothing of the square.
     """
     if method not in ("warp", "spp"):
-        raise InputError(f"features={method!r} is none of warp, spp.")
+        raise unknown("features", method, ("warp", "spp"))
+    if head not in ("average", "dense"):
+        raise unknown("head", head, ("average", "dense"))
+    if method == "spp" and head == "dense":
+        raise InputError(
+            "head='dense' takes warped regions: features='spp' has no other head than its cells."
+        )
     if not 0 <= 2 * context < side:
         raise InputError(f"A context of {context:g} pixels on each side leaves nothing of {side}.")
     image = keras.Input((None, None, 3), name="image")
@@ -162,10 +172,14 @@ def described_regions(
             (end for end in known if known[end] == deepest), key=lambda end: backbone.output[end].shape[-1]
         )
         chosen = _run_on(backbone, [small, last], crops)
-        code, place = layers.GlobalAveragePooling2D(name=CODE)(chosen[last]), chosen[small]
-        cells = max(1, place.shape[1] // 2)
-        place = layers.AveragePooling2D(cells, name="region_quarters")(place)
-        place = layers.Flatten(name=PLACE)(place)
+        if head == "dense":
+            code = layers.Identity(name=CODE)(dense_head(chosen[last]))
+            place = layers.Flatten(name=PLACE)(chosen[last])
+        else:
+            code, place = layers.GlobalAveragePooling2D(name=CODE)(chosen[last]), chosen[small]
+            cells = max(1, place.shape[1] // 2)
+            place = layers.AveragePooling2D(cells, name="region_quarters")(place)
+            place = layers.Flatten(name=PLACE)(place)
     normal = keras.initializers.RandomNormal(stddev=0.01)
     logits = layers.Dense(classes + 1, kernel_initializer=normal, dtype="float32", name="class_logits")(code)
     model = keras.Model([image, regions], {"logits": logits, "place": place}, name="rcnn_finetune")

@@ -21,7 +21,7 @@ from tfcnn.datasets.example import Dataset
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.detection.detector_training import DetectorConfig, first_batch, freeze, rates, scope
 from tfcnn.detection.fast_rcnn_training import sample_regions
-from tfcnn.detection.rcnn import OWN_LAYERS
+from tfcnn.detection.rcnn import NEW_LAYERS
 from tfcnn.errors import InputError
 from tfcnn.runtime import Stop
 from tfcnn.training import freezing, run
@@ -106,7 +106,7 @@ def finetune_rcnn(
         config,
         folder,
         what="fine-tuning",
-        multiplier=rates(model, config, trained, OWN_LAYERS),
+        multiplier=rates(model, config, trained, NEW_LAYERS),
         data=data,
         readers=[batches],
         strategy=strategy,

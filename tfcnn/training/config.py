@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import keras
 
     from tfcnn.datasets.augment import Augmentation
-    from tfcnn.training.optimizers import SGD, AdamW
+    from tfcnn.training.optimizers import Ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +34,14 @@ class TrainingConfig:
         resize: how a picture is brought there: stretch, crop, letterbox or fit.
         longest: with resize="fit": the most pixels of the longer side.
         augment: how training pictures are changed: a name, an `Augmentation`, or None: as the data need it.
-        optimizer: "adamw", "sgd" (momentum 0.9), one of `training.optimizers`, or one of keras.optimizers.
+        optimizer: "adamw", "sgd" (momentum 0.9), "adagrad", one of `training.optimizers`, or one of keras.optimizers.
         learning_rate: the highest rate.
         schedule: "constant", "cosine" (to 0), "steps" (divided by 10 after 2/3 and 8/9 of the run), or a function
             of the step: our own or one of keras.optimizers.schedules.
         rate_drops: steps from which "steps" divides the rate by 10, in the place of its own.
         warmup: first steps, in which a named schedule climbs; at most a tenth of all.
         warmup_start: share of the rate from which it climbs, 0 to 1.
-        weight_decay: decay of kernels under "adamw" and "sgd"; biases and normalisation have none.
+        weight_decay: decay of kernels under these three; biases and normalisation have none.
         clip_norm: greatest norm of all gradients together; 0 does not clip.
         average: decay of the weights' moving average, which is validated and released; 0 keeps none.
         backbone_rate: share of the learning rate for layers that start from trained weights.
@@ -63,7 +63,7 @@ class TrainingConfig:
     resize: str = "stretch"
     longest: int | None = None
     augment: str | Augmentation | None = None
-    optimizer: str | SGD | AdamW | keras.optimizers.Optimizer = "adamw"
+    optimizer: str | Ours | keras.optimizers.Optimizer = "adamw"
     learning_rate: float = 1e-3
     schedule: str | Callable[[int], float] = "cosine"
     rate_drops: Sequence[int] = ()

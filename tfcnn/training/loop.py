@@ -23,7 +23,7 @@ from tfcnn.runtime import Stop
 from tfcnn.training import checkpoints, memory
 from tfcnn.training.config import check_seed
 from tfcnn.training.journal import Clock, Journal, Timer
-from tfcnn.training.optimizers import SGD, AdamW, KerasOptimizer
+from tfcnn.training.optimizers import AdamW, KerasOptimizer, Ours
 from tfcnn.training.run_state import RunState
 from tfcnn.training.schedules import Schedule
 from tfcnn.training.signals import Signals
@@ -68,7 +68,7 @@ def train(
     steps: int,
     folder: str | pathlib.Path,
     schedule: Schedule | keras.optimizers.schedules.LearningRateSchedule | None,
-    optimizer: SGD | AdamW | keras.optimizers.Optimizer | None = None,
+    optimizer: Ours | keras.optimizers.Optimizer | None = None,
     multiplier: Callable[[keras.Variable], float] | None = None,
     clip_norm: float | None = None,
     average: float | None = None,

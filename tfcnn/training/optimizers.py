@@ -1,4 +1,4 @@
-"""SGD with momentum, Adam and AdamW, each on half a page beside its paper, and what brings one of Keras in.
+"""SGD with momentum, Adam, AdamW and Adagrad, each on half a page beside its paper, and what brings one of Keras in.
 
 They are our own because Keras' optimizers take no learning rate of a variable's own and cannot be run on several
 replicas inside a step that may be skipped. An optimizer here has no state: it names its slots (variables of a
@@ -98,6 +98,36 @@ class AdamW:
             epsilon=self.epsilon * tf.sqrt(1.0 - beta2_power),
             grad=g,
         )
+
+
+@dataclass(frozen=True)
+class Adagrad:
+    """A rate for each number, which falls with the squares of all its gradients so far.
+
+    Args:
+        epsilon: keeps the division finite.
+        weight_decay: L2 penalty's factor; biases and normalisation are left out.
+
+    Source: Duchi, Hazan, Singer, Adaptive subgradient methods (2011), section 1.1, with a diagonal matrix.
+    """
+
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+    slots = ("squares",)
+
+    def update(
+        self, w: tf.Variable, g: tf.Tensor, rate: tf.Tensor, t: tf.Tensor, squares: tf.Variable
+    ) -> None:
+        """Moves weight and sum by one step: squares += g^2; w -= rate * g / (sqrt(squares) + epsilon)."""
+        if self.weight_decay and decays(w):
+            g += self.weight_decay * w
+        tf.raw_ops.ResourceApplyAdagradV2(
+            var=w.handle, accum=squares.handle, lr=rate, epsilon=self.epsilon, grad=g
+        )
+
+
+Ours = SGD | AdamW | Adagrad
 
 
 def decays(weight: tf.Variable) -> bool:

@@ -135,13 +135,13 @@ def fit(
     )
 
 
-def optimizer(config: TrainingConfig) -> optimizers.SGD | optimizers.AdamW | keras.optimizers.Optimizer:
+def optimizer(config: TrainingConfig) -> optimizers.Ours | keras.optimizers.Optimizer:
     """Gives the optimizer that a config names or holds.
 
     Raises:
         InputError: no such name.
     """
-    named = {"adamw": optimizers.AdamW, "sgd": optimizers.SGD}
+    named = {"adamw": optimizers.AdamW, "sgd": optimizers.SGD, "adagrad": optimizers.Adagrad}
     if isinstance(config.optimizer, str):
         if config.optimizer not in named:
             raise unknown("optimizer", config.optimizer, named)

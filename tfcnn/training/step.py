@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcnn.backbones import all_layers as layers_of
-from tfcnn.training.optimizers import SGD, AdamW, KerasOptimizer
+from tfcnn.training.optimizers import KerasOptimizer, Ours
 from tfcnn.training.team import Team
 
 FIRST_LOSS_SCALE = 2.0**13
@@ -86,7 +86,7 @@ class Step:
     def __init__(
         self,
         trainee: Trainee,
-        optimizer: SGD | AdamW | KerasOptimizer,
+        optimizer: Ours | KerasOptimizer,
         *,
         multiplier: Callable[[keras.Variable], float] | None = None,
         clip_norm: float | None = None,
