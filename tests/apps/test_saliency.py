@@ -87,7 +87,7 @@ def test_scores_are_the_heads_own_as_classify_says_them(run_app, tmp_path, units
     model = keras.Model(image, x)
     model.save(tmp_path / "net.keras")
     common = ["--limit=1", f"--model={tmp_path / 'net.keras'}", "--save_images=false"]
-    asked = {"saliency": ["--class=0,1"], "classify": ["--resize=crop"]}
+    asked = {"saliency": ["--class=0,1"], "classify": ["--resize=crop"], "occlusion": ["--class=0,1"]}
     entries = {}
     for app, flags in asked.items():
         done = run_app(app, *common, *flags, f"--output_dir={tmp_path / app}")
@@ -98,5 +98,13 @@ def test_scores_are_the_heads_own_as_classify_says_them(run_app, tmp_path, units
     expected = [1 - own[0], own[0]] if units == 1 else own
     answers = {each["index"]: each["score"] for each in entries["classify"]["predictions"]}
     assert [answers[index] for index in sorted(answers)] == pytest.approx(expected, abs=2e-3)
-    for each in entries["saliency"]["classes"]:
-        assert each["score"] == pytest.approx(answers[each["index"]], abs=1e-6)
+    for app in ("saliency", "occlusion"):
+        for each in entries[app]["classes"]:
+            assert each["score"] == pytest.approx(answers[each["index"]], abs=1e-6)
+    flags = ["--method=gradient", "--class=0,1", "--steps=2", f"--output_dir={tmp_path / 'fool'}"]
+    done = run_app("fool", f"--model={tmp_path / 'net.keras'}", *flags)
+    assert done.returncode == 0, done.stderr
+    for place, entry in enumerate(json.loads((tmp_path / "fool/results.json").read_text())["images"]):
+        own = np.array(model(images.read(tmp_path / "fool" / entry["picture"])[None]))[0]
+        expected = [1 - own[0], own[0]] if units == 1 else own
+        assert entry["class"]["index"] == place and entry["score"] == pytest.approx(expected[place], abs=2e-3)
