@@ -106,7 +106,7 @@ def whole(run: cli.Run, net: cli.Net) -> tuple[Callable, Callable]:
 def dense(run: cli.Run, net: cli.Net) -> tuple[Callable, Callable]:
     """(answer, prepare) of the net slid over the picture: a picture -> scores [1, K], their map [1, h, w, K].
 
-    Source: Simonyan and Zisserman (1409.1556) section 3.2: the map of class scores, averaged over its places.
+    Source: Simonyan and Zisserman (1409.1556) section 3.2: the map of class scores, averaged over its locations.
     """
     import tensorflow as tf
 

@@ -114,7 +114,7 @@ def save(
 def most_probable(
     picture: cli.Picture, question: asked.Asked, occluded: Occluded, seen: np.ndarray
 ) -> list[tuple[np.ndarray, str]]:
-    """Write the most probable class at each place in colours; the map and its legend, for the sheet."""
+    """Write the most probable class at each location in colours; the map and its legend, for the sheet."""
     found, counts = np.unique(occluded.best, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     ranks = np.full(occluded.scores.shape[-1], NAMED)  # the rest have one colour together

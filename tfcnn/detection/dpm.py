@@ -1,6 +1,6 @@
 """Deformable part models: a root filter, part filters at twice its resolution, and springs between them.
 
-The score of a component at a place of the root is the root filter's response, and for each part the best of its
+The score of a component at a location of the root is the root filter's response, and for each part the best of its
 responses near its anchor less the cost of moving there. A class has several components (aspects, and both facings);
 the highest counts. Here the model stands as the paper has it, with the generalised distance transform;
 `tfcnn.detection.dpm_net` is the same model as a net.
@@ -149,7 +149,7 @@ def responses(features: np.ndarray, filters: np.ndarray) -> np.ndarray:
 
 
 def score_map(component: Component, coarse: np.ndarray, fine: np.ndarray, radius: int | None) -> np.ndarray:
-    """The score of the best placement with the root at each place.
+    """The score of the best placement with the root at each location.
 
     Args:
         component: the model.
@@ -209,7 +209,7 @@ def with_parts(label: int, root: np.ndarray, bias: float, count: int, side: int)
         count: P.
         side: s.
 
-    Source: Felzenszwalb et al. 2010, section 5.2 (initialising the part filters): greedily the place of most energy,
+    Source: Felzenszwalb et al. 2010, section 5.2 (initialising the part filters): greedily the location of most energy,
     which is then set to 0.
     """
     import cv2

@@ -81,7 +81,7 @@ def stages_picture(
     """The net's stages on the level and with the component of a picture's best object.
 
     Above: the picture at that level, the root's response, the sum, which is the object geometry filter's answer, with
-    the winning place. Below, for the first parts: their responses, and these after distance-transform pooling.
+    the winning location. Below, for the first parts: their responses, and these after distance-transform pooling.
 
     Args:
         method: the model at work.

@@ -85,7 +85,7 @@ class ObjectGeometry(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tfcnn")
 class Maxout(keras.layers.Layer):
-    """The best component of each class at each place; maps of smaller roots are larger, and the rest is NEVER.
+    """The best component of each class at each location; maps of smaller roots are larger, and the rest is NEVER.
 
     Args:
         classes: K.

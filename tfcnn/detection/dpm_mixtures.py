@@ -268,7 +268,7 @@ def update(method: Dpm, mixtures: Sequence[Mixture]) -> None:
 
 
 def predict_boxes(method: Dpm, mixtures: Sequence[Mixture], ridge: float = 1.0) -> None:
-    """Fits the linear prediction of an object's box from the places of root and parts, a component each.
+    """Fits the linear prediction of an object's box from the locations of root and parts, a component each.
 
     Source: Felzenszwalb et al. 2010, section 7.2, by least squares; with `ridge`, since some have few examples.
     """

@@ -195,11 +195,11 @@ class Dpm(PyramidDetector):
         return boxes, levels_of.score_of(margins), labels, filters
 
     def number(self, place: np.ndarray) -> int:
-        """The component of a place, as its index in `components`."""
+        """The component of a location, as its index in `components`."""
         return int(self.first_component[place[1]] + place[4])
 
     def parts_at(self, levels: Sequence[Level], place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The parts of the object at a place: boxes float64 [P, 4] in pixels of the picture, and moves int [P, 2]."""
+        """The parts of an object at a location: boxes float64 [P, 4] in pixels of the picture, and moves int [P, 2]."""
         level, shape, row, column, own = place
         number = self.number(place)
         maps = levels[level].maps[2][..., self.first_part[number] : self.first_part[number + 1]]

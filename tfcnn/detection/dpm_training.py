@@ -3,7 +3,7 @@
 Where the root and the parts of an object are is not in the data. So each round (1) finds the best placement that
 overlaps each object well, with the model as it is; (2) searches pictures for the best placements where no object is;
 (3) fits all parameters of a component, filters, springs and bias, as one linear SVM on these placements, and whenever
-its memory of negatives is full. At the end boxes are predicted from the parts' places, and margins calibrated.
+its memory of negatives is full. At the end boxes are predicted from the parts' locations, and margins calibrated.
 
 Source: Felzenszwalb et al. 2010, sections 4 and 5.
 """

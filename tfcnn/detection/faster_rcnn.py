@@ -26,11 +26,11 @@ OWN_LAYERS = ("neck_", "rpn_", "position_", "region_", "mask_", "class_logits", 
 
 @keras.saving.register_keras_serializable(package="tfcnn")
 class UpsampleLike(keras.layers.Layer):
-    """Each place twice in both directions, cut to the size of the second map: [small map, map] to the map's size."""
+    """Each location twice in both directions, cut to the size of the second map: [small map, map] to the map's size."""
 
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         small, like = inputs
-        # A place's four copies lie side by side in its channels first: LiteRT's fast kernels know both operations.
+        # A location's four copies lie side by side in its channels first: LiteRT's fast kernels know both operations.
         big = tf.nn.depth_to_space(tf.concat([small] * 4, axis=-1), 2)
         if big.shape[1:3].is_fully_defined() and big.shape[1:3] == like.shape[1:3]:
             return big
@@ -86,7 +86,7 @@ def feature_pyramid(maps: Sequence[keras.KerasTensor], channels: int = 256) -> l
     Returns:
         list of KerasTensors [N, h, w, channels] of strides 4 to 64 (P2 to P6).
 
-    Source: Lin et al. 2017, section 3; P6, every second place of P5, is of footnote 1.
+    Source: Lin et al. 2017, section 3; P6, every second location of P5, is of footnote 1.
     """
 
     def convolution(side, name):
@@ -252,7 +252,7 @@ def faster_rcnn(
 
 
 def later_layers(backbone: keras.Model, endpoint: str, pooled: keras.KerasTensor) -> keras.KerasTensor:
-    """The backbone's own layers after an endpoint, on pooled regions, and their mean over places: [., C].
+    """The backbone's own layers after an endpoint, on pooled regions, and their mean over locations: [., C].
 
     Raises:
         InputError: the endpoint is the backbone's last.

@@ -1,11 +1,12 @@
 """Detection as classification of all windows: HOG, a linear classifier a template, and suppression.
 
-A template is a window of cells with a weight for each of their features. Its score at a place is their product, so all
-places of a picture are one convolution of the HOG map with the template; all templates of a shape, of all classes, are
-the filters of one convolution. A class has a template for each of its aspects (side views and front views differ), and
+A template is a window of cells with a weight for each of their features. Its score at a location is their product, so
+all locations of a picture are one convolution of the HOG map with the template; all templates of a shape, of all
+classes, are the filters of one convolution. A class has a template for each of its aspects (side views and front views differ), and
 a mirrored one beside each.
 
-Letters: N images, K classes, T templates of a shape, kh kw a template's sides in cells, D features of a cell, n places.
+Letters: N images, K classes, T templates of a shape, kh kw a template's sides in cells, D features of a cell,
+n locations.
 
 Source: Dalal & Triggs 2005; the features, components by aspect and mirror images are those of Felzenszwalb et al. 2010.
 """

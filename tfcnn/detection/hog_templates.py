@@ -31,7 +31,7 @@ class Template:
     Attributes:
         label: its class.
         shape: index of its map.
-        column: its place in the map; its mirror image, if there is one, has the next.
+        column: its location in the map; its mirror image, if there is one, has the next.
         positives: float32 [n, kh kw D].
         negatives: float16 [kh kw D] each.
         pairs: (features, deltas [4]) of windows near objects.
@@ -45,7 +45,7 @@ class Template:
     pairs: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
 
     def columns(self, config: HogSvmConfig) -> range:
-        """Its place in the map, and that of its mirror image."""
+        """Its location in the map, and that of its mirror image."""
         return range(self.column, self.column + (2 if config.mirrored else 1))
 
 

@@ -1,6 +1,6 @@
 """What detectors on a pyramid share, HOG windows and deformable parts: what their maps mean, and the search.
 
-Letters: N images, K classes, kh kw a window's sides in cells, n places.
+Letters: N images, K classes, kh kw a window's sides in cells, n locations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tfcnn.errors import InputError
 
 
 class Windows(keras.layers.Layer):
-    """The last layer: which class, window and box belong to each place of each map. Its call changes nothing.
+    """The last layer: which class, window and box belong to each location of each map. Its call changes nothing.
 
     Args:
         classes: K.
@@ -78,7 +78,7 @@ class Windows(keras.layers.Layer):
 
         Args:
             shape: index of the map.
-            rows, columns: int [n], places in the map.
+            rows, columns: int [n], locations in the map.
             scale: of the level, a number or [n].
 
         Returns:

@@ -130,8 +130,8 @@ def described_regions(
         method: "warp", the paper's, each region through the net by itself; "spp", the net once over the picture, and
             every region pooled from its map of stride 16 in cells of 3 x 3, 2 x 2 and 1 x 1.
         side: S; context: pixels of it around the region: of "warp".
-        head: of "warp", what a region's code is: "average", of the last map over its places; "dense", the paper's: the
-            second of a classifier's two layers of 4096 units, which `fast_rcnn.copy_dense` brings from it, and the box
+        head: of "warp", what a region's code is: "average", of the last map over its locations; "dense", the paper's:
+            the second of a classifier's two layers of 4096 units, which `fast_rcnn.copy_dense` brings from it, and the box
             is regressed from the last map.
 
     Returns:

@@ -62,12 +62,12 @@ def yolo(
         endpoint: the map of the backbone that is read; None: its last.
         passthrough: channels of the backbone's last map of half the stride, brought by a convolution of stride 2 beside
             the last map; 0, as the paper: none. (Redmon and
-            Farhadi, YOLO9000, 2017, section 2, Fine-Grained Features, put its 2x2 places behind one another.)
+            Farhadi, YOLO9000, 2017, section 2, Fine-Grained Features, put its 2x2 locations behind one another.)
         convolutions: channels of separable 3x3 convolutions with leaky rectifiers between a small backbone and the
             dense layers, as the paper puts four convolutions on its pretrained twenty.
         channels: of a linear 1x1 convolution before the dense layers, which keeps them small (as Fast YOLO has a linear
             layer before its widest one); None: no such layer.
-        resample: bring the last map to S x S places, by bilinear interpolation.
+        resample: bring the last map to S x S locations, by bilinear interpolation.
         hidden: (width, "leaky" or "linear") of the fully connected layers before the output, which is one itself.
         dropout: rate before the output.
         score_threshold, nms_threshold, max_detections: of the detections. A box's score of a class is the class'

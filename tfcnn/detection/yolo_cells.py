@@ -1,7 +1,7 @@
-"""YOLO's dense layers begun as convolutions: every cell looks at its own place, and all cells share their weights.
+"""YOLO's dense layers begun as convolutions: every cell looks at its own location, and all cells share their weights.
 
-A dense layer between two maps of S x S places has weights for each pair of places, and a weight learns only from the
-objects that lie there: too few on some thousand pictures. Here the dense layers are first 1x1 convolutions, which
+A dense layer between two maps of S x S locations has weights for each pair of locations, and a weight learns only from
+the objects that lie there: too few on some thousand pictures. Here the dense layers are first 1x1 convolutions, which
 every object teaches wherever it lies; written into the dense layers they compute the same, and these learn on.
 
 This is `backbones.fully_convolutional` (Sermanet et al., arXiv 1312.6229, section 3.5) the other way round; the paper
@@ -28,7 +28,7 @@ def by_cells(model: keras.Model) -> keras.Model:
         keras.Model with the model's input and outputs, and fresh convolutions.
 
     Raises:
-        InputError: the model is no YOLO, its last map has not S x S places, or a dense layer's units do not divide
+        InputError: the model is no YOLO, its last map has not S x S locations, or a dense layer's units do not divide
             among the cells.
     """
     output = model.layers[-1]

@@ -13,7 +13,7 @@ TOLERANCE = 15.0  # pixels
 
 
 def maximum(values: np.ndarray) -> tuple[int, int]:
-    """Gives row and column of a map's maximum: the middle of the places that share it, where there are several.
+    """Gives row and column of a map's maximum: the middle of the locations that share it, where there are several.
 
     Args:
         values: [H, W].
@@ -23,7 +23,7 @@ def maximum(values: np.ndarray) -> tuple[int, int]:
 
 
 def is_hit(place: Sequence[int], mask: np.ndarray, tolerance: float = TOLERANCE) -> bool:
-    """Whether a place lies on an object or near it.
+    """Whether a location lies on an object or near it.
 
     Args:
         place: row and column.

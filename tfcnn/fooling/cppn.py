@@ -1,4 +1,4 @@
-"""Pictures as functions of the place: compositional pattern-producing networks, which grow as they evolve.
+"""Pictures as functions of the location: compositional pattern-producing networks, which grow as they evolve.
 
 H W height and width, P = H W pixels. Symmetry and repetition come from the functions in the nodes, so that an evolved
 picture has the regularity of a drawing, not of noise.
@@ -78,7 +78,7 @@ class Network:
 
 
 class CPPN:
-    """Encodes pictures as networks from a pixel's place to its hue, lightness and saturation.
+    """Encodes pictures as networks from a pixel's location to its hue, lightness and saturation.
 
     The inputs are the pixel's numbers x and y, its distance to the centre (-1..1 along each side), and 1. Of an
     output o, min(|o|, 1) is the lightness, the saturation, and, times 510 degrees, the hue: the repository writes

@@ -73,8 +73,8 @@ def with_box_head(
             between average and classes; both it and the layer of the classes are then new and must be trained.
         per_class: a box for each class; False: one box.
         objects: K boxes of a picture; with K > 1 the head is class-agnostic.
-        per_place: the dense layers read each place of the map by itself, and the box is the weighted mean of what the
-            places answer (`places.MeanOfPlaces`); False: they read the flattened map.
+        per_place: the dense layers read each location of the map by itself, and the box is the weighted mean of what
+            the locations answer (`places.MeanOfPlaces`); False: they read the flattened map.
         finer: the head reads a map of twice the last one's side: the last map, enlarged, plus the last one of that
             side, each through a 1x1 convolution (Lin et al., "Feature Pyramid Networks", 2017, section 3).
         convolutions: channels of separable 3x3 convolutions, each with a ReLU, that the head begins with after the

@@ -1,9 +1,9 @@
-"""A box from all places of a map: each place answers with a box round itself and a weight, and their mean is the box.
+"""A box from all locations of a map: each predicts a box round itself and a weight, and their mean is the box.
 
 N pictures, h w the map, n boxes of a picture (1, K objects, or one of each of C classes).
 
-Source: the four distances from a place to a box's sides are those of Tian, Shen, Chen, He, "FCOS", ICCV 2019; the mean
-by a softmax over places is that of Sun, Xiao, Wei, Liang, Wei, "Integral Human Pose Regression", ECCV 2018.
+Source: the four distances from a location to a box's sides are those of Tian, Shen, Chen, He, "FCOS", ICCV 2019; the
+mean by a softmax over locations is that of Sun, Xiao, Wei, Liang, Wei, "Integral Human Pose Regression", ECCV 2018.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-LEAST = -60.0  # of a weight's logarithm below the greatest's: a window without a strong place has a mean, too
+LEAST = -60.0  # of a weight's logarithm below the greatest's: a window without a strong location has a mean, too
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")
 class MeanOfPlaces(keras.layers.Layer):
-    """Gives the mean of the boxes that the places of a window answer with, weighted by a softmax over them.
+    """Gives the mean of the boxes that the locations of a window predict, weighted by a softmax over them.
 
-    Call it on a map [N, H, W, 5 n], H >= h and W >= w: of each place n weights' logits, then n times four numbers d,
-    left, top, right, bottom; log(1 + exp(d)) / 2 is the distance from the place's centre to that side, in sides of the
-    window. It gives float32 [N, (H - h) / s + 1, (W - w) / s + 1, 4 n]: unit_boxes of every window of h x w places,
+    Call it on a map [N, H, W, 5 n], H >= h and W >= w: of each location n weights' logits, then n times four numbers d,
+    left, top, right, bottom; log(1 + exp(d)) / 2 is the distance from the location's centre to that side, in sides of
+    the window. It gives float32 [N, (H - h) / s + 1, (W - w) / s + 1, 4 n]: unit_boxes of every window of h x w locations,
     one window where the map has that size.
 
     Args:
-        size: (h, w), the places of a window.
-        stride: s, places from one window to the next.
+        size: (h, w), the locations of a window.
+        stride: s, locations from one window to the next.
     """
 
     def __init__(self, size: Sequence[int], stride: int = 1, **options):
@@ -40,7 +40,7 @@ class MeanOfPlaces(keras.layers.Layer):
         count, shape = numbers.shape[-1] // 5, tf.shape(numbers)
         logits = numbers[..., :count, None]
         weights = tf.exp(tf.maximum(logits - tf.reduce_max(logits, axis=(1, 2), keepdims=True), LEAST))
-        # sides of a window in places: w, h, w, h
+        # sides of a window in locations: w, h, w, h
         sides = tf.constant([self.size[1], self.size[0]] * 2, tf.float32)
         distances = tf.reshape(numbers[..., count:], [shape[0], shape[1], shape[2], count, 4])
         distances = tf.nn.softplus(distances) / 2 * sides
@@ -53,7 +53,7 @@ class MeanOfPlaces(keras.layers.Layer):
         return tf.reshape(boxes, [shape[0], height, width, 4 * count])
 
     def _grid(self, height, width):
-        """The upper left corner of each place, twice: float32 [height, width, 4], in places."""
+        """The upper left corner of each location, twice: float32 [height, width, 4], in locations."""
         x, y = tf.meshgrid(tf.range(width), tf.range(height))
         return tf.cast(tf.stack([x, y, x, y], axis=-1), tf.float32)
 

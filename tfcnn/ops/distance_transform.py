@@ -1,7 +1,7 @@
-"""The generalised distance transform: the best place for a part near each place, for a quadratic cost of moving there.
+"""The generalised distance transform: the best location of a part near each anchor, for a quadratic cost of moving.
 
-At each place p of a map f, the maximum over all q of f(q) - (a_x dx^2 + b_x dx + a_y dy^2 + b_y dy), (dx, dy) = q - p.
-Max pooling is the same with the cost 0 inside a window and infinite outside (Girshick et al. 2015).
+At each location p of a map f, the maximum over all q of f(q) - (a_x dx^2 + b_x dx + a_y dy^2 + b_y dy), (dx, dy) =
+q - p. Max pooling is the same with the cost 0 inside a window and infinite outside (Girshick et al. 2015).
 
 Letters: N pictures, h w a map's sides, P parts, R the radius, the most that a part may move along each axis.
 """
@@ -17,7 +17,7 @@ NEVER = np.float32(-1e9)  # the value beside a map
 def distance_transform(
     values: np.ndarray, deformation: np.ndarray, radius: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The transform in time linear in the number of places, by the upper envelope of a parabola rooted at each place.
+    """The transform in time linear in the number of locations, by the upper envelope of parabolas rooted at them.
 
     Args:
         values: float [P, h, w].
@@ -25,10 +25,10 @@ def distance_transform(
         radius: R; None: parts may move anywhere in the map.
 
     Returns:
-        (float64 [P, h, w] maxima, int [P, h, w] rows and columns of the places q that give them).
+        (float64 [P, h, w] maxima, int [P, h, w] rows and columns of the locations q that give them).
 
     Source: Felzenszwalb & Huttenlocher 2012, Distance Transforms of Sampled Functions, section 2; Felzenszwalb et al.
-    2010, section 3.1. With a radius, the few places whose best part lies beyond it are searched anew.
+    2010, section 3.1. With a radius, the few locations whose best part lies beyond it are searched anew.
     """
     values = np.asarray(values, np.float64)
     a_x, b_x, a_y, b_y = (np.asarray(deformation, np.float64)[:, i, None] for i in range(4))
@@ -57,7 +57,7 @@ def _envelope(lines, a, b):
     count, n = lines.shape
     each = np.arange(n)
     e = a[:, None] * each**2 + b[:, None] * each - lines
-    roots = np.zeros([count, n], int)  # the places whose parabolas make the envelope, from the left
+    roots = np.zeros([count, n], int)  # the locations whose parabolas make the envelope, from the left
     ends = np.full([count, n + 1], np.inf)  # ends[:, k] is where the k-th begins
     ends[:, 0] = -np.inf
     last = np.zeros(count, int)
@@ -86,7 +86,7 @@ def _envelope(lines, a, b):
 
 
 def _within(lines, a, b, radius):
-    """As `_envelope`, with |q - p| at most radius: those that break it look at their few places."""
+    """As `_envelope`, with |q - p| at most radius: those that break it look at their few locations."""
     best, place = _envelope(lines, a, b)
     line, p = np.nonzero(np.abs(place - np.arange(lines.shape[1])) > radius)
     moved = np.arange(-radius, radius + 1)

@@ -115,7 +115,7 @@ class Gabor:
 def fit_gabor(kernel: np.ndarray) -> Gabor:
     """Fits a Gabor function to a kernel by least squares.
 
-    exp(-u^2 / 2 along^2 - v^2 / 2 across^2) (a cos 2 pi f u + b sin 2 pi f u) + c, with u, v the place turned by the
+    exp(-u^2 / 2 along^2 - v^2 / 2 across^2) (a cos 2 pi f u + b sin 2 pi f u) + c, with u, v the location turned by the
     angle and counted from the middle; a, b and c are solved for at each step. A kernel of colours is its mean colour
     and the strongest of its principal components over colours, to which the function is fitted: what the component
     leaves counts as not explained. The function has nine numbers, so that it says little of 3 x 3 values.

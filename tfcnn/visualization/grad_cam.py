@@ -1,4 +1,4 @@
-"""Which places of a layer's map speak for a class: Grad-CAM, and with the detail of guided backpropagation.
+"""Which locations of a layer's map speak for a class: Grad-CAM, and with the detail of guided backpropagation.
 
 N pictures of H x W, K classes, A the map [N, h, w, C] of a layer.
 """

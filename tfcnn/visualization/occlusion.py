@@ -1,6 +1,6 @@
 """What a net answers while a patch hides one part of the picture after the other.
 
-H W the picture's size, R rows and L columns of places, K classes or channels.
+H W the picture's size, R rows and L columns of locations, K classes or channels.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class Occluded:
     """The answers to a picture whose parts are hidden in turn.
 
     Attributes:
-        scores: float32 [R, L, K], the classes' probabilities (or the channels' means) with the patch at each place.
+        scores: float32 [R, L, K], the classes' probabilities (or the channels' means) with the patch at each location.
         whole: float32 [K], those of the whole picture.
         centres: float32 [R, L, 2], (x, y) of the patch's middle in pixels of the picture.
         patch: side of the patch in pixels.
@@ -40,11 +40,11 @@ class Occluded:
 
     @property
     def best(self) -> np.ndarray:
-        """int64 [R, L], the most probable class at each place."""
+        """int64 [R, L], the most probable class at each location."""
         return self.scores.argmax(axis=-1)
 
     def map(self, index: int) -> np.ndarray:
-        """Gives one class' probability at each place, [R, L]."""
+        """Gives one class' probability at each location, [R, L]."""
         return self.scores[..., index]
 
     def least(self, index: int) -> tuple[float, tuple[float, float]]:
@@ -54,12 +54,12 @@ class Occluded:
         return float(values[row, column]), tuple(float(each) for each in self.centres[row, column])
 
     def spread(self, values: np.ndarray, shape: tuple[int, int], nearest: bool = False) -> np.ndarray:
-        """Gives values of the places as a map of the picture: each at its patch's middle, between them interpolated.
+        """Gives values of the locations as a map of the picture: each at its patch's middle, between them interpolated.
 
         Args:
             values: [R, L].
             shape: height and width of the picture.
-            nearest: take the nearest place instead of interpolating, for values that are classes.
+            nearest: take the nearest location instead of interpolating, for values that are classes.
 
         Returns:
             [H, W], in the values' dtype; beyond the outermost middles their values go on.
@@ -104,7 +104,7 @@ def occlusion(
     Args:
         model: a classifier; what `with_logits` takes, logits not needed. With `channel_of`, any flat functional model.
         patch: side of the square in pixels; None takes a quarter of the picture's shorter side.
-        stride: pixels between two places; None takes a quarter of the patch.
+        stride: pixels between two locations; None takes a quarter of the patch.
         fill: what the patch shows: "zeros" the net's zero (the papers subtract the mean picture first, so that their
             zero is it), "grey" 127.5, "mean" the picture's mean colour, "blur" the picture blurred by half a patch.
         channel_of: answer with the mean of each channel of this layer instead of each class' probability.
