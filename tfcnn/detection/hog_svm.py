@@ -2,8 +2,8 @@
 
 A template is a window of cells with a weight for each of their features. Its score at a location is their product, so
 all locations of a picture are one convolution of the HOG map with the template; all templates of a shape, of all
-classes, are the filters of one convolution. A class has a template for each of its aspects (side views and front views differ), and
-a mirrored one beside each.
+classes, are the filters of one convolution. A class has a template for each of its aspects (side views and front views
+differ), and a mirrored one beside each.
 
 Letters: N images, K classes, T templates of a shape, kh kw a template's sides in cells, D features of a cell,
 n locations.

@@ -131,8 +131,8 @@ def described_regions(
             every region pooled from its map of stride 16 in cells of 3 x 3, 2 x 2 and 1 x 1.
         side: S; context: pixels of it around the region: of "warp".
         head: of "warp", what a region's code is: "average", of the last map over its locations; "dense", the paper's:
-            the second of a classifier's two layers of 4096 units, which `fast_rcnn.copy_dense` brings from it, and the box
-            is regressed from the last map.
+            the second of a classifier's two layers of 4096 units, which `fast_rcnn.copy_dense` brings from it, and the
+            box is regressed from the last map.
 
     Returns:
         A flat model of image [N, H, W, 3] and regions [N, R, 4] in its pixels to class logits [N R, K + 1], column 0

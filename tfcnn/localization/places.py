@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-LEAST = -60.0  # of a weight's logarithm below the greatest's: a window without a strong location has a mean, too
+LEAST = -60.0  # of a weight's logarithm below the greatest's: a window of weak locations has a mean, too
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")
@@ -23,8 +23,8 @@ class MeanOfPlaces(keras.layers.Layer):
 
     Call it on a map [N, H, W, 5 n], H >= h and W >= w: of each location n weights' logits, then n times four numbers d,
     left, top, right, bottom; log(1 + exp(d)) / 2 is the distance from the location's centre to that side, in sides of
-    the window. It gives float32 [N, (H - h) / s + 1, (W - w) / s + 1, 4 n]: unit_boxes of every window of h x w locations,
-    one window where the map has that size.
+    the window. It gives float32 [N, (H - h) / s + 1, (W - w) / s + 1, 4 n]: unit_boxes of every window of h x w
+    locations, one window where the map has that size.
 
     Args:
         size: (h, w), the locations of a window.
