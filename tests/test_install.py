@@ -104,6 +104,29 @@ def test_commands_run_from_the_installed_wheel_outside_the_checkout(wheel, tmp_p
     assert (made / "index.html").exists() and (made / "saliency" / "chelsea_saliency.png").exists()
 
 
+STAND_IN = """#!/bin/sh
+# A Python whose pip warns as the real one does, on both streams, unless it is asked twice to be quiet.
+case "$1 $2" in
+  "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  "-m pip") case " $* " in *" -qq "*) ;; *) seq 60 | sed 's/$/: SetuptoolsWarning/' | tee /dev/stderr ;; esac ;;
+esac
+"""
+
+
+def test_setting_up_is_a_line_a_step_and_no_warning(tmp_path):
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    python = tmp_path / "python"
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["make", "setup", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "" and all(line.startswith("setup: ") for line in done.stdout.splitlines())
+    assert 1 <= len(done.stdout.splitlines()) <= 3 and (tmp_path / ".venv" / ".installed").exists()
+
+
 @pytest.mark.slow
 def test_the_demo_runs_in_an_empty_environment(wheel, tmp_path):
     venv.create(tmp_path / "env", with_pip=True)
