@@ -137,7 +137,15 @@ def test_fit_keeps_each_pictures_shape_and_pads_a_batch_to_its_largest(model):
     np.testing.assert_array_equal(arrays[0][2, :60, :66], prepared[2].pictures[0])
 
 
-@pytest.mark.parametrize("options", [{}, {"scales": [60, 96], "flip": True, "refine": 1, "box_voting": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param(
+            {"scales": [60, 96], "flip": True, "refine": 1, "box_voting": True}, marks=pytest.mark.slow
+        ),
+    ],
+)
 def test_the_padding_of_a_batch_has_no_boxes(model, options):
     predictor = tfcnn.detector(model, image_size=60, longest=100, resize="fit", **options)
     shapes = [(120, 130), (300, 30), (40, 90)]

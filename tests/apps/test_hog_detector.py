@@ -54,6 +54,7 @@ def test_the_same_command_again_trains_nothing_and_another_is_refused(run_app, r
     assert done.returncode == 2 and "--svm_c" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(run_app, released, tmp_path):
     """SIGTERM in the first round: status 75, one line; then the same templates as without."""
     command = ["hog_detector", "train", *DATA, f"--output_dir={tmp_path}"]

@@ -64,6 +64,7 @@ def test_a_pose_net_is_trained_stage_by_stage_and_released(trained, run_app):
     assert again.returncode == 0 and "nothing to do" in again.stdout
 
 
+@pytest.mark.slow
 def test_later_stages_are_trained_on_another_nets_first_stage(trained, run_app, tmp_path):
     release, out = trained[1] / "release", tmp_path / "out"
     more = ["--stages=3", f"--init={release}", "--first_stage=2", "--validate_epochs=1"]

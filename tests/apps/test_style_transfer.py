@@ -23,6 +23,7 @@ def folder(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 def test_two_styles_coarse_to_fine(run_app, folder, tmp_path):
     command = [
         "style_transfer",

@@ -141,6 +141,7 @@ def test_a_video_comes_out_with_boxes_and_its_speed(run_app, trained, tmp_path):
     assert not list(out.glob(".*part*"))
 
 
+@pytest.mark.slow
 def test_an_ensemble_on_two_scales_is_measured(run_app, trained, tmp_path):
     from tfcnn import datasets, images
 
@@ -287,7 +288,11 @@ def test_a_detector_learns_masks_draws_them_and_is_measured_by_them(run_app, tra
         pytest.param(
             "fast_yolo", ["--grid=4", "--dense_channels=8", "--convolutions=16"], marks=pytest.mark.slow
         ),
-        ("one_stage", ["--channels=16", "--tower=1", "--focal=2", "--box_loss=ciou"]),
+        pytest.param(
+            "one_stage",
+            ["--channels=16", "--tower=1", "--focal=2", "--box_loss=ciou"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_detectors_of_one_network_start_from_a_backbone_and_are_used(
@@ -370,6 +375,7 @@ def test_a_comma_in_a_folder_of_pictures_does_not_divide_it(run_app, tmp_path, a
     assert done.returncode == 2 and f"{tmp_path / 'a,b'}" in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_a_classifier_gives_its_backbone_to_a_detector(run_app, tmp_path):
     backbones.classifier("tiny", weights=None, classes=3, size=64).save(tmp_path / "model.keras")
     (tmp_path / "card.json").write_text(json.dumps({"kind": "classifier", "net": "tiny"}))

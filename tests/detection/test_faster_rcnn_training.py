@@ -173,7 +173,7 @@ def test_proposals_that_are_the_objects_have_a_recall_of_one(shapes, resize):
     assert found["all"]["boxes"] > 4 and found["all"]["0.7"] == 1.0
 
 
-@pytest.mark.parametrize("resize", ["letterbox", "fit"])
+@pytest.mark.parametrize("resize", [pytest.param("letterbox", marks=pytest.mark.slow), "fit"])
 def test_a_detector_is_trained_on_pictures_that_keep_their_shape(shapes, tmp_path, resize):
     told, shown = [], []
     settings = config(resize=resize, longest=150, test_image_size=64)

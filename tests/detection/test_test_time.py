@@ -126,7 +126,13 @@ def test_padding_of_one_views_proposals_never_outranks_anothers_boxes():
     assert boxes[0, :, 0].numpy().tolist() == [0, 20, 40, 60]
 
 
-@pytest.mark.parametrize("options", [{"class_agnostic": True}, {"class_agnostic": False}, {"context": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"class_agnostic": False},
+        *(pytest.param(o, marks=pytest.mark.slow) for o in ({"class_agnostic": True}, {"context": True})),
+    ],
+)
 def test_refinement_scales_and_voting_give_boxes_inside_the_file(image, options):
     more = {"flip": True, "refine": 2, "box_voting": True, "max_detections": 9}
     answer = found(build(**options), image, scales=[96, 128], **more)

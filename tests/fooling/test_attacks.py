@@ -289,6 +289,7 @@ def test_one_pass_gives_the_answers_before_and_the_first_gradient(net, method):
             attack(pictures(1), [label])
 
 
+@pytest.mark.slow
 def test_lbfgs_is_smaller_than_fgsm_at_equal_success(net):
     classifier, images = Classifier(net), pictures().astype(np.float32)
     aim = Aim(classifier.logits(images).argmax(axis=1).astype(np.int32))
