@@ -27,7 +27,7 @@ PUBLISHED = [
 OURS = [  # mAP on VOC 2007 val, trained on train alone
     ("HOG windows (6 classes)", 0.37, 28.3),
     ("deformable parts (5 classes)", 0.80, 23.0),
-    ("R-CNN", 0.46 + 0.65, 48.9),
+    ("R-CNN", 0.46 + 0.65, 52.6),
     ("Fast R-CNN", 0.46 + 0.14, 58.6),
     ("Faster R-CNN", 0.039, 65.1),
     ("YOLO", 1 / 41, 52.7),
