@@ -65,12 +65,6 @@ REGIONS = flags.DEFINE_integer(
 FREEZE_STRIDE = flags.DEFINE_integer(
     "freeze_stride", 0, "Of finetune: layers up to this stride stay (with --features=spp)", lower_bound=0
 )
-BACKBONE_RATE = flags.DEFINE_float(
-    "backbone_rate",
-    0.3,
-    "Share of the learning rate for a backbone that starts from weights",
-    lower_bound=0.0,
-)
 BIAS_RATE = flags.DEFINE_float(
     "bias_rate", 1.0, "Factor of the biases' learning rate (the authors: 2)", lower_bound=0.0
 )
@@ -96,7 +90,6 @@ VALIDATE_IMAGES = flags.DEFINE_integer(
     "Of boxes: pictures of the validation, evenly spread; 0 takes all, e.g. --validate_images=500",
     lower_bound=0,
 )
-LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
 
 SHOWN = 12  # pictures of the validation that are drawn
 
@@ -162,7 +155,6 @@ def finetune(run: cli.Run, training: Dataset, proposals: Proposals) -> None:
     run.stop.listen()
     with training_flags.told(run) as told:
         told["card"] |= {
-            "licence": LICENCE.value,
             "features": FEATURES.value,
             "side": SIDE.value,
             "head": HEAD.value,
@@ -312,7 +304,7 @@ def release(run: cli.Run, model: keras.Model, training: Dataset, validation: Dat
         "category_ids": training.category_ids,
         "seed": run.flags.seed,
         "metrics": {"last": metrics},
-        "licence": LICENCE.value,
+        "licence": training_flags.LICENCE.value,
         "image_size": _size(),
         "resize": "letterbox",
         "features": FEATURES.value,

@@ -20,9 +20,6 @@ CLASSES = flags.DEFINE_string(
     None,
     "Train on these classes only: how many of the first, or names by commas, e.g. --classes=20",
 )
-BACKBONE_RATE = flags.DEFINE_float(
-    "backbone_rate", 0.3, "Share of the learning rate for layers that start from weights", lower_bound=0.0
-)
 FREEZE_BATCH_NORM = flags.DEFINE_bool(
     "freeze_batch_norm", None, "Keep batch norm's statistics; none: where they have been trained"
 )
@@ -38,7 +35,6 @@ CACHE = flags.DEFINE_string(
     "Train the last layer alone, on features of pictures and mirror images that are computed once and kept in this "
     "folder, e.g. --cache_features=out/features",
 )
-LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
 
 
 def main(run: cli.Run) -> None:
@@ -59,7 +55,6 @@ def main(run: cli.Run) -> None:
     card = {
         "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
         f"{training_flags.VAL_SPLIT.value}: {len(validation)}",
-        "licence": LICENCE.value,
         "start": "random" if weights is None else str(training_flags.INIT.value or weights),
     }
     with training_flags.told(run) as told:

@@ -124,12 +124,6 @@ IGNORE_OVERLAP = flags.DEFINE_float(
 FREEZE_STRIDE = flags.DEFINE_integer(
     "freeze_stride", 4, "Trained backbone layers up to this stride stay; 0 trains all", lower_bound=0
 )
-BACKBONE_RATE = flags.DEFINE_float(
-    "backbone_rate",
-    0.3,
-    "Share of the learning rate for a backbone that starts from weights",
-    lower_bound=0.0,
-)
 BIAS_RATE = flags.DEFINE_float(
     "bias_rate", 1.0, "Factor of the biases' learning rate (the authors: 2)", lower_bound=0.0
 )
@@ -145,7 +139,6 @@ TEST_SIZE = flags.DEFINE_integer(
     "--image_size of the released net; none: that of training, e.g. --test_image_size=384",
     lower_bound=32,
 )
-LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
 
 
 def main(run: cli.Run) -> None:
@@ -169,7 +162,6 @@ def main(run: cli.Run) -> None:
     card = {
         "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
         f"{training_flags.VAL_SPLIT.value}: {VALIDATE_IMAGES.value or len(validation)} pictures",
-        "licence": LICENCE.value,
         "architecture": architecture,
     }
     with training_flags.told(run) as told:

@@ -86,9 +86,6 @@ CLASSIFIER_EPOCHS = flags.DEFINE_float(
 CLASSIFIER_RATE = flags.DEFINE_float(
     "classifier_rate", 1e-3, "Highest learning rate (of AdamW) in these epochs", lower_bound=0.0
 )
-BACKBONE_RATE = flags.DEFINE_float(
-    "backbone_rate", 0.3, "With --fine_tune: share of the learning rate for the backbone", lower_bound=0.0
-)
 VALIDATE_IMAGES = flags.DEFINE_integer(
     "validate_images", 0, "Pictures of each validation, evenly spread; 0 takes all", lower_bound=0
 )
@@ -100,7 +97,6 @@ CACHE = flags.DEFINE_string(
 )
 # The flags that a box head is made by.
 BOX_HEAD = (OBJECTS, PER_CLASS, PER_PLACE, FINER, CONVOLUTIONS, HIDDEN, DROPOUT, FC_UNITS)
-LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
 
 
 def main(run: cli.Run) -> None:
@@ -121,7 +117,6 @@ def main(run: cli.Run) -> None:
         told["card"] |= {
             "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
             f"{training_flags.VAL_SPLIT.value}: {VALIDATE_IMAGES.value or len(validation)} pictures",
-            "licence": LICENCE.value,
             "start": start,
         }
         trained = localization.train_localizer(model, training, validation, config, run.output_dir, **told)

@@ -91,16 +91,9 @@ DISPLACEMENTS = flags.DEFINE_integer(
     "Training persons on whom a stage's displacements are measured",
     lower_bound=1,
 )
-BACKBONE_RATE = flags.DEFINE_float(
-    "backbone_rate",
-    0.3,
-    "Share of the learning rate for layers that start from trained weights",
-    lower_bound=0.0,
-)
 VALIDATE_IMAGES = flags.DEFINE_integer(
     "validate_images", 0, "Persons of each validation, evenly spread; 0 takes all", lower_bound=0
 )
-LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
 
 
 def main(run: cli.Run) -> None:
@@ -129,7 +122,6 @@ def main(run: cli.Run) -> None:
         told["card"] |= {
             "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
             f"{training_flags.VAL_SPLIT.value}: {len(validation)} pictures",
-            "licence": LICENCE.value,
             "start": start,
         }
         trained = localization.train_pose(model, training, validation, config, run.output_dir, **told)

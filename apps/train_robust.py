@@ -20,13 +20,9 @@ ATTACK_STEPS = flags.DEFINE_integer("attack_steps", 7, "Of --attack=pgd, e.g. --
 CLEAN_SHARE = flags.DEFINE_float(
     "clean_share", 0.5, "Weight of the loss of the pictures as they are, e.g. --clean_share=0"
 )
-BACKBONE_RATE = flags.DEFINE_float(
-    "backbone_rate", 0.3, "Share of the learning rate for layers that start from weights", lower_bound=0.0
-)
 FREEZE_BATCH_NORM = flags.DEFINE_bool(
     "freeze_batch_norm", None, "Keep batch norm's statistics; none: where they have been trained"
 )
-LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
 
 
 def main(run: cli.Run) -> None:
@@ -54,7 +50,6 @@ def main(run: cli.Run) -> None:
         told["card"] |= {
             "data": f"{training.name}, {training_flags.TRAIN_SPLIT.value}: {len(training)} pictures; validated on "
             f"{training_flags.VAL_SPLIT.value}: {len(validation)}",
-            "licence": LICENCE.value,
             "start": "random" if weights is None else str(training_flags.INIT.value or weights),
             "attack": attack,
         }

@@ -75,6 +75,12 @@ AVERAGE = flags.DEFINE_float(
 ACCUMULATE = flags.DEFINE_integer(
     "accumulate", 1, "Batches whose gradients make one step: memory of one, effect of all", lower_bound=1
 )
+BACKBONE_RATE = flags.DEFINE_float(
+    "backbone_rate",
+    0.3,
+    "Share of the learning rate for layers that start from trained weights",
+    lower_bound=0.0,
+)
 FREEZE = flags.DEFINE_list(
     "freeze",
     [],
@@ -97,7 +103,7 @@ VALIDATE_EPOCHS = flags.DEFINE_float(
 TENSORBOARD = flags.DEFINE_bool(
     "tensorboard", True, "Write files for TensorBoard into output_dir/tensorboard"
 )
-
+LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
 
 flags.register_validator(
     RATE_DROPS, lambda value: all(step.isdigit() for step in value), "steps are whole numbers"
@@ -216,7 +222,7 @@ def told(run: Run) -> Iterator[dict]:
             "say": run.say,
             "show": lambda image, name, title: run.sheet(image, name, title),
             "progress": progress,
-            "card": card(run),
+            "card": card(run) | {"licence": LICENCE.value},
             "flags": "".join(f"{line}\n" for line in flag_lines(run)),
         }
         try:
