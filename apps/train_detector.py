@@ -289,7 +289,9 @@ def architecture_of_flags() -> dict:
     maps = {"pyramid": 3, "fpn": 5}.get(NECK.value)
     if sizes and maps:
         if len(sizes) % maps:
-            raise InputError(f"--anchor_sizes: this pyramid has {maps} maps, so name {maps} sizes or a multiple")
+            raise InputError(
+                f"--anchor_sizes: this pyramid has {maps} maps, so name {maps} sizes or a multiple"
+            )
         each = len(sizes) // maps
         sizes = [sizes[i * each : (i + 1) * each] for i in range(maps)]
     return {
