@@ -119,8 +119,14 @@ def test_setting_up_is_a_line_a_step_and_no_warning(tmp_path):
     python = tmp_path / "python"
     python.write_text(STAND_IN)
     python.chmod(0o755)
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}  # not a part of make test
     done = subprocess.run(
-        ["make", "setup", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        ["make", "setup", f"PYTHON={python}"],
+        cwd=tmp_path,
+        env=alone,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "" and all(line.startswith("setup: ") for line in done.stdout.splitlines())
