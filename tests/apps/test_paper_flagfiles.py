@@ -34,12 +34,11 @@ def assert_flags(found, expected):
 def test_rcnn_has_the_papers_constants_and_takes_a_step(run_app, tmp_path):
     records = datasets.open("shapes", split="train").examples[:4]
     rows = np.random.default_rng(0).uniform(0, 70, (40, 2))
-    boxes = np.concatenate([rows, rows + 60, np.full((40, 1), 0.5)], axis=1).tolist()
-    proposals = {"images": [{"file": r.file, "proposals": r.boxes.tolist() + boxes} for r in records]}
-    proposals["images"] = [
-        each | {"proposals": [[*row[:4], 0.5] for row in each["proposals"]]} for each in proposals["images"]
+    boxes = np.concatenate([rows, rows + 60], axis=1).tolist()
+    entries = [
+        {"file": r.file, "proposals": [[*box, 0.5] for box in r.boxes.tolist() + boxes]} for r in records
     ]
-    (tmp_path / "p.json").write_text(json.dumps(proposals))
+    (tmp_path / "p.json").write_text(json.dumps({"images": entries}))
     data = ["--dataset=shapes", "--train_split=train[:4]", "--val_split=train[:4]", "--image_size=96"]
     small = ["--side=32", "--context=2", "--steps=1", "--rate_drops=1", "--regions=8"]
     found, results = trained(
