@@ -81,6 +81,23 @@ def test_crop_by_hand():
     assert not len(through_window(sample, (20, 10, 60, 50), (80, 80), GREY, min_visible=0.6).boxes)
 
 
+def test_a_box_beyond_the_window_by_hand():
+    sample = made([[10, 20, 30, 40]])
+    seen = through_window(sample, (20, 10, 60, 50), (80, 80), GREY, min_visible=0.5, beyond=True)
+    assert seen.boxes.tolist() == [[-20, 20, 20, 60]] and seen.columns["area"].tolist() == [400 * 4 / 2]
+    assert flip(seen).boxes.tolist() == [[60, 20, 100, 60]]
+
+
+def test_windows_hold_half_of_the_object_and_keep_its_whole_box():
+    sample = made([[0, 0, 60, 45]])
+    reach = []
+    for seed in range(60):
+        seen = augment(sample, (50, 50), PRESETS["windows"], np.random.default_rng(seed))
+        assert len(seen.boxes) == 1 and visible_share(seen.boxes, (0, 0, 50, 50))[0] >= 0.5 - 1e-6
+        reach.append(np.maximum(seen.boxes[0, 2:] - 50, -seen.boxes[0, :2]).max())
+    assert max(reach) > 5
+
+
 def test_expand_by_hand():
     sample = made([[0, 0, 80, 60]], background=9)
     seen = through_window(sample, (-40, -60, 120, 60), (60, 80), (1, 2, 3))

@@ -41,6 +41,7 @@ class Augmentation:
         min_visible: an object is kept when at least this share of its box lies in the window.
         min_objects: a crop is taken when it keeps at least this share of the picture's objects; after ten
             draws without one the whole picture is taken.
+        beyond: boxes may reach beyond the window; False: they are cut off at its edge.
         fill: RGB of what lies outside the picture.
     """
 
@@ -57,6 +58,7 @@ class Augmentation:
     mosaic: float = 0.0
     min_visible: float = 0.3
     min_objects: float = 0.3
+    beyond: bool = False
     fill: tuple[int, int, int] = GREY
 
 
@@ -72,6 +74,9 @@ CLASSIFICATION = Augmentation(
     saturation=0.3,
     min_objects=0.0,
 )
+# Sermanet et al. 2013 (OverFeat), section 4.2: the windows of a sliding localizer cut objects off, and it learns the
+# whole object's box where at least half of it shows.
+WINDOWS = dataclasses.replace(DETECTION, window=(0.5, 1.0), min_visible=0.5, min_objects=1.0, beyond=True)
 POSE = Augmentation(
     window=(0.8, 1.4),
     flip=0.5,
@@ -90,6 +95,7 @@ PRESETS = {
     "detection": DETECTION,
     "detection_mosaic": dataclasses.replace(DETECTION, mosaic=0.5),
     "classification": CLASSIFICATION,
+    "windows": WINDOWS,
     "pose": POSE,
     "yolo": YOLO,
 }
@@ -115,7 +121,7 @@ def augment(
         swap: int [J], the joint that each joint becomes in a mirror.
 
     Returns:
-        The sample at the new size, boxes inside the picture.
+        The sample at the new size, boxes inside it unless `how.beyond`.
     """
     height, width = sample.image.shape[:2]
     window = draw_window(sample.boxes, width, height, size, how, rng, letterbox)
@@ -128,7 +134,7 @@ def augment(
         sample = dataclasses.replace(sample, image=cv2.transform(sample.image, matrix))
     if how.exposure:
         sample = dataclasses.replace(sample, image=exposed(sample.image, how.exposure, rng))
-    sample = through_window(sample, window, size, how.fill, how.min_visible, angle)
+    sample = through_window(sample, window, size, how.fill, how.min_visible, angle, how.beyond)
     return flip(sample, swap) if mirrored else sample
 
 

@@ -119,6 +119,7 @@ def through_window(
     fill: tuple[int, int, int],
     min_visible: float = 0.0,
     angle: float = 0.0,
+    beyond: bool = False,
 ) -> Sample:
     """The picture as seen through a window, turned about the window's centre: one affine map for everything.
 
@@ -128,10 +129,11 @@ def through_window(
         fill: RGB of what lies outside the picture.
         min_visible: objects and proposals that show a smaller share of their box are left out.
         angle: degrees, counter-clockwise as seen.
+        beyond: leave boxes whole where they reach beyond the window.
 
     Returns:
-        The sample of size (h, w): boxes clipped to it, areas times the change of scale and the share that
-        shows; a joint outside is not visible. The box of a turned object is the one round its turned corners,
+        The sample of size (h, w): boxes clipped to it unless `beyond`, areas times the change of scale and the share
+        that shows; a joint outside is not visible. The box of a turned object is the one round its turned corners,
         of a person with joints [J, 3] the one round the turned joints.
     """
     h, w = size
@@ -163,7 +165,7 @@ def through_window(
     return dataclasses.replace(
         sample,
         image=_warp(sample.image, affine, size, fill),
-        boxes=np.clip(moved[kept], 0, [w, h, w, h]).astype(np.float32),
+        boxes=(moved[kept] if beyond else np.clip(moved[kept], 0, [w, h, w, h])).astype(np.float32),
         columns=columns,
         joints=joints,
         masks=masks,
