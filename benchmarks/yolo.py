@@ -83,6 +83,7 @@ def paths(name, batch):
         "TensorFlow in bfloat16": lambda name, x: graph(name, x, "bfloat16"),
         "LiteRT float": lite,
         "LiteRT int8": lambda name, x: lite(name, x, [x]),
+        "convolutions LiteRT int8, dense bfloat16": lite_convolutions,
     }
     operations = 2 * multiplications(name)
     print(f"\n{name}: {operations / 1e9:.1f} billion operations a picture")
@@ -146,6 +147,21 @@ def lite(name, pictures, calibration=None):
     program = litert.Program(raw, list(pictures.shape), cores(), calibration)
     detect = tf.function(lambda x: output([x, picture])["count"])
     return lambda: detect(program(pictures)["raw"]).numpy()
+
+
+def lite_convolutions(name, pictures):
+    """The convolutions by LiteRT in int8, the rest by TensorFlow: dense layers in bfloat16, decoding and suppression.
+
+    To convert the dense layers of the large network, 3/4 of its weights, takes more memory than most machines have.
+    """
+    plain, rest, picture = build(name), build(name, "bfloat16"), tf.constant(pictures)
+    last_map = plain.get_layer("flatten").input
+    convolutions = keras.Model(plain.inputs[0], {"map": last_map})
+    program = litert.Program(convolutions, list(pictures.shape), cores(), [pictures])
+    output = rest.layers[-1]
+    dense = keras.Model(rest.get_layer("flatten").input, output.input[0])
+    above = tf.function(lambda found: output([dense(found, training=False), picture])["count"])
+    return lambda: above(program(pictures)["map"]).numpy()
 
 
 def peaks():
