@@ -119,9 +119,9 @@ def main(rounds=30):
         row(f"{title}: plain", bare)
         row(f"{title}: tfcnn", loop, bare)
 
-    pixels = class_model.simonyan(net, objectives.logit(130), 224, zero_rgb(net)).stages[0].problem
-    waves = class_model.fourier(net, objectives.logit(130), 224, statistics=0.0).stages[-1].problem
-    natural = class_model.fourier(net, objectives.logit(130), 224).stages[-1].problem
+    pixels = class_model.simonyan(net, objectives.logit(130), 224, zero_rgb(net)).phases[0].problem
+    waves = class_model.fourier(net, objectives.logit(130), 224, statistics=0.0).phases[-1].problem
+    natural = class_model.fourier(net, objectives.logit(130), 224).phases[-1].problem
     first, (bare, fourier, held) = timed(
         *(loop_step(problem, picture, -1) for problem in (pixels, waves, natural))
     )

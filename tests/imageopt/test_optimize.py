@@ -10,8 +10,8 @@ import tensorflow as tf
 from tfcnn.backbones import tap
 from tfcnn.errors import InputError
 from tfcnn.imageopt import (
+    Phase,
     Problem,
-    Stage,
     constraints,
     lbfgs,
     maximize,
@@ -100,7 +100,7 @@ def test_the_largest_seed_draws_as_any_other(net):
     )
     largest = 2**31 - 1
     assert not np.array_equal(*(maximize(problem, START, 3, seed=s).image for s in (largest, largest - 1)))
-    through([Stage(problem, 1, 16), Stage(problem, 1, 16)], START, minimize, seed=largest)
+    through([Phase(problem, 1, 16), Phase(problem, 1, 16)], START, minimize, seed=largest)
     parameters.normal_noise([largest, largest + 1], 4, 4)
     lbfgs(problem, START, 2, seed=largest)
 

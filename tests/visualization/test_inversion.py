@@ -78,13 +78,13 @@ def test_a_relu_fused_into_a_convolution_is_matched_before_it_too():
     x = keras.layers.Conv2D(6, 3, activation="relu", name="fused")(image)
     net = keras.Model(image, {"fused": x}, name="small")
     inverse = Inversion(net, "fused", SIZE, ZERO, iterations=6)
-    assert inverse._stages[0].problem.objective.layers == ["fused:input"]
+    assert inverse._phases[0].problem.objective.layers == ["fused:input"]
     np.testing.assert_allclose(inverse.code(PICTURE[None]), net(PICTURE[None])["fused"], rtol=1e-5)
 
 
 def test_a_relu_is_matched_before_it_and_zero_means_the_same_code(net):
     inverse = Inversion(net, "stem_relu", SIZE, ZERO, iterations=6)
-    problem = inverse._stages[0].problem
+    problem = inverse._phases[0].problem
     assert problem.objective.layers == ["stem_relu:input"]
     inverse.invert(PICTURE, [0])
     assert problem.evaluate(PICTURE[None])["code"][0] < 1e-9

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from tfcnn.backbones import any_size
 from tfcnn.imageopt import (
+    Phase,
     Problem,
-    Stage,
     maximize,
     minimize,
     objectives,
@@ -174,16 +174,16 @@ def test_any_size_keeps_the_weights(net):
     assert any_size(copy) is copy
 
 
-def test_stages_count_through_and_stop(net):
+def test_phases_count_through_and_stop(net):
     problem = Problem(any_size(net), objectives.logit(0), optimizer=optimizers.Adam(1.0))
     seen = []
-    stages = (Stage(problem, 2, 8), Stage(problem, 3, 12))
+    phases = (Phase(problem, 2, 8), Phase(problem, 3, 12))
     start = np.full((1, 8, 8, 3), 90.0, np.float32)
-    result = through(stages, start, maximize, callback=lambda m: seen.append((m.step, m.image().shape[1])))
+    result = through(phases, start, maximize, callback=lambda m: seen.append((m.step, m.image().shape[1])))
     assert seen == [(1, 8), (2, 8), (3, 12), (4, 12), (5, 12)]
     assert result.image.shape == (1, 12, 12, 3) and len(result.history()) == 5
-    assert through(stages, start, minimize).value[-1, 0] < result.value[-1, 0]
-    assert len(through(stages, start, maximize, callback=lambda m: m.step == 1).history()) == 1
+    assert through(phases, start, minimize).value[-1, 0] < result.value[-1, 0]
+    assert len(through(phases, start, maximize, callback=lambda m: m.step == 1).history()) == 1
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
-import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -178,7 +177,7 @@ def paired_milliseconds(
             answer(picture)
             if number:
                 taken[name].append(1000 * (time.perf_counter() - begun))
-    return {name: statistics.median(each) for name, each in taken.items()}
+    return {name: float(np.median(each)) for name, each in taken.items()}
 
 
 def _saved_model(model, folder):

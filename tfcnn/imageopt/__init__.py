@@ -3,7 +3,7 @@
 from tfcnn.imageopt import constraints, objectives, optimizers, parameters, transforms
 from tfcnn.imageopt.lbfgs import lbfgs
 from tfcnn.imageopt.objectives import IMAGE, Objective
-from tfcnn.imageopt.optimize import Moment, Problem, Result, Stage, maximize, minimize, through
+from tfcnn.imageopt.optimize import Moment, Phase, Problem, Result, maximize, minimize, through
 from tfcnn.imageopt.tiles import TiledProblem
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "Objective",
     "Problem",
     "Result",
-    "Stage",
+    "Phase",
     "TiledProblem",
     "constraints",
     "lbfgs",

@@ -234,9 +234,9 @@ def _run(problem, start, steps, downwards, seed, callback):
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class Phase:
     """A part of a run, small to large or rough to exact: a problem, for so many steps, on pictures of so many pixels
-    a side. All stages of a run have the same terms.
+    a side. All phases of a run have the same terms.
     """
 
     problem: Problem
@@ -245,29 +245,29 @@ class Stage:
 
 
 def through(
-    stages: Sequence[Stage],
+    phases: Sequence[Phase],
     start: tf.Tensor | np.ndarray,
     optimize: Callable[..., Result],
     *,
     seed: int = 0,
     callback: Callback | None = None,
 ) -> Result:
-    """Optimises a picture stage by stage; between two of different sizes it is resized.
+    """Optimises a picture phase by phase; between two of different sizes it is resized.
 
     Args:
-        stages: in order.
-        start: pixels [N, H, W, 3], 0..255, of the first stage's size.
+        phases: in order.
+        start: pixels [N, H, W, 3], 0..255, of the first phase's size.
         optimize: `maximize` or `minimize`.
-        seed: of the transforms' draws; each stage has its own.
-        callback: called after each step with a Moment, counted through all stages; a true answer stops the run.
+        seed: of the transforms' draws; each phase has its own.
+        callback: called after each step with a Moment, counted through all phases; a true answer stops the run.
 
     Returns:
-        The last pictures, and a history through all stages.
+        The last pictures, and a history through all phases.
     """
     image, history, stopped = start, [], False
-    for index, stage in enumerate(stages):
-        if image.shape[1] != stage.size:
-            image = tf.image.resize(image, [stage.size, stage.size], "bicubic")
+    for index, phase in enumerate(phases):
+        if image.shape[1] != phase.size:
+            image = tf.image.resize(image, [phase.size, phase.size], "bicubic")
 
         def count(moment, done=len(history)):  # noqa: B008  (as it is now)
             nonlocal stopped
@@ -275,8 +275,8 @@ def through(
             stopped = bool(callback and callback(moment))
             return stopped
 
-        result = optimize(stage.problem, image, stage.steps, seed=seed + index, callback=count)
+        result = optimize(phase.problem, image, phase.steps, seed=seed + index, callback=count)
         image, history = result.image, history + result.steps
         if stopped:
             break
-    return Result(stage.problem, image, history)
+    return Result(phase.problem, image, history)

@@ -16,9 +16,9 @@ import tensorflow as tf
 from tfcnn.backbones import any_size
 from tfcnn.imageopt import (
     Objective,
+    Phase,
     Problem,
     Result,
-    Stage,
     constraints,
     maximize,
     objectives,
@@ -35,20 +35,20 @@ from tfcnn.imageopt.transforms import gaussian_blur
 
 @dataclasses.dataclass(frozen=True)
 class Ascent:
-    """A gradient ascent: a start and the stages from it, compiled once and used for any number of pictures.
+    """A gradient ascent: a start and the phases from it, compiled once and used for any number of pictures.
 
     Args:
-        start: takes a number for each picture, gives pixels [N, H, W, 3] at the first stage's size.
-        stages: in order; between two the picture is resized.
+        start: takes a number for each picture, gives pixels [N, H, W, 3] at the first phase's size.
+        phases: in order; between two the picture is resized.
     """
 
     start: Callable[[Sequence[int]], tf.Tensor]
-    stages: tuple[Stage, ...]
+    phases: tuple[Phase, ...]
 
     @property
     def steps(self) -> int:
-        """Steps of all stages together."""
-        return sum(stage.steps for stage in self.stages)
+        """Steps of all phases together."""
+        return sum(phase.steps for phase in self.phases)
 
     def run(self, seeds: Sequence[int], *, seed: int = 0, callback: Callback | None = None) -> Result:
         """Raises the objective.
@@ -56,12 +56,12 @@ class Ascent:
         Args:
             seeds: a number for each picture, from which its start is drawn.
             seed: of the transforms' draws.
-            callback: called after each step with a Moment, counted through all stages.
+            callback: called after each step with a Moment, counted through all phases.
 
         Returns:
-            The pictures, and a history through all stages.
+            The pictures, and a history through all phases.
         """
-        return through(self.stages, self.start(seeds), maximize, seed=seed, callback=callback)
+        return through(self.phases, self.start(seeds), maximize, seed=seed, callback=callback)
 
 
 def simonyan(
@@ -100,7 +100,7 @@ def simonyan(
     def start(seeds):
         return tf.zeros([len(seeds), size, size, 3]) + tf.constant(zero_rgb, tf.float32)
 
-    return Ascent(start, (Stage(problem, iterations, size),))
+    return Ascent(start, (Phase(problem, iterations, size),))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +210,7 @@ def yosinski(
         noise = normal_noise(seeds, size, size, zero, 10.0 if start_at == "mean_plus_rand" else 0.0)
         return tf.clip_by_value(noise, 0.0, 255.0)
 
-    return Ascent(start, (Stage(problem, iterations, size),))
+    return Ascent(start, (Phase(problem, iterations, size),))
 
 
 # Part of the side, part of the steps, Adam's rate, weight of total variation, part of the noise, framed or not.
@@ -224,7 +224,7 @@ _STAGES = (
 
 
 def _side(part: float, size: int) -> int:
-    """Pixels of a stage's side; below 8 there is nothing to see."""
+    """Pixels of a phase's side; below 8 there is nothing to see."""
     return min(size, max(8, round(part * size)))
 
 
@@ -248,10 +248,10 @@ def fourier(
     will be looked at. Where the net has batch norm, its layers' statistics are held near those of photographs.
 
     Args:
-        net: a flat model from pixels; one that reads one size sees the small stages enlarged.
+        net: a flat model from pixels; one that reads one size sees the small phases enlarged.
         objective: what to raise.
         size: side of the finished picture, pixels.
-        iterations: steps of all stages together.
+        iterations: steps of all phases together.
         statistics: weight of the distance from natural statistics.
         noise: grey levels of white noise that the score must bear, at the smallest size.
         smooth: factor of the total variation's weights.
@@ -263,7 +263,7 @@ def fourier(
     natural = feature_statistics(open_net or net)
     if natural is not None and statistics:
         objective = objective - statistics * natural
-    stages = []
+    phases = []
     for part, share, rate, variation, noisy, framed in _STAGES:
         side = _side(part, size)
         changes = []
@@ -286,11 +286,11 @@ def fourier(
             transform=transforms.compose(*changes),
             optimizer=optimizers.Adam(rate),
         )
-        stages.append(Stage(problem, max(1, round(share * iterations)), shown))
+        phases.append(Phase(problem, max(1, round(share * iterations)), shown))
 
     def start(seeds):
         side = _side(_STAGES[0][0], size)
         small = Fourier(side, side, decay).noise(seeds)
         return small if open_net is not None else tf.image.resize(small, [size, size])
 
-    return Ascent(start, tuple(stages))
+    return Ascent(start, tuple(phases))

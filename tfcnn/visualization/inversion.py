@@ -18,9 +18,9 @@ from tfcnn.backbones.graph import INPUT, made_by
 from tfcnn.errors import InputError
 from tfcnn.imageopt import (
     Objective,
+    Phase,
     Problem,
     Result,
-    Stage,
     constraints,
     lbfgs,
     minimize,
@@ -127,7 +127,7 @@ class Inversion:
         natural = feature_statistics(net) if self.prior.statistics and method == "fourier" else None
         if natural is not None:
             objective = objective + self.prior.statistics * natural
-        self._stages = self._make_stages(net, objective)
+        self._phases = self._make_phases(net, objective)
 
     def _distance(self, net: keras.Model) -> Objective:
         """The code's distance; before a ReLU where the layer is one, zero for the same pictures.
@@ -160,7 +160,7 @@ class Inversion:
             objective = objective + prior.alpha_weight * scale * norm
         return objective
 
-    def _make_stages(self, net: keras.Model, objective: Objective) -> list[Stage]:
+    def _make_phases(self, net: keras.Model, objective: Objective) -> list[Phase]:
         total, prior = self.iterations, self.prior
         if self.method != "fourier":
             # The program's rates of an objective times sigma_x^2, for a quarter, a half and a quarter of the steps.
@@ -173,7 +173,7 @@ class Inversion:
             problem = Problem(
                 net, objective, optimizer=momentum, transform=moves, constraint=constraints.in_range()
             )
-            return [Stage(problem, total, self.size)]
+            return [Phase(problem, total, self.size)]
         waves = Fourier(self.size, self.size)
         third = total // 3
         moves = None
@@ -192,7 +192,7 @@ class Inversion:
             last = Problem(net, objective, optimizer=ending, constraint=constraints.in_range())
         else:
             last = Problem(net, objective, parameters=waves, optimizer=optimizers.Adam(0.0125))
-        return [Stage(first, 2 * third, self.size), Stage(last, total - 2 * third, self.size)]
+        return [Phase(first, 2 * third, self.size), Phase(last, total - 2 * third, self.size)]
 
     def _central(self, features: tf.Tensor) -> tf.Tensor:
         if not self.neigh:
@@ -224,13 +224,13 @@ class Inversion:
         """
         self._wanted.assign(self.code(image[None]))
         if self.method == "fourier":
-            x = self._stages[0].problem.parameters.noise(seeds, 0.05 if self.stride >= 32 else 0.01)
+            x = self._phases[0].problem.parameters.noise(seeds, 0.05 if self.stride >= 32 else 0.01)
         else:
             noise = normal_noise(seeds, self.size, self.size, self.zero_rgb, ORDINARY)
             x = tf.clip_by_value(noise, 0.0, 255.0)
         if self.method == "lbfgs":
-            return lbfgs(self._stages[0].problem, x, self.iterations, bounds=(0.0, 255.0), callback=callback)
-        return through(self._stages, x, minimize, seed=int(seeds[0]), callback=callback)
+            return lbfgs(self._phases[0].problem, x, self.iterations, bounds=(0.0, 255.0), callback=callback)
+        return through(self._phases, x, minimize, seed=int(seeds[0]), callback=callback)
 
 
 def psnr(image: np.ndarray, reference: np.ndarray) -> float:
