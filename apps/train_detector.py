@@ -9,7 +9,7 @@ from absl import flags
 
 from tfcnn import cli
 from tfcnn.cards import card_of, is_darknet
-from tfcnn.cli import grid_flags, models, training_flags, training_record
+from tfcnn.cli import grid_flags, models, region_flags, training_flags, training_record
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,83 +36,12 @@ PROPOSALS_FILE = flags.DEFINE_string(
     "For --detector=fast_rcnn: results.json of the app propose over all pictures, e.g. "
     "--proposals_file=out/propose/results.json",
 )
-TRAINING = flags.DEFINE_enum(
-    "training", "joint", ["joint", "alternating"], "All four losses at once, or the paper's four steps"
-)
-NECK = flags.DEFINE_enum(
-    "neck",
-    "top_down",
-    ["none", "top_down", "pyramid", "fpn"],
-    "Maps: stride 16 alone (the paper), strides 8 to 32 summed from the top, a pyramid of these, or Lin et al.'s "
-    "feature pyramid of strides 4 to 64",
-)
-HEAD = flags.DEFINE_enum(
-    "head",
-    "position",
-    ["position", "light", "dense", "mlp", "backbone"],
-    "Head of the regions: position-sensitive, light convolutions, VGG's two dense layers of 4096, Lin et al.'s two of "
-    "1024, or the backbone's later layers",
-)
-POOLING = flags.DEFINE_enum("pooling", "align", ["align", "max"], "RoIAlign, or the paper's RoI max pooling")
-CONTEXT = flags.DEFINE_bool("context", False, "Let each region see the whole picture's code, too (He et al.)")
-CLASS_AGNOSTIC = flags.DEFINE_bool("class_agnostic", True, "One box a region; false: one a class (the paper)")
-SIZES = flags.DEFINE_list(
-    "anchor_sizes",
-    [],
-    "Anchors' sizes in pixels of the net's picture, e.g. --anchor_sizes=128,256,512 (the paper); none: six, 18 to 280, "
-    "of fpn 32 to 512",
-)
-ROUNDED_ANCHORS = flags.DEFINE_bool(
-    "rounded_anchors", False, "Round the anchors' sides as the authors' program does"
-)
-MASK_CHANNELS = flags.DEFINE_integer(
-    "mask_channels",
-    256,
-    "Of mask_rcnn: channels of its four convolutions, e.g. --mask_channels=128",
-    lower_bound=1,
-)
-RPN_CHANNELS = flags.DEFINE_integer(
-    "rpn_channels",
-    None,
-    "Channels of the region proposal network; none: 256; VGG-16's are 512",
-    lower_bound=1,
-)
-PROPOSALS = flags.DEFINE_integer("proposals", 300, "Proposals of a picture at test", lower_bound=1)
-BEFORE_NMS = flags.DEFINE_integer(
-    "before_nms",
-    2000,
-    "Best boxes that enter their suppression at test (the authors: 6000)",
-    lower_bound=1,
-)
-MIN_FILE_SIZE = flags.DEFINE_float(
-    "min_file_size",
-    0.0,
-    "Least side of a proposal in pixels of the file (the authors: 16); else 2 of the net's",
-)
 NMS_THRESHOLD = flags.DEFINE_float(
-    "nms_threshold", 0.5, "IoU above which the lower of two detections of a class is dropped (the paper: 0.3)"
-)
-BOX_TARGETS = flags.DEFINE_enum(
-    "box_targets",
-    "fixed",
-    ["fixed", "measured"],
-    "Scale of box targets: fixed, or each class's measured mean and deviation (Fast R-CNN)",
-)
-INSIDE_ANCHORS = flags.DEFINE_bool("inside_anchors", False, "Train on anchors inside the picture (the paper)")
-TRAIN_PROPOSALS = flags.DEFINE_integer(
-    "train_proposals", 200, "Proposals of a picture in training (the paper: 2000)", lower_bound=1
-)
-TRAIN_BEFORE_NMS = flags.DEFINE_integer(
-    "train_before_nms", 1000, "Best boxes that enter their suppression (the authors: 12000)", lower_bound=1
-)
-REGIONS = flags.DEFINE_integer(
-    "regions", 64, "Regions of a picture in a step (the paper: 128, or 64 of each of two)", lower_bound=2
-)
-BACKGROUND_LOW = flags.DEFINE_float(
-    "background_low", 0.0, "Least IoU of a background region (Fast R-CNN: 0.1)", lower_bound=0.0
-)
-HARDEST = flags.DEFINE_integer(
-    "hardest", 0, "Learn from so many regions of the greatest loss (OHEM); 0: from all", lower_bound=0
+    "nms_threshold",
+    0.5,
+    "IoU above which the lower of two detections of a class is dropped (the paper: 0.3)",
+    lower_bound=0.0,
+    upper_bound=1.0,
 )
 IGNORE_OVERLAP = flags.DEFINE_float(
     "ignore_overlap",
@@ -127,9 +56,6 @@ FREEZE_STRIDE = flags.DEFINE_integer(
 BIAS_RATE = flags.DEFINE_float(
     "bias_rate", 1.0, "Factor of the biases' learning rate (the authors: 2)", lower_bound=0.0
 )
-MASK_WEIGHT = flags.DEFINE_float(
-    "mask_weight", 1.0, "Of mask_rcnn: factor of the masks' loss (the paper: 1)", lower_bound=0.0
-)
 VALIDATE_IMAGES = flags.DEFINE_integer(
     "validate_images", 0, "Pictures of each validation, evenly spread; 0 takes all", lower_bound=0
 )
@@ -140,8 +66,19 @@ TEST_SIZE = flags.DEFINE_integer(
     lower_bound=32,
 )
 
+# The flags that only some detectors have.
+ONLY = (
+    (OF_REGIONS, region_flags.OF_ALL),
+    (("faster_rcnn", "mask_rcnn"), region_flags.OF_PROPOSALS),
+    (("fast_rcnn",), region_flags.OF_FILE),
+    (("mask_rcnn",), region_flags.OF_MASKS),
+    (("yolo", "fast_yolo"), grid_flags.OF_YOLO),
+    (("one_stage",), grid_flags.OF_ONE_STAGE),
+)
+
 
 def main(run: cli.Run) -> None:
+    check_flags()
     training, validation = training_flags.read_data(run)
     if not any(len(record.boxes) for record in training.examples):
         raise InputError(
@@ -176,6 +113,16 @@ def main(run: cli.Run) -> None:
     run.table(*table(trained.metrics, trained.card))
 
 
+def check_flags() -> None:
+    """Refuse flags that would do nothing: those of another detector."""
+    for detectors, own in ONLY:
+        for flag in () if DETECTOR.value in detectors else own:
+            if flag.present:
+                raise InputError(
+                    f"--{flag.name} is for --detector={' or '.join(detectors)}, not for {DETECTOR.value}"
+                )
+
+
 def of_regions() -> bool:
     """Whether the detector classifies regions: Faster R-CNN, Fast R-CNN and Mask R-CNN."""
     return DETECTOR.value in OF_REGIONS
@@ -189,7 +136,7 @@ def read_proposals() -> Proposals | None:
         if PROPOSALS_FILE.value:
             raise InputError("--proposals_file is for --detector=fast_rcnn: Faster R-CNN makes its own")
         return None
-    if TRAINING.value == "alternating":
+    if region_flags.TRAINING.value == "alternating":
         raise InputError("--training=alternating trains proposals too: --detector=fast_rcnn takes a file's")
     if not PROPOSALS_FILE.value:
         raise InputError("--detector=fast_rcnn needs --proposals_file: results.json of the app propose")
@@ -223,10 +170,17 @@ def make_model(
             )
         if family(card.get("kind", "faster_rcnn")) != family(DETECTOR.value) or "net" not in architecture:
             architecture = of_flags(net, training, proposals, config)  # its backbone serves this one, too
-        elif of_regions():
-            architecture = {"mask_channels": MASK_CHANNELS.value} | architecture
-            if DETECTOR.value != "mask_rcnn":  # also from a detector that has masks
-                architecture.pop("mask_channels")
+        else:
+            same = list(card.get("classes") or []) == list(training.classes)
+            architecture = changed(architecture, of_flags(net, training, proposals, config), same)
+        if run.flags["net"].present and run.flags.net != architecture["net"]:
+            raise InputError(f"--net={run.flags.net}: --init={training_flags.INIT.value} has a {net}")
+    if (
+        architecture.get("head") == "position"
+        and region_flags.POOLING.present
+        and region_flags.POOLING.value == "max"
+    ):
+        raise InputError("--pooling=max is for another --head: position has a pooling of its own")
     run.net = architecture["net"]
     options = {name: value for name, value in architecture.items() if name != "net"}
     model = builder()(backbones.backbone(run.net, weights), len(training.classes), **options)
@@ -236,7 +190,7 @@ def make_model(
         if all(layer.name in fresh for layer in model.layers if layer.weights):
             raise InputError(f"--init={training_flags.INIT.value} has no layer of {run.net} in its form")
         run.say(f"starts from {training_flags.INIT.value}" + (f"; new: {', '.join(fresh)}" if fresh else ""))
-    elif of_regions() and HEAD.value == "dense" and weights:
+    elif of_regions() and region_flags.HEAD.value == "dense" and weights:
         copied = copy_dense(backbones.classifier(run.net, weights), model)
         run.say(f"{' and '.join(copied) or 'no dense layer'} from {run.net}'s classifier")
     return model, architecture
@@ -245,8 +199,41 @@ def make_model(
 def of_flags(net: str, training: Dataset, proposals: Proposals | None, config: DetectorConfig) -> dict:
     """The architecture that the flags ask for, on the backbone `net`."""
     if of_regions():
-        return {"net": net, **architecture_of_flags(), **box_targets(training, proposals)}
+        return {
+            "net": net,
+            **region_flags.architecture(DETECTOR.value, NMS_THRESHOLD.value),
+            **box_targets(training, proposals),
+        }
     return {"net": net, **grid_flags.architecture(DETECTOR.value, config.train_size, NMS_THRESHOLD.value)}
+
+
+def changed(own: dict, asked: dict, same_classes: bool) -> dict:
+    """The architecture of --init's detector with what the flags say otherwise, and what --detector needs.
+
+    Args:
+        own: of the detector's card.
+        asked: of the flags, `of_flags`.
+        same_classes: whether it has the classes of the data set.
+    """
+    if of_regions():
+        if region_flags.NECK.present and region_flags.NECK.value != own.get("neck"):
+            own = {
+                name: value for name, value in own.items() if name != "sizes"
+            }  # anchors of another pyramid
+        if region_flags.BOX_TARGETS.present or not same_classes:
+            own = {name: value for name, value in own.items() if name not in ("box_means", "box_stds")}
+            own |= {name: asked[name] for name in ("box_means", "box_stds") if name in asked}
+        if "mask_channels" not in asked:  # also from a detector that has masks
+            own = {name: value for name, value in own.items() if name != "mask_channels"}
+        own = {"mask_channels": asked["mask_channels"]} | own if "mask_channels" in asked else own
+        if bool(own.get("proposals", 1)) != bool(asked["proposals"]):
+            own = own | {"proposals": asked["proposals"]}
+        flags_of = region_flags.OF_NET
+    else:
+        flags_of = grid_flags.OF_ONE_STAGE_NET if DETECTOR.value == "one_stage" else grid_flags.OF_YOLO_NET
+        flags_of = flags_of | {"size": flags.FLAGS["image_size"]}
+    flags_of = flags_of | {"nms_threshold": NMS_THRESHOLD}
+    return own | {name: asked[name] for name, flag in flags_of.items() if flag.present and name in asked}
 
 
 def family(detector: str) -> str:
@@ -280,43 +267,13 @@ def sizes_of(model: keras.Model) -> dict:
     return {"sizes": sizes[0] if len(sizes) == 1 else sizes}
 
 
-def architecture_of_flags() -> dict:
-    """The keyword arguments of `faster_rcnn` or `mask_rcnn` that the flags give."""
-    try:
-        sizes = [float(size) for size in SIZES.value]
-    except ValueError as error:
-        raise InputError(f"--anchor_sizes={','.join(SIZES.value)}: sizes are numbers of pixels") from error
-    maps = {"pyramid": 3, "fpn": 5}.get(NECK.value)
-    if sizes and maps:
-        if len(sizes) % maps:
-            raise InputError(
-                f"--anchor_sizes: this pyramid has {maps} maps, so name {maps} sizes or a multiple"
-            )
-        each = len(sizes) // maps
-        sizes = [sizes[i * each : (i + 1) * each] for i in range(maps)]
-    return {
-        "neck": NECK.value,
-        "head": HEAD.value,
-        "pooling": POOLING.value,
-        "context": CONTEXT.value,
-        "class_agnostic": CLASS_AGNOSTIC.value,
-        "sizes": sizes or None,
-        "rounded_anchors": ROUNDED_ANCHORS.value,
-        "rpn_channels": RPN_CHANNELS.value,
-        "proposals": 0 if DETECTOR.value == "fast_rcnn" else PROPOSALS.value,
-        "before_nms": BEFORE_NMS.value,
-        "min_file_size": MIN_FILE_SIZE.value,
-        "nms_threshold": NMS_THRESHOLD.value,
-    } | ({"mask_channels": MASK_CHANNELS.value} if DETECTOR.value == "mask_rcnn" else {})
-
-
 def box_targets(training: Dataset, proposals: Proposals | None) -> dict:
     """Means and deviations of the box targets, where --box_targets has them measured."""
-    if BOX_TARGETS.value == "fixed":
+    if region_flags.BOX_TARGETS.value == "fixed":
         return {}
     if proposals is None:
         raise InputError("--box_targets=measured needs --detector=fast_rcnn: the proposals are measured")
-    if CLASS_AGNOSTIC.value:
+    if region_flags.CLASS_AGNOSTIC.value:
         raise InputError("--box_targets=measured goes with --class_agnostic=false: each class has its own")
     from tfcnn.detection.fast_rcnn_training import box_statistics
     from tfcnn.detection.faster_rcnn_training import with_proposals

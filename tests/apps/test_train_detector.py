@@ -1,8 +1,11 @@
 """train_detector, detect and evaluate as a person runs them: synthetic shapes, a net of a few layers."""
 
 import json
+import pathlib
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from tfcnn import backbones
 CLASSES = ["circle", "triangle", "square", "star", "ring"]
 SMALL = ["--dataset=shapes", "--net=tiny", "--image_size=96", "--batch_size=2", "--validate_images=4"]
 SMALL += ["--validate_epochs=0", "--steps=3"]
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def results(folder):
@@ -79,6 +84,55 @@ def test_a_release_is_where_another_training_starts(run_app, trained, tmp_path):
     assert f"starts from {older}\n" in done.stderr  # no layer is new
     cards = [json.loads((f / "release/card.json").read_text()) for f in (trained[1], tmp_path / "out")]
     assert cards[0]["architecture"] == cards[1]["architecture"]
+
+
+def test_flags_of_the_net_change_what_a_release_has(run_app, trained, tmp_path):
+    flags = [*SMALL[2:-1], "--dataset=shapes", "--steps=1", f"--init={trained[1] / 'release'}"]
+    done = run_app(
+        "train_detector", *flags, "--neck=none", "--nms_threshold=0.3", f"--output_dir={tmp_path / 'out'}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "new: rpn_conv" in done.stderr
+    was, now = (
+        json.loads((f / "release/card.json").read_text())["architecture"]
+        for f in (trained[1], tmp_path / "out")
+    )
+    assert (now["neck"], now["nms_threshold"], now["context"]) == ("none", 0.3, True)
+    assert was["neck"] == "top_down" and len(now["sizes"]) == len(was["sizes"])
+    done = run_app("train_detector", *flags, "--net=vgg16", f"--output_dir={tmp_path / 'other'}")
+    assert done.returncode == 2 and "has a tiny" in done.stderr, done.stderr
+
+
+# Parses a command line as the app does, and prints what it makes of a card's architecture.
+CHANGED = """
+import json, sys
+from absl import flags
+from apps import train_detector as app
+import tfcnn.cli.start
+flags.FLAGS(["train_detector", *sys.argv[3:]])
+own, asked = json.loads(sys.argv[1]), {"mask_channels": 256} if app.DETECTOR.value == "mask_rcnn" else {}
+asked |= {"proposals": 0 if app.DETECTOR.value == "fast_rcnn" else 300, "nms_threshold": 0.5}
+print(json.dumps(app.changed(own, asked, sys.argv[2] == "same")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "classes", "flags", "found"),
+    [
+        ({"box_means": [0], "box_stds": [1], "proposals": 0}, "same", ["--detector=fast_rcnn"], None),
+        ({"box_means": [0], "proposals": 0}, "other", ["--detector=fast_rcnn"], {"proposals": 0}),
+        ({"proposals": 300}, "same", ["--detector=fast_rcnn"], {"proposals": 0}),
+        ({"proposals": 0}, "same", [], {"proposals": 300}),
+        ({"proposals": 50}, "same", [], None),
+        ({"mask_channels": 128}, "same", [], {}),
+        ({"mask_channels": 128}, "same", ["--detector=mask_rcnn"], None),
+        ({"nms_threshold": 0.3}, "same", ["--nms_threshold=0.5"], {"nms_threshold": 0.5}),
+    ],
+)
+def test_what_a_card_says_is_kept_but_for_flags_classes_and_detector(own, classes, flags, found):
+    command = [sys.executable, "-c", CHANGED, json.dumps(own), classes, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert json.loads(done.stdout) == (own if found is None else found)
 
 
 def test_detect_draws_what_it_finds_and_refuses_what_it_cannot_read(run_app, trained, pictures, tmp_path):
@@ -333,6 +387,13 @@ def test_detectors_of_one_network_start_from_a_backbone_and_are_used(
         ("train_detector", ["--dataset=shapes", "--detector=fast_rcnn"], "needs --proposals_file"),
         ("train_detector", ["--dataset=shapes", "--net=tiny", "--head=backbone"], "neck='none'"),
         ("train_detector", ["--dataset=shapes", "--hardest=99"], "64 regions"),
+        ("train_detector", ["--dataset=shapes", "--detector=yolo", "--training=alternating"], "--training"),
+        ("train_detector", ["--dataset=shapes", "--detector=one_stage", "--grid=9"], "yolo or fast_yolo"),
+        ("train_detector", ["--dataset=shapes", "--mask_weight=2"], "--detector=mask_rcnn"),
+        ("train_detector", ["--dataset=shapes", "--net=tiny", "--pooling=max"], "another --head"),
+        ("train_detector", ["--dataset=shapes", "--net=tiny", "--anchor_sizes=16,nan"], "above 0"),
+        ("train_detector", ["--dataset=shapes", "--nms_threshold=30"], "[0.0, 1.0]"),
+        ("detect", ["--score_threshold=nan"], "--score_threshold=nan: a finite number is needed"),
         (
             "train_detector",
             ["--dataset=shapes", "--net=tiny", "--detector=mask_rcnn", "--training=alternating"],
@@ -379,7 +440,7 @@ def test_a_comma_in_a_folder_of_pictures_does_not_divide_it(run_app, tmp_path, a
 def test_a_classifier_gives_its_backbone_to_a_detector(run_app, tmp_path):
     backbones.classifier("tiny", weights=None, classes=3, size=64).save(tmp_path / "model.keras")
     (tmp_path / "card.json").write_text(json.dumps({"kind": "classifier", "net": "tiny"}))
-    flags = [*SMALL, f"--init={tmp_path}"]
+    flags = [flag for flag in [*SMALL, f"--init={tmp_path}"] if flag != "--net=tiny"]
     done = run_app("train_detector", *flags, f"--output_dir={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     new = re.search("starts from .*; new: (.*)", done.stderr)[1].split(", ")

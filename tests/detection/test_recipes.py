@@ -17,7 +17,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 sys.path.insert(0, sys.argv[1])
 from absl import flags
 from apps import train_detector as app
-from tfcnn.cli import training_flags
+from tfcnn.cli import region_flags, training_flags
 flags.FLAGS.set_default("batch_size", 16)
 flags.FLAGS(["train_detector", *sys.argv[3:]])
 import dataclasses
@@ -37,7 +37,7 @@ body = backbones.backbone(flags.FLAGS.net, None)
 for layer in body.layers:  # the looks of trained weights: what is frozen is what has been trained
     if "_conv" in layer.name:
         layer.bias.assign(np.linspace(0, 1e-3, layer.bias.shape[0]))
-model = faster_rcnn(body, 20, **app.architecture_of_flags())
+model = faster_rcnn(body, 20, **region_flags.architecture(app.DETECTOR.value, app.NMS_THRESHOLD.value))
 stages = Stages(model)
 trained = freezing.trained_layers(model)
 rate = training.rates(model, config, trained, OWN_LAYERS)

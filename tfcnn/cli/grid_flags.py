@@ -74,6 +74,22 @@ FOCAL = flags.DEFINE_float(
     "focal", 0.0, "Of one_stage: gamma of focal objectness, e.g. --focal=2; 0: cross-entropy", lower_bound=0.0
 )
 
+# The flags of a detector alone; under a name of the architecture, those that change the net.
+OF_YOLO_NET = {
+    "grid": GRID,
+    "boxes": CELL_BOXES,
+    "endpoint": ENDPOINT,
+    "passthrough": PASSTHROUGH,
+    "convolutions": CONVOLUTIONS,
+    "channels": DENSE_CHANNELS,
+    "resample": RESAMPLE,
+    "hidden": DENSE_UNITS,
+    "dropout": DROPOUT,
+}
+OF_YOLO = (*OF_YOLO_NET.values(), CELL_EPOCHS, CELL_RATE, LAMBDA_COORD, LAMBDA_NOOBJ)
+OF_ONE_STAGE_NET = {"channels": CHANNELS, "tower": TOWER}
+OF_ONE_STAGE = (*OF_ONE_STAGE_NET.values(), ASSIGNMENT, BOX_LOSS, FOCAL)
+
 
 def loss() -> OneStageLoss:
     """What the one-stage detector's loss is made of."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pathlib
 import signal
@@ -99,6 +100,9 @@ def _run(main, name, summary, kinds, pictures, arguments_of, words, defaults):
             FLAGS[arguments_of].value = [*FLAGS[arguments_of].value, *arguments]
         else:
             FLAGS.images = [*FLAGS.images, *arguments]
+        for flag in FLAGS:
+            if isinstance(FLAGS[flag].value, float) and not math.isfinite(FLAGS[flag].value):
+                raise InputError(f"--{flag}={FLAGS[flag].value}: a finite number is needed")
         if FLAGS.images and not pictures:
             raise InputError(f"{name} takes no pictures, but {FLAGS.images[0]} was given")
     except (flags.Error, InputError, OSError) as error:
