@@ -176,7 +176,7 @@ def finish(
     run.results |= {"release": "release", "images_per_second": rate}
     rows = [[name, training_record.percent(own["ap_11"])] for name, own in figures["per_class"].items()]
     run.table(["class", "AP (11 points)"], [["mean", training_record.percent(map_11)], *rows])
-    for record in validation.examples[:: max(1, len(validation) // 8)][:8]:
+    for record in evenly(validation.examples, 8):
         if record.image_id in found:
             run.sheet(
                 found[record.image_id].top(5).draw(record.image()), f"found_{record.image_id}.png", "found"

@@ -31,11 +31,9 @@ def whole_numbers(flag: flags.FlagHolder) -> tuple[int, ...]:
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:
     """The data set with at most `limit` pictures, evenly spread over it."""
-    count = len(dataset.examples)
-    if limit is None or limit >= count:
+    if limit is None or limit >= len(dataset.examples):
         return dataset
-    kept = [dataset.examples[place * count // limit] for place in range(limit)]
-    return dataclasses.replace(dataset, examples=kept)
+    return dataclasses.replace(dataset, examples=evenly(dataset.examples, limit))
 
 
 def counted(count: int, what: str) -> str:

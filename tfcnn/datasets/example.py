@@ -20,6 +20,11 @@ NOTHING = np.zeros((0, 4), np.float32)
 QUARTER_TURNS = {5: (False, False), 6: (True, False), 7: (True, True), 8: (False, True)}
 
 
+def evenly(items: Sequence, count: int) -> list:
+    """Takes `count` of the items, evenly spread over them, or all where there are fewer."""
+    return [items[i * len(items) // count] for i in range(count)] if count < len(items) else list(items)
+
+
 @dataclasses.dataclass(slots=True, eq=False)
 class Truth:
     """All objects of a picture just as the annotation has them, before any rule of training: what
@@ -228,7 +233,7 @@ class Dataset:
             count: pictures to look at, evenly spread; they are read.
         """
         looked_at, found = 0, {}
-        for record in self.examples[:: max(1, len(self.examples) // count)][:count]:
+        for record in evenly(self.examples, count):
             if not record.width:
                 continue
             try:

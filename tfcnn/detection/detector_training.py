@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcnn import draw
-from tfcnn.datasets.example import Dataset
+from tfcnn.datasets.example import Dataset, evenly
 from tfcnn.datasets.pipeline import Batches
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.detection.endpoints import endpoint_strides
@@ -148,8 +148,7 @@ class Validation:
         )
         self.dataset, self.proposals = dataset, proposals
         if config.validate_images:
-            step = max(1, len(dataset) // config.validate_images)
-            kept = dataset.examples[::step][: config.validate_images]
+            kept = evenly(dataset.examples, config.validate_images)
             self.dataset = dataclasses.replace(dataset, examples=kept)
         self.refused: dict[str, str] = {}
 
@@ -169,7 +168,7 @@ class Validation:
     def drawn(self, count: int = 8) -> list[np.ndarray]:
         """Some pictures with what is found in them, evenly spread: uint8 [H, W, 3] each."""
         pictures, given = [], []
-        for record in self.dataset.examples[:: max(1, len(self.dataset) // count)][:count]:
+        for record in evenly(self.dataset.examples, count):
             with contextlib.suppress(InputError):  # named by the validation
                 pictures.append(record.image())
                 given.append(self.proposals.of(record.file) if self.proposals else None)

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfcnn import draw
-from tfcnn.datasets.example import Dataset
+from tfcnn.datasets.example import Dataset, evenly
 from tfcnn.errors import InputError, unknown
 from tfcnn.evaluation import imagenet
 from tfcnn.localization import class_rpn, heads, losses
@@ -270,8 +270,7 @@ class Validation:
         )
         self.dataset = dataset
         if config.validate_images:
-            step = max(1, len(dataset) // config.validate_images)
-            kept = dataset.examples[::step][: config.validate_images]
+            kept = evenly(dataset.examples, config.validate_images)
             self.dataset = dataclasses.replace(dataset, examples=kept)
         self.refused: dict[str, str] = {}
 
@@ -311,7 +310,7 @@ class Validation:
     def drawn(self) -> list[np.ndarray]:
         """Gives a sheet of validation pictures, evenly spread, with their best guess and the truth."""
         shown, captions = [], []
-        for record in self.dataset.examples[:: max(1, len(self.dataset) // SHOWN)][:SHOWN]:
+        for record in evenly(self.dataset.examples, SHOWN):
             with contextlib.suppress(InputError):  # named by the validation
                 picture = record.image()
                 (guesses,) = self.predictor([picture])

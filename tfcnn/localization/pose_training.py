@@ -26,7 +26,7 @@ from scipy import stats
 from tfcnn import draw
 from tfcnn.datasets import pipeline
 from tfcnn.datasets.augment import PRESETS
-from tfcnn.datasets.example import Dataset
+from tfcnn.datasets.example import Dataset, evenly
 from tfcnn.errors import InputError, unknown
 from tfcnn.evaluation import pose as figures
 from tfcnn.localization import losses, pose
@@ -329,8 +329,7 @@ class Validation:
         )
         self.dataset, self.stage, self.refused = dataset, stage, {}
         if config.validate_images:
-            step = max(1, len(dataset) // config.validate_images)
-            kept = dataset.examples[::step][: config.validate_images]
+            kept = evenly(dataset.examples, config.validate_images)
             self.dataset = dataclasses.replace(dataset, examples=kept)
         truth = np.stack([record.truth.joints for record in self.dataset.examples])
         self.best = "pcp_strict" if "pcp_strict" in self._shares(truth, truth[..., :2]) else "-error"
@@ -361,7 +360,7 @@ class Validation:
     def drawn(self) -> list[tuple[np.ndarray, str, str]]:
         """Gives sheets of validation pictures, each with a file's name and a title: poses, and one stage by stage."""
         shown, stages = [], []
-        for record in self.dataset.examples[:: max(1, len(self.dataset) // SHOWN)][:SHOWN]:
+        for record in evenly(self.dataset.examples, SHOWN):
             with contextlib.suppress(InputError):  # named by the validation
                 picture = record.image()
                 (found,) = self.predictor([picture])
