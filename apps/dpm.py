@@ -120,5 +120,5 @@ if __name__ == "__main__":
         batch_size=8,
         model="dpm_voc",
         longest=320,
-        draw_threshold=0.95,
+        draw_threshold=0.3,
     )

@@ -247,7 +247,8 @@ def accuracy_on(
 def detecting(
     run: cli.Run, data: Dataset, model: keras.Model, size: tuple[int, int]
 ) -> Callable[[str, Answer], dict[str, float | None]]:
-    """What says a detector's figures by the rule of the data set, its pictures as the app evaluate sees them."""
+    """What says a detector's figures by the rule of the data set, its pictures as the app evaluate sees them; those
+    that it fits come in bars, since an exported program takes one size."""
     from tfcnn import backbones
     from tfcnn.cards import card_of
     from tfcnn.datasets.classes import match
@@ -268,12 +269,17 @@ def detecting(
     if max(index) < 0:
         raise InputError(f"--model={source} knows none of the classes of {data.name}: {some(data.classes)}")
 
+    resize = card.get("resize", "stretch")
+    if resize == "fit":
+        resize = "letterbox"
+        run.say(f"{source} fits pictures, and a program takes one size: measured in bars at {size[0]} px")
+
     def figures(kind, answer):
         predictor = Predictor(
             exported.Detecting(answer, len(names), backbones.zero_rgb(model)),
             names=names,
             image_size=size[0],
-            resize=card.get("resize", "stretch"),
+            resize=resize,
             threads=run.threads,
         )
         with run.progress(len(records), kind) as progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -133,7 +133,7 @@ def detector(
             found,
             names=_names_of_all(sources, cards, labels, found.classes),
             image_size=size,
-            longest=longest or card.get("longest") or round(size * 5 / 3),
+            longest=longest or round(size * _ratio_of_sides(card)),
             resize=how,
             scales=scales,
             batch_size=batch_size,
@@ -146,6 +146,13 @@ def detector(
     if runtime != "auto":
         return made(runtime)
     return fastest(("tf", "litert"), made, [images.read(source) for source in images.packaged()[:3]], say)
+
+
+def _ratio_of_sides(card: Mapping) -> float:
+    """How much longer than image_size a fitted picture may be: the card's `longest` was chosen for its own size."""
+    if card.get("longest") and card.get("image_size"):
+        return card["longest"] / card["image_size"]
+    return 5 / 3
 
 
 def localizer(

@@ -2,10 +2,11 @@
 
 import dataset_layouts as layouts
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfcnn.datasets.example import Record, checked_boxes
+from tfcnn.datasets.example import Record, checked_boxes, evenly
 
 
 def check(box, width=40, height=30, slack=0.5):
@@ -107,3 +108,11 @@ def test_a_fingerprint_of_renamed_classes(tmp_path):
     (folder / "train/ants").rename(folder / "train/wasps")
     assert datasets.open("folder", folder, "train").fingerprint() != first
     assert datasets.open("digits").fingerprint() == datasets.open("digits").fingerprint()
+
+
+@pytest.mark.parametrize("count", [1, 3, 6, 7, 10, 11])
+def test_evenly_spread_items_reach_from_the_first_to_near_the_last(count):
+    items = list(range(10))
+    found = evenly(items, count)
+    assert len(found) == min(count, 10) and found[0] == 0 and found == sorted(set(found))
+    assert found[-1] >= 10 - -(-10 // count)

@@ -14,7 +14,7 @@ from tfcnn.cards import card_of
 from tfcnn.cli import data_flags, lists, training_record
 from tfcnn.cli.run import Run
 from tfcnn.datasets.classes import restricted, united
-from tfcnn.datasets.example import Dataset
+from tfcnn.datasets.example import Dataset, evenly
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:

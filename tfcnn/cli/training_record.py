@@ -10,7 +10,7 @@ from absl import flags
 
 from tfcnn.cli import usage
 from tfcnn.cli.run import Run
-from tfcnn.datasets.example import Dataset
+from tfcnn.datasets.example import Dataset, evenly
 from tfcnn.errors import InputError
 
 
