@@ -124,6 +124,12 @@ def test_arguments_that_are_none(model, options, words):
         tfcnn.detector(model, **options)
 
 
+def test_a_cards_longest_side_grows_with_the_size_that_is_asked_for():
+    for size, shape in ((None, (240, 320)), (640, (480, 640))):
+        prepared = tfcnn.detector("hog_voc", image_size=size).prepare(picture(375, 500))
+        assert prepared.pictures[0].shape[:2] == shape
+
+
 def test_fit_keeps_each_pictures_shape_and_pads_a_batch_to_its_largest(model):
     predictor = tfcnn.detector(model, image_size=60, longest=100, resize="fit", scales=[60, 120])
     prepared = [predictor.prepare(picture(*shape)) for shape in ((120, 130), (300, 30), (40, 44))]

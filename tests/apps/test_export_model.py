@@ -83,11 +83,13 @@ def test_a_data_set_says_the_map_of_a_detector_in_each_format(run_app, tmp_path)
     small = {"channels": 16, "units": 32, "proposals": 20, "sizes": (12.0, 24.0), "score_threshold": 0.0}
     names = datasets.open("shapes", None, "val").classes
     faster_rcnn(backbones.backbone("tiny", None), len(names), **small).save(tmp_path / "model.keras")
-    (tmp_path / "labels.txt").write_text("\n".join(names))
-    flags = [f"--model={tmp_path / 'model.keras'}", f"--labels={tmp_path / 'labels.txt'}", "--image_size=64"]
+    card = {"kind": "faster_rcnn", "classes": names, "image_size": 64, "longest": 100, "resize": "fit"}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    flags = [f"--model={tmp_path}", "--image_size=64"]
     flags += ["--dataset=shapes", "--split=val", "--limit=4", "--format=litert"]
     done = run_app("export_model", *flags, f"--output_dir={tmp_path / 'out'}")
     assert done.returncode == 0 and "mAP" in done.stdout, done.stderr
+    assert "measured in bars at 64 px" in done.stderr  # a program takes one size
     metrics = json.loads((tmp_path / "out" / "results.json").read_text())["metrics"]
     for name in ("map_11", "map_area"):
         assert set(metrics[name]) == {"keras", "litert"}
