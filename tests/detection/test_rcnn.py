@@ -267,6 +267,19 @@ def test_svms_score_the_objects_of_their_class_above_all_others(features, shapes
         assert min(inside) > max(outside)
 
 
+@pytest.mark.parametrize("retrain", [5, 10**6])
+def test_every_region_is_a_negative_once(features, shapes, retrain):
+    """Where every region counts as hard and none is easy, the negatives are all regions that overlap no object."""
+    everything = {"hard": -1e9, "evict": -1e9, "most": 10**6}
+    said = []
+    config = rcnn_svm.SvmConfig(**everything, retrain=retrain)
+    _, _, empty = rcnn_svm.train_svms(features, shapes.classes, config, say=said.append)
+    trained = [label for label, name in enumerate(shapes.classes) if name not in empty]
+    tables = [rcnn_features.overlaps(picture, len(shapes.classes))[0] for picture in features]
+    far = sum(int((table[:, trained] < config.negative).sum()) for table in tables)
+    assert f" and {far:,} negatives" in said[-1]
+
+
 def test_ridge_is_least_squares_where_nothing_is_penalised():
     random = np.random.default_rng(0)
     rows, true = random.normal(size=(200, 6)), random.normal(size=(6, 4))

@@ -69,8 +69,14 @@ class _Class:
         self.config, self.seed = config, seed
         self.positives: list[np.ndarray] = []
         self.negatives: list[np.ndarray] = []
+        self.keys: list[np.ndarray] = []  # of each negative: number of the picture, and of the region in it
         self.new = 0
         self.weights, self.bias = None, 0.0
+
+    def add(self, picture, regions, code):
+        """Adds regions of a picture to the negatives; `code` is of all its regions."""
+        self.negatives.append(code[regions])
+        self.keys.append(np.stack([np.full_like(regions, picture), regions], axis=1))
 
     def fit(self):
         from sklearn.exceptions import ConvergenceWarning
@@ -78,7 +84,7 @@ class _Class:
 
         config = self.config
         self.positives = [np.concatenate(self.positives)]
-        self.negatives = [np.concatenate(self.negatives)]
+        self.negatives, self.keys = [np.concatenate(self.negatives)], [np.concatenate(self.keys)]
         rows = np.concatenate(self.positives + self.negatives)
         labels = np.repeat([1, 0], [len(self.positives[0]), len(self.negatives[0])])
         svm = LinearSVC(
@@ -98,7 +104,7 @@ class _Class:
         kept = margins >= config.evict
         if kept.sum() > config.most:
             kept = np.argsort(-margins, kind="stable")[: config.most]
-        self.negatives, self.new = [self.negatives[0][kept]], 0
+        self.negatives, self.keys, self.new = [self.negatives[0][kept]], [self.keys[0][kept]], 0
 
 
 def train_svms(
@@ -127,7 +133,7 @@ def train_svms(
     config = config or SvmConfig()
     scale, random = NORM / mean_norm(features, "code"), np.random.default_rng(seed)
     each = [_Class(config, seed) for _ in classes]
-    for picture in features:
+    for number, picture in enumerate(features):
         code = picture.code.astype(np.float32) * scale
         per_class, _, _ = overlaps(picture, len(classes))
         _, labels = truths(picture.record)
@@ -135,7 +141,7 @@ def train_svms(
             each[label].positives.append(code[row : row + 1])
         for label, own in enumerate(each):
             far = np.flatnonzero(per_class[:, label] < config.negative)
-            own.negatives.append(code[random.permutation(far)[: config.first]])
+            own.add(number, random.permutation(far)[: config.first], code)
         progress(1)
     empty = [name for name, own in zip(classes, each, strict=True) if not own.positives]
     for name in empty:
@@ -143,13 +149,15 @@ def train_svms(
     trained = [(label, own) for label, own in enumerate(each) if own.positives]
     for _, own in trained:
         own.fit()
-    for picture in features:
+    for number, picture in enumerate(features):
         code = picture.code.astype(np.float32) * scale
         per_class, _, _ = overlaps(picture, len(classes))
         for label, own in trained:
             margins = code @ own.weights + own.bias
             hard = np.flatnonzero((margins > config.hard) & (per_class[:, label] < config.negative))
-            own.negatives.append(code[hard])
+            known = own.keys[0]  # since the last fit no region of this picture was added
+            hard = hard[~np.isin(hard, known[known[:, 0] == number, 1])]
+            own.add(number, hard, code)
             own.new += len(hard)
             if own.new > config.retrain:
                 own.fit()
