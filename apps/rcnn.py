@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -229,7 +228,7 @@ def svm(run: cli.Run, model: keras.Model, training: Dataset, proposals: Proposal
         weights, biases, empty = rcnn_svm.train_svms(
             found, training.classes, _config(), run.flags.seed, say=run.say, progress=bar.advance
         )
-    _save_arrays(run, "svm.npz", weights=weights, biases=biases)
+    run.save_bytes(rcnn_svm.svm_file(weights, biases, found.fingerprint), "svm.npz")
     run.results |= {"svm": "svm.npz", "classes_without_objects": empty}
     run.table(["step", "classes"], [["svm", len(training.classes) - len(empty)]])
 
@@ -240,13 +239,13 @@ def boxes(
     """Step 5: box regression; then the whole detector is released, and measured on the validation pictures."""
     from tfcnn.detection import rcnn, rcnn_svm
 
-    scorer = _load_arrays(run.output_dir / "svm.npz", "svm")
-    if scorer["biases"].shape != (len(training.classes),):
-        raise InputError(f"{run.output_dir / 'svm.npz'} is of other classes: run the step svm again")
     found = _features(run, model, training, proposals)
+    svms = rcnn_svm.read_svms(run.output_dir / "svm.npz", found.fingerprint)
+    if svms[1].shape != (len(training.classes),):
+        raise InputError(f"{run.output_dir / 'svm.npz'} is of other classes: run the step svm again")
     with run.progress(len(training), "boxes") as bar:
         regressor = rcnn_svm.train_regressor(found, len(training.classes), _config(), progress=bar.advance)
-    whole = rcnn.rcnn(model, (scorer["weights"], scorer["biases"]), regressor, NMS_THRESHOLD.value)
+    whole = rcnn.rcnn(model, svms, regressor, NMS_THRESHOLD.value)
     metrics, rows = measured(run, whole, training, validation, proposals)
     release(run, whole, training, validation, metrics)
     run.metrics |= {"last": metrics, "best": metrics}
@@ -316,24 +315,6 @@ def release(run: cli.Run, model: keras.Model, training: Dataset, validation: Dat
 
 def _size() -> int:
     return flags.FLAGS.image_size or 320
-
-
-def _save_arrays(run, name, **arrays):
-    import io
-
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    run.save_bytes(buffer.getvalue(), name)
-
-
-def _load_arrays(path: pathlib.Path, step: str) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path) as archive:
-            return {"weights": archive["weights"], "biases": archive["biases"]}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} is not there or damaged: run the step {step} with the same --output_dir"
-        ) from error
 
 
 def detect(run: cli.Run) -> None:

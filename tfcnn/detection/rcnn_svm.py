@@ -9,12 +9,17 @@ rcnn_train.m and rcnn_train_bbox_regressor.m.
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
+import pathlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfcnn.detection.rcnn_features import Features, Picture, overlaps, truths
+from tfcnn.detection.rcnn_features import Features, Picture, changed, overlaps, truths
+from tfcnn.errors import InputError
 from tfcnn.ops import coders
 
 NORM = 20.0  # what the mean length of a code is scaled to
@@ -172,6 +177,42 @@ def train_svms(
         f"{len(trained)} SVMs on {sum(len(own.positives[0]) for _, own in trained):,} objects and {kept:,} negatives"
     )
     return weights, biases, empty
+
+
+def svm_file(weights: np.ndarray, biases: np.ndarray, fingerprint: Mapping[str, str]) -> bytes:
+    """The content of an .npz file of SVMs.
+
+    Args:
+        weights, biases: of `train_svms`.
+        fingerprint: of the features that they were trained on.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, weights=weights, biases=biases, fingerprint=np.array(json.dumps(dict(fingerprint))))
+    return buffer.getvalue()
+
+
+def read_svms(path: str | pathlib.Path, fingerprint: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """The weights float32 [D, K] and biases [K] of a file that `svm_file` made.
+
+    Args:
+        path: of the file.
+        fingerprint: of the features that the SVMs are to be of.
+
+    Raises:
+        InputError: it is not there, damaged, without a fingerprint, or of other features.
+    """
+    try:
+        with np.load(path) as archive:
+            arrays = dict(archive)
+        weights, biases = arrays["weights"], arrays["biases"]
+        known = json.loads(str(arrays.get("fingerprint", "null")))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not there or damaged: run the svm step.") from error
+    if not isinstance(known, dict):
+        raise InputError(f"{path} does not tell which features it is of: run the svm step again.")
+    if what := changed(known, fingerprint):
+        raise InputError(f"The SVMs in {path} are of other {what}: run the svm step again.")
+    return weights, biases
 
 
 def train_regressor(
