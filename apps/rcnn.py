@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pathlib
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ from absl import flags
 
 from tfcnn import cli
 from tfcnn.cards import card_of
-from tfcnn.cli import box_files, lists, models, training_flags, training_record
+from tfcnn.cli import box_files, classes, lists, models, rcnn_settings, training_flags, training_record
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ PROPOSALS_FILE = flags.DEFINE_string(
     "--proposals_file=out/train/results.json,out/val/results.json; detect without it makes them itself",
 )
 PROPOSALS = flags.DEFINE_integer(
-    "proposals", 300, "Regions of a picture, at most (the paper: 2000)", lower_bound=1
+    "proposals",
+    300,
+    "Regions of a picture, at most (the paper: 2000); of detect where it is not given: the model's own number",
+    lower_bound=1,
 )
 FEATURES = flags.DEFINE_enum(
     "features",
@@ -78,7 +81,10 @@ RUNTIME = flags.DEFINE_enum(
 SVM_C = flags.DEFINE_float("svm_c", 0.001, "C of the SVMs", lower_bound=1e-9)
 RIDGE = flags.DEFINE_float("ridge", 1000.0, "Penalty of the box regression", lower_bound=0.0)
 NMS_THRESHOLD = flags.DEFINE_float(
-    "nms_threshold", 0.3, "IoU above which the lower of two detections of a class goes", lower_bound=0.0
+    "nms_threshold",
+    0.3,
+    "IoU above which the lower of two detections of a class goes; of detect where it is not given: the model's own",
+    lower_bound=0.0,
 )
 SCORE = flags.DEFINE_float("score_threshold", 0.1, "Of detect: least score, 0..1", lower_bound=0.0)
 DRAW = flags.DEFINE_float(
@@ -107,13 +113,16 @@ def main(run: cli.Run) -> None:
     training, validation = training_flags.read_data(run)
     validation = training_record.limited(validation, VALIDATE_IMAGES.value or None)
     run.runtime  # noqa: B018  (starts TensorFlow, silently)
-    proposals = _proposals()
+    proposals = _proposals(PROPOSALS.value)
     validates = STEP.value in ("boxes", "all")
     for record in [*training.examples, *(validation.examples if validates else ())]:
         proposals.of(record.file)  # a picture without proposals is said before any work
     steps = STEPS if STEP.value == "all" else (STEP.value,)
     if steps[0] == "finetune":
+        rcnn_settings.check_finetuning(run, run.output_dir / "finetune", training, proposals)
         finetune(run, training, proposals)
+    else:
+        rcnn_settings.check_net(run, run.output_dir / "finetune")
     # read back, rounded to float16 as it is kept: each step by itself and all in one see the same net
     model = finetuned(run, training) if len(steps) > 1 or steps[0] != "finetune" else None
     for step in steps:
@@ -125,10 +134,10 @@ def main(run: cli.Run) -> None:
             boxes(run, model, training, validation, proposals)
 
 
-def _proposals() -> Proposals:
+def _proposals(count: int) -> Proposals:
     from tfcnn.datasets.proposals import Proposals
 
-    return Proposals(lists.paths(PROPOSALS_FILE.value), PROPOSALS.value)
+    return Proposals(lists.paths(PROPOSALS_FILE.value), count)
 
 
 def finetune(run: cli.Run, training: Dataset, proposals: Proposals) -> None:
@@ -137,7 +146,7 @@ def finetune(run: cli.Run, training: Dataset, proposals: Proposals) -> None:
     from tfcnn.detection import rcnn, rcnn_training
     from tfcnn.detection.fast_rcnn import copy_dense
 
-    config = training_flags.config(rcnn_training.RcnnConfig, resume=True, checkpoint_minutes=1.0)
+    config = training_flags.config(rcnn_training.RcnnConfig)
     run.net, weights = run.flags.net, models.weights_of(run)
     with run.runtime.strategy.scope():
         model = rcnn.described_regions(
@@ -157,10 +166,12 @@ def finetune(run: cli.Run, training: Dataset, proposals: Proposals) -> None:
         told["card"] |= {
             "features": FEATURES.value,
             "side": SIDE.value,
+            "context": CONTEXT.value,
             "head": HEAD.value,
         }
+        kept = rcnn_settings.kept(run, training, proposals)
         trained = rcnn_training.finetune_rcnn(
-            model, training, proposals, config, run.output_dir / "finetune", **told
+            model, training, proposals, config, run.output_dir / "finetune", kept=kept, **told
         )
     training_record.refuse(run, trained.unreadable)
     run.results["finetune"] = {"steps": trained.result.step, "release": "finetune/release"}
@@ -188,6 +199,8 @@ def features(run: cli.Run, model: keras.Model, training: Dataset, proposals: Pro
     from tfcnn.detection import rcnn_features
 
     with run.progress(len(training), "features") as bar:
+        if not run.flags.resume:
+            shutil.rmtree(run.output_dir / "features", ignore_errors=True)
         refused = rcnn_features.write(
             run.output_dir / "features",
             model,
@@ -229,7 +242,7 @@ def svm(run: cli.Run, model: keras.Model, training: Dataset, proposals: Proposal
         weights, biases, empty = rcnn_svm.train_svms(
             found, training.classes, _config(), run.flags.seed, say=run.say, progress=bar.advance
         )
-    _save_arrays(run, "svm.npz", weights=weights, biases=biases)
+    run.save_bytes(rcnn_svm.svm_file(weights, biases, found.fingerprint), "svm.npz")
     run.results |= {"svm": "svm.npz", "classes_without_objects": empty}
     run.table(["step", "classes"], [["svm", len(training.classes) - len(empty)]])
 
@@ -240,13 +253,13 @@ def boxes(
     """Step 5: box regression; then the whole detector is released, and measured on the validation pictures."""
     from tfcnn.detection import rcnn, rcnn_svm
 
-    scorer = _load_arrays(run.output_dir / "svm.npz", "svm")
-    if scorer["biases"].shape != (len(training.classes),):
-        raise InputError(f"{run.output_dir / 'svm.npz'} is of other classes: run the step svm again")
     found = _features(run, model, training, proposals)
+    svms = rcnn_svm.read_svms(run.output_dir / "svm.npz", found.fingerprint)
+    if svms[1].shape != (len(training.classes),):
+        raise InputError(f"{run.output_dir / 'svm.npz'} is of other classes: run the step svm again")
     with run.progress(len(training), "boxes") as bar:
         regressor = rcnn_svm.train_regressor(found, len(training.classes), _config(), progress=bar.advance)
-    whole = rcnn.rcnn(model, (scorer["weights"], scorer["biases"]), regressor, NMS_THRESHOLD.value)
+    whole = rcnn.rcnn(model, svms, regressor, NMS_THRESHOLD.value)
     metrics, rows = measured(run, whole, training, validation, proposals)
     release(run, whole, training, validation, metrics)
     run.metrics |= {"last": metrics, "best": metrics}
@@ -318,31 +331,19 @@ def _size() -> int:
     return flags.FLAGS.image_size or 320
 
 
-def _save_arrays(run, name, **arrays):
-    import io
-
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    run.save_bytes(buffer.getvalue(), name)
-
-
-def _load_arrays(path: pathlib.Path, step: str) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path) as archive:
-            return {"weights": archive["weights"], "biases": archive["biases"]}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} is not there or damaged: run the step {step} with the same --output_dir"
-        ) from error
-
-
 def detect(run: cli.Run) -> None:
     """Find objects in the input pictures, with proposals of a file or of selective search."""
     if not run.flags.model:
         raise InputError("--model is missing: an R-CNN's release, e.g. --model=out/rcnn/release")
-    if card_of(run.flags.model).get("kind") != "rcnn":
+    card = card_of(run.flags.model)
+    if card.get("kind") != "rcnn":
         raise InputError(f"--model={run.flags.model} is no R-CNN: the app detect takes other detectors")
-    given = _proposals() if PROPOSALS_FILE.value else None
+    if run.flags.resize == "crop":
+        raise InputError("--resize=crop would cut objects off; take stretch or letterbox")
+    labels = classes.labels_for(run.flags.labels, run.flags.model)
+    own = {name: run.flags[name].using_default_value for name in ("proposals", "nms_threshold", "resize")}
+    count = (own["proposals"] and card.get("proposals")) or PROPOSALS.value
+    given = _proposals(count) if PROPOSALS_FILE.value else None
     for source in run.sources() if given else ():
         given.of(source.file)
     run.runtime  # noqa: B018
@@ -351,14 +352,18 @@ def detect(run: cli.Run) -> None:
 
     predictor: Predictor = detector(
         run.flags.model,
+        image_size=run.flags.image_size,
+        resize=None if own["resize"] else run.flags.resize,
+        labels=labels,
         score_threshold=SCORE.value,
-        nms_threshold=NMS_THRESHOLD.value,
+        nms_threshold=None if own["nms_threshold"] else NMS_THRESHOLD.value,
         runtime=RUNTIME.value,
         threads=run.threads,
         batch_size=1,
+        allow_custom_objects=run.flags.allow_custom_objects,
     )
     run.net = run.flags.model
-    propose = None if given else proposals.proposer("selective_search", PROPOSALS.value, run.flags.seed)
+    propose = None if given else proposals.proposer("selective_search", count, run.flags.seed)
     found, rows = [], []
 
     def prepare(image):
@@ -382,4 +387,4 @@ def detect(run: cli.Run) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main, words="step", batch_size=4, resize="letterbox")
+    cli.start(main, words="step", resume=True, checkpoint_minutes=1.0, batch_size=4, resize="letterbox")

@@ -51,6 +51,24 @@ def test_recall_on_a_data_set_grows_with_the_number_of_proposals(measured):
 
 
 @pytest.mark.parametrize(
+    ("flags", "counts", "most"),
+    [
+        ([], ["100", "1000", "10000"], 10000),
+        (["--proposals=300"], ["100"], 300),
+        (["--proposals=30"], ["30"], 30),
+    ],
+)
+def test_recall_is_measured_on_as_many_proposals_as_it_says(run_app, tmp_path, flags, counts, most):
+    data = ["--dataset=shapes", "--limit=2", "--method=uniform", "--save_images=false"]
+    done = run_app("propose", *data, *flags, f"--output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    found = results(tmp_path)
+    assert [name for name in found["metrics"] if name.isdigit()] == counts
+    assert found["flags"]["proposals"] == most
+    assert {len(entry["proposals"]) for entry in found["images"]} == {most}
+
+
+@pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--split=val"], "--dataset"),
@@ -58,6 +76,7 @@ def test_recall_on_a_data_set_grows_with_the_number_of_proposals(measured):
         (["--method=bing", "--bing_weights=no.json"], "no.json"),
         (["--image_size=100"], "--longest"),
         (["--dataset=digits"], "no boxes"),
+        (["--dataset=shapes", "--proposals=300", "--counts=100,1000"], "more than --proposals=300"),
         (["--model=faster_rcnn_voc"], "--method=rpn"),
     ],
 )

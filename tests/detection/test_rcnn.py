@@ -139,6 +139,30 @@ def test_features_of_another_net_other_proposals_or_pictures_are_refused(
             rcnn_features.write(folder, *arguments, say=lambda line: None)
 
 
+@pytest.mark.parametrize("changed", [{"side": 40}, {"context": 2}])
+def test_features_of_the_same_weights_on_regions_warped_otherwise_are_refused(
+    written, net, shapes, given, changed
+):
+    backbone = backbones.backbone("tiny", None)
+    other = rcnn.described_regions(backbone, len(shapes.classes), **{"side": 32, "context": 4, **changed})
+    other.set_weights(net.get_weights())
+    with pytest.raises(InputError, match="other net"):
+        rcnn_features.Features(written[0], other, shapes, given, 128)
+
+
+def test_a_saved_net_has_the_same_features(written, net, shapes, given, tmp_path):
+    net.save(tmp_path / "net.keras")
+    same = keras.models.load_model(tmp_path / "net.keras")
+    assert len(list(rcnn_features.Features(written[0], same, shapes, given, 128))) == len(shapes)
+
+
+def test_features_of_an_older_format_are_refused(written, net, shapes, given, tmp_path):
+    index = json.loads((written[0] / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps(index | {"format": 1}))
+    with pytest.raises(InputError, match="another format"):
+        rcnn_features.Features(tmp_path, net, shapes, given, 128)
+
+
 def test_litert_gives_the_same_features_and_int8_nearly(net, shapes, given, features, tmp_path):
     sure = list(features)
     for runtime, least in (("litert", 0.99999), ("litert_int8", 0.95)):
@@ -265,6 +289,36 @@ def test_svms_score_the_objects_of_their_class_above_all_others(features, shapes
             inside += [*margins[: picture.truths][labels == label]]
             outside += [*margins[per_class[:, label] < 0.3]]
         assert min(inside) > max(outside)
+
+
+@pytest.mark.parametrize("retrain", [5, 10**6])
+def test_every_region_is_a_negative_once(features, shapes, retrain):
+    """Where every region counts as hard and none is easy, the negatives are all regions that overlap no object."""
+    everything = {"hard": -1e9, "evict": -1e9, "most": 10**6}
+    said = []
+    config = rcnn_svm.SvmConfig(**everything, retrain=retrain)
+    _, _, empty = rcnn_svm.train_svms(features, shapes.classes, config, say=said.append)
+    trained = [label for label, name in enumerate(shapes.classes) if name not in empty]
+    tables = [rcnn_features.overlaps(picture, len(shapes.classes))[0] for picture in features]
+    far = sum(int((table[:, trained] < config.negative).sum()) for table in tables)
+    assert f" and {far:,} negatives" in said[-1]
+
+
+def test_svms_are_read_for_their_own_features_alone(features, tmp_path):
+    weights, biases = np.ones((3, 2), np.float32), np.zeros(2, np.float32)
+    path = tmp_path / "svm.npz"
+    path.write_bytes(rcnn_svm.svm_file(weights, biases, features.fingerprint))
+    found = rcnn_svm.read_svms(path, features.fingerprint)
+    assert (found[0] == weights).all() and (found[1] == biases).all()
+    with pytest.raises(InputError, match="of other net and precision"):
+        rcnn_svm.read_svms(path, features.fingerprint | {"net": "0", "precision": "int8"})
+    for content in (path.read_bytes()[:-30], b"", b"nothing"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="not there or damaged"):
+            rcnn_svm.read_svms(path, features.fingerprint)
+    np.savez(path, weights=weights, biases=biases)
+    with pytest.raises(InputError, match="which features"):
+        rcnn_svm.read_svms(path, features.fingerprint)
 
 
 def test_ridge_is_least_squares_where_nothing_is_penalised():

@@ -3,8 +3,9 @@
 R proposals of a picture.
 """
 
+import hashlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -60,6 +61,13 @@ class Proposals:
             why = "proposals of several pictures of the name" if entries else "no proposals for"
             raise InputError(f"{self.path} has {why} {file}: make them with the app propose")
         return next(iter(entries.values()))
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """A checksum of the proposals of these pictures, in their order; errors as of `of`."""
+        found = hashlib.sha256()
+        for name in names:
+            found.update(np.ascontiguousarray(self.of(name)).data)
+        return found.hexdigest()
 
 
 def _best(rows: list, count: int) -> np.ndarray:

@@ -31,6 +31,7 @@ from tfcnn.ops import boxes as box_ops
 from tfcnn.ops import coders
 
 CODE, PLACE = "region_code", "region_place"  # layers: what the SVMs see, and what boxes are regressed from
+REGION_LAYERS = "region_"  # how names of the layers begin that warp or pool regions
 PYRAMID = (3, 2, 1)  # cells of a side, of SPP: 14 of them
 SLOPE = 2.0  # from an SVM's margin to a score between 0 and 1: margins of -1 and 1 become 0.12 and 0.88
 NEW_LAYERS = ("class_logits",)  # how names of layers begin that fine-tuning starts anew

@@ -2,16 +2,16 @@
 
 A folder of features holds
 
-    index.json      {"format": 1, "fingerprint": {...}, "code": D, "place": B, "image_ids": [N names],
+    index.json      {"format": 2, "fingerprint": {...}, "code": D, "place": B, "image_ids": [N names],
                      "parts": [{"file", "sha256", "pictures", "rows"}]}
     part_00000.npz  of PART pictures: regions float32 [rows, 4] in the annotation's pixels, truths int32 [pictures]:
                     how many regions of each, its first ones, are ground truth; counts int32 [pictures]: regions of
                     each; code float16 [rows, D]; place float16 [rows, B]; either is float32 in a part where a number
                     passes float16's range
 
-The fingerprint says what the numbers depend on: the net's weights, the pictures, their truth, the size that they are
-brought to, and the proposals. A folder with another one is refused; one that was cut off goes on after its last whole
-part.
+The fingerprint says what the numbers depend on: the net's weights and how it warps or pools regions, the pictures,
+their truth, the size that they are brought to, and the proposals. A folder with another one is refused; one that was
+cut off goes on after its last whole part.
 
 N pictures, R regions of a picture, D and B numbers of a region, K classes.
 
@@ -27,7 +27,7 @@ import io
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -37,11 +37,11 @@ from tfcnn.datasets import Record
 from tfcnn.datasets.example import Dataset
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.detection.pyramid import ignored
-from tfcnn.detection.rcnn import Describer, feature_model
+from tfcnn.detection.rcnn import REGION_LAYERS, Describer, feature_model
 from tfcnn.errors import InputError
 from tfcnn.ops import boxes as box_ops
 
-FORMAT = 1
+FORMAT = 2  # 1: the fingerprint did not tell how regions are warped or pooled
 PART = 25  # pictures of a file
 CALIBRATION = 100  # pictures by which int8's ranges are found
 
@@ -67,23 +67,35 @@ class Picture:
 def fingerprint(
     model: keras.Model, dataset: Dataset, proposals: Proposals, size: int, runtime: str = "tf"
 ) -> dict[str, str]:
-    """What features depend on: {"net", "pictures", "proposals"}, checksums of the weights, of names and ground truth,
-    and of the regions, "size", and "precision" where that is int8; arguments as of `write`."""
-    net, pictures, regions = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-    for array in feature_model(model).get_weights():
+    """What features depend on: {"net", "pictures", "proposals"}, checksums of the weights and of the layers that warp
+    or pool regions, of names and ground truth, and of the regions, "size", and "precision" where that is int8;
+    arguments as of `write`."""
+    net, pictures = hashlib.sha256(), hashlib.sha256()
+    described = feature_model(model)
+    for array in described.get_weights():
         net.update(np.ascontiguousarray(array).data)
+    for layer in described.layers:
+        if layer.name.startswith(REGION_LAYERS):
+            config = layer.get_config()
+            net.update(
+                json.dumps({key: config[key] for key in config.keys() - {"dtype"}}, sort_keys=True).encode()
+            )
     for record in dataset.examples:
         pictures.update(f"{record.image_id}\n".encode())
         pictures.update(np.ascontiguousarray(record.boxes).data)
         pictures.update(np.ascontiguousarray(record.labels).data)
-        regions.update(np.ascontiguousarray(proposals.of(record.file)).data)
     return {
         "net": net.hexdigest(),
         "pictures": pictures.hexdigest(),
-        "proposals": regions.hexdigest(),
+        "proposals": proposals.fingerprint(record.file for record in dataset.examples),
         "size": str(size),
         **({"precision": "int8"} if runtime == "litert_int8" else {}),
     }
+
+
+def changed(known: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+    """Where two fingerprints differ: "net and proposals"; "" where they are equal."""
+    return " and ".join(name for name in {**wanted, **known} if known.get(name) != wanted.get(name))
 
 
 def calibration(dataset: Dataset) -> list[np.ndarray]:
@@ -236,9 +248,7 @@ def _index(folder, wanted):
         ) from error
     if not sound:
         raise InputError(f"{folder} holds features of another format: delete it and run the features step.")
-    changed = [name for name in {**wanted, **known} if known.get(name) != wanted.get(name)]
-    if changed:
-        what = " and ".join(changed)
+    if what := changed(known, wanted):
         raise InputError(
             f"The features in {folder} are of other {what}: delete them and run the features step."
         )
@@ -254,6 +264,7 @@ class Features:
 
     Attributes:
         code, place: D and B.
+        fingerprint: of `fingerprint`.
 
     Raises:
         InputError: there are none, they are of another net, other pictures or proposals, not complete, or damaged.
@@ -269,7 +280,8 @@ class Features:
         runtime: str = "tf",
     ):
         self.folder, self.dataset = pathlib.Path(folder), dataset
-        index = _index(self.folder, fingerprint(model, dataset, proposals, size, runtime))
+        self.fingerprint = fingerprint(model, dataset, proposals, size, runtime)
+        index = _index(self.folder, self.fingerprint)
         self.code, self.place, self._parts = index["code"], index["place"], index["parts"]
         if sum(part["pictures"] for part in self._parts) != len(dataset):
             raise InputError(f"The features in {folder} are not complete: run the features step again.")

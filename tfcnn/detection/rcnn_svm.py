@@ -9,12 +9,17 @@ rcnn_train.m and rcnn_train_bbox_regressor.m.
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
+import pathlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfcnn.detection.rcnn_features import Features, Picture, overlaps, truths
+from tfcnn.detection.rcnn_features import Features, Picture, changed, overlaps, truths
+from tfcnn.errors import InputError
 from tfcnn.ops import coders
 
 NORM = 20.0  # what the mean length of a code is scaled to
@@ -69,8 +74,14 @@ class _Class:
         self.config, self.seed = config, seed
         self.positives: list[np.ndarray] = []
         self.negatives: list[np.ndarray] = []
+        self.keys: list[np.ndarray] = []  # of each negative: number of the picture, and of the region in it
         self.new = 0
         self.weights, self.bias = None, 0.0
+
+    def add(self, picture, regions, code):
+        """Adds regions of a picture to the negatives; `code` is of all its regions."""
+        self.negatives.append(code[regions])
+        self.keys.append(np.stack([np.full_like(regions, picture), regions], axis=1))
 
     def fit(self):
         from sklearn.exceptions import ConvergenceWarning
@@ -78,7 +89,7 @@ class _Class:
 
         config = self.config
         self.positives = [np.concatenate(self.positives)]
-        self.negatives = [np.concatenate(self.negatives)]
+        self.negatives, self.keys = [np.concatenate(self.negatives)], [np.concatenate(self.keys)]
         rows = np.concatenate(self.positives + self.negatives)
         labels = np.repeat([1, 0], [len(self.positives[0]), len(self.negatives[0])])
         svm = LinearSVC(
@@ -98,7 +109,7 @@ class _Class:
         kept = margins >= config.evict
         if kept.sum() > config.most:
             kept = np.argsort(-margins, kind="stable")[: config.most]
-        self.negatives, self.new = [self.negatives[0][kept]], 0
+        self.negatives, self.keys, self.new = [self.negatives[0][kept]], [self.keys[0][kept]], 0
 
 
 def train_svms(
@@ -127,7 +138,7 @@ def train_svms(
     config = config or SvmConfig()
     scale, random = NORM / mean_norm(features, "code"), np.random.default_rng(seed)
     each = [_Class(config, seed) for _ in classes]
-    for picture in features:
+    for number, picture in enumerate(features):
         code = picture.code.astype(np.float32) * scale
         per_class, _, _ = overlaps(picture, len(classes))
         _, labels = truths(picture.record)
@@ -135,7 +146,7 @@ def train_svms(
             each[label].positives.append(code[row : row + 1])
         for label, own in enumerate(each):
             far = np.flatnonzero(per_class[:, label] < config.negative)
-            own.negatives.append(code[random.permutation(far)[: config.first]])
+            own.add(number, random.permutation(far)[: config.first], code)
         progress(1)
     empty = [name for name, own in zip(classes, each, strict=True) if not own.positives]
     for name in empty:
@@ -143,13 +154,15 @@ def train_svms(
     trained = [(label, own) for label, own in enumerate(each) if own.positives]
     for _, own in trained:
         own.fit()
-    for picture in features:
+    for number, picture in enumerate(features):
         code = picture.code.astype(np.float32) * scale
         per_class, _, _ = overlaps(picture, len(classes))
         for label, own in trained:
             margins = code @ own.weights + own.bias
             hard = np.flatnonzero((margins > config.hard) & (per_class[:, label] < config.negative))
-            own.negatives.append(code[hard])
+            known = own.keys[0]  # since the last fit no region of this picture was added
+            hard = hard[~np.isin(hard, known[known[:, 0] == number, 1])]
+            own.add(number, hard, code)
             own.new += len(hard)
             if own.new > config.retrain:
                 own.fit()
@@ -164,6 +177,42 @@ def train_svms(
         f"{len(trained)} SVMs on {sum(len(own.positives[0]) for _, own in trained):,} objects and {kept:,} negatives"
     )
     return weights, biases, empty
+
+
+def svm_file(weights: np.ndarray, biases: np.ndarray, fingerprint: Mapping[str, str]) -> bytes:
+    """The content of an .npz file of SVMs.
+
+    Args:
+        weights, biases: of `train_svms`.
+        fingerprint: of the features that they were trained on.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, weights=weights, biases=biases, fingerprint=np.array(json.dumps(dict(fingerprint))))
+    return buffer.getvalue()
+
+
+def read_svms(path: str | pathlib.Path, fingerprint: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """The weights float32 [D, K] and biases [K] of a file that `svm_file` made.
+
+    Args:
+        path: of the file.
+        fingerprint: of the features that the SVMs are to be of.
+
+    Raises:
+        InputError: it is not there, damaged, without a fingerprint, or of other features.
+    """
+    try:
+        with np.load(path) as archive:
+            arrays = dict(archive)
+        weights, biases = arrays["weights"], arrays["biases"]
+        known = json.loads(str(arrays.get("fingerprint", "null")))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not there or damaged: run the svm step.") from error
+    if not isinstance(known, dict):
+        raise InputError(f"{path} does not tell which features it is of: run the svm step again.")
+    if what := changed(known, fingerprint):
+        raise InputError(f"The SVMs in {path} are of other {what}: run the svm step again.")
+    return weights, biases
 
 
 def train_regressor(

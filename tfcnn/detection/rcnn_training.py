@@ -51,6 +51,7 @@ def finetune_rcnn(
     config: RcnnConfig,
     folder: str | pathlib.Path,
     *,
+    kept: Mapping | None = None,
     card: Mapping | None = None,
     flags: str | None = None,
     strategy: tf.distribute.Strategy | None = None,
@@ -70,6 +71,7 @@ def finetune_rcnn(
         proposals: of its pictures.
         config: the settings.
         folder: takes checkpoints, logs and the release; the same call goes on where it was killed.
+        kept: what checkpoints keep beside the data's summary, for a caller that compares it before it resumes.
         card, flags: as `training.run.release`.
         strategy, stop, progress, say: as `training.run.fit`.
         show: called with pictures of the run (uint8 [H, W, 3]), each with a file's name and a title.
@@ -81,7 +83,7 @@ def finetune_rcnn(
         InputError: data, settings and net do not fit, or as `training.loop.train`.
     """
     check_fit(model, training, proposals)
-    folder, data = pathlib.Path(folder), run.summary(training, training)
+    folder, data = pathlib.Path(folder), run.summary(training, training) | dict(kept or {})
     run.check_data(folder, data, config)
     trained = run.trained_before(folder, data, config, model)
     freeze(model, config, trained)
