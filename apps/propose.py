@@ -92,10 +92,10 @@ def main(run: cli.Run) -> None:
         run.metrics["seconds_per_image"] = float(np.median(seconds))
         run.metrics["proposals_per_image"] = float(np.mean([len(e["proposals"]) for e in run_entries(run)]))
     if REPEATABILITY.value and pictures:
+        from tfcnn.datasets.example import evenly
         from tfcnn.evaluation.repeatability import repeatability
 
-        step = max(1, len(pictures) // REPEATABILITY.value)
-        chosen = (load() for load in pictures[::step][: REPEATABILITY.value])
+        chosen = (load() for load in evenly(pictures, REPEATABILITY.value))
         run.metrics["repeatability"] = found = repeatability(chosen, propose, seed=run.flags.seed)
         rows += [
             [f"repeatability, {kind}", "", f"{np.mean(list(v.values())):.3f}"] for kind, v in found.items()

@@ -85,6 +85,7 @@ NMS_THRESHOLD = flags.DEFINE_float(
     0.3,
     "IoU above which the lower of two detections of a class goes; of detect where it is not given: the model's own",
     lower_bound=0.0,
+    upper_bound=1.0,
 )
 SCORE = flags.DEFINE_float("score_threshold", 0.1, "Of detect: least score, 0..1", lower_bound=0.0)
 DRAW = flags.DEFINE_float(
@@ -271,6 +272,7 @@ def measured(
     run: cli.Run, model: keras.Model, training: Dataset, validation: Dataset, proposals: Proposals
 ) -> tuple[dict, list]:
     """Mean AP on the validation pictures: (figures for the card, a table's rows)."""
+    from tfcnn.datasets.example import evenly
     from tfcnn.detection.options import DetectorOptions
     from tfcnn.detection.rcnn import Rcnn
     from tfcnn.detection.rcnn_features import calibration
@@ -292,7 +294,7 @@ def measured(
     training_record.refuse(run, refused)
     figures = voc.evaluate(validation.examples, found, validation.classes)
     clean = {name: None if np.isnan(figures[name]) else figures[name] for name in ("map_11", "map_area")}
-    for record in validation.examples[:: max(1, len(validation) // SHOWN)][:SHOWN]:
+    for record in evenly(validation.examples, SHOWN):
         if record.image_id in found:
             shown = found[record.image_id]
             shown = shown.top(int((shown.scores >= DRAW.value).sum()))

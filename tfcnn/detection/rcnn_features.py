@@ -34,7 +34,7 @@ import numpy as np
 
 from tfcnn import files, images
 from tfcnn.datasets import Record
-from tfcnn.datasets.example import Dataset
+from tfcnn.datasets.example import Dataset, evenly
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.detection.pyramid import ignored
 from tfcnn.detection.rcnn import REGION_LAYERS, Describer, feature_model
@@ -101,7 +101,7 @@ def changed(known: Mapping[str, str], wanted: Mapping[str, str]) -> str:
 def calibration(dataset: Dataset) -> list[np.ndarray]:
     """Pictures uint8 [H, W, 3] by which int8's ranges are found: CALIBRATION of a data set, evenly spread."""
     found = []
-    for record in dataset.examples[:: max(1, len(dataset) // CALIBRATION)][:CALIBRATION]:
+    for record in evenly(dataset.examples, CALIBRATION):
         with contextlib.suppress(InputError):  # it is refused where its features are asked for
             found.append(record.image())
     return found
