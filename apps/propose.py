@@ -37,10 +37,18 @@ METHOD = flags.DEFINE_enum(
     ],
     "How they are found; rpn: by the first network of --model, a Faster R-CNN, e.g. --method=edge_boxes",
 )
-PROPOSALS = flags.DEFINE_integer("proposals", 2000, "Proposals of a picture, at most", lower_bound=1)
+PROPOSALS = flags.DEFINE_integer(
+    "proposals",
+    2000,
+    "Proposals of a picture, at most; of a data set where it is not given: the greatest of --counts",
+    lower_bound=1,
+)
 SPLIT = data_flags.define_split("Part of --dataset whose pictures are taken, and their boxes as the truth")
 COUNTS = flags.DEFINE_string(
-    "counts", "100,1000,10000", "Numbers of proposals at which recall is measured, e.g. --counts=300,1000"
+    "counts",
+    "100,1000,10000",
+    "Numbers of proposals at which recall is measured; where it is not given, those up to a --proposals that is given, "
+    "e.g. --counts=300,1000",
 )
 REPEATABILITY = flags.DEFINE_integer(
     "repeatability",
@@ -67,13 +75,13 @@ SHOWN = 20  # pictures of a data set that are drawn
 
 def main(run: cli.Run) -> None:
     dataset = _dataset(run)
-    counts = lists.numbers(COUNTS.value, "counts", int)
-    if not counts or min(counts) < 1:
-        raise InputError(f"--counts={COUNTS.value}: name at least one number from 1 on")
+    counts = _counts(run)
     if run.flags.image_size is not None or not run.flags["resize"].using_default_value:
         raise InputError("propose looks at a picture in its own size: --longest alone reduces a larger one")
     if TRAIN_BING.value:
         return train_bing(run, dataset)
+    if dataset and run.flags["proposals"].using_default_value:
+        run.flags.proposals = max(counts)
     propose = proposer(run)
     seconds: list[float] = []
     if dataset:
@@ -107,6 +115,21 @@ def _dataset(run) -> Dataset | None:
         raise InputError(f"--dataset={data_flags.DATASET.value} has no boxes to compare proposals with")
     data_flags.say_broken(run, dataset)
     return dataset
+
+
+def _counts(run) -> list[int]:
+    """The numbers of --counts, none of which is above a --proposals that is given."""
+    counts = lists.numbers(COUNTS.value, "counts", int)
+    if not counts or min(counts) < 1:
+        raise InputError(f"--counts={COUNTS.value}: name at least one number from 1 on")
+    if run.flags["proposals"].using_default_value:
+        return counts
+    within = [count for count in counts if count <= PROPOSALS.value]
+    if run.flags["counts"].using_default_value:
+        return within or [PROPOSALS.value]
+    if within != counts:
+        raise InputError(f"--counts={COUNTS.value} asks for more than --proposals={PROPOSALS.value}")
+    return counts
 
 
 def proposer(run: cli.Run) -> Proposer:
