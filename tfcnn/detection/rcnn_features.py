@@ -73,7 +73,7 @@ def fingerprint(
     for array in feature_model(model).get_weights():
         net.update(np.ascontiguousarray(array).data)
     for record in dataset.examples:
-        pictures.update(f"{record.image_id}\n".encode())
+        pictures.update(f"{record.image_id}\n".encode("utf-8", "surrogateescape"))
         pictures.update(np.ascontiguousarray(record.boxes).data)
         pictures.update(np.ascontiguousarray(record.labels).data)
         regions.update(np.ascontiguousarray(proposals.of(record.file)).data)
