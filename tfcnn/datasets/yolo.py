@@ -154,9 +154,7 @@ def _labels_of(picture: str) -> str:
     return "/".join(parts) + ".txt"
 
 
-def _record(
-    root: Root, picture: str, image_id: str, classes: list[str], broken: list[dict]
-) -> Record | None:
+def _record(root: Root, picture: str, image_id: str, classes: list[str], broken: list[dict]) -> Record | None:
     try:
         width, height = decode.size(root.read(picture), picture)
     except InputError as error:
