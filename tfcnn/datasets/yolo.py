@@ -32,7 +32,8 @@ def read(path: str | pathlib.Path, split: str = "train") -> Dataset:
         split: the key of data.yaml; val, valid and validation are the same.
 
     Returns:
-        The data set; masks where there are polygons.
+        The data set; masks where there are polygons. A picture's id is its stem; where several pictures have one, its
+        path without suffix.
 
     Raises:
         InputError: no such data set or split, or a data.yaml that is not one.
