@@ -70,6 +70,10 @@ LICENCE = flags.DEFINE_string("licence", "as the imported file's", "Terms of the
 def main(run: cli.Run) -> None:
     if not run.flags.model:
         raise InputError("--model names the file to import")
+    if not run.flags["weights"].using_default_value:
+        raise InputError("--weights is of a net of the factory: the file of --model holds the weights")
+    if run.flags.preprocessing and (MEAN.value or SCALE.value is not None or CHANNELS.value):
+        raise InputError("--preprocessing says all that --mean, --scale and --channels say: drop them")
     if SCORES.value and not REFERENCE.value:
         raise InputError("--scores needs --reference, the picture that they are of")
     if CHANNELS.value == "none" and (MEAN.value or SCALE.value is not None):
@@ -78,11 +82,12 @@ def main(run: cli.Run) -> None:
     scores = read_scores(SCORES.value) if SCORES.value else None
     run.runtime  # noqa: B018  (starts TensorFlow in silence)
     from tfcnn import importing
+    from tfcnn.backbones import table
 
     kind = importing.kind_of(run.flags.model)
     if reference is not None and scores is None and kind != "caffemodel":
         raise InputError("--reference needs --scores, what the original program answers for the picture")
-    how = preprocessing(kind)
+    how = table.preprocessing(run.flags.preprocessing) if run.flags.preprocessing else preprocessing(kind)
     net = None if run.flags["net"].using_default_value else run.flags.net
     imported = importing.import_model(
         run.flags.model,
@@ -145,6 +150,8 @@ def preprocessing(kind: str) -> Preprocessing | None:
         mean = [float(each) for each in mean]
     except ValueError as error:
         raise InputError(f"--mean={','.join(MEAN.value)} holds what is no number") from error
+    if not np.isfinite([*mean, SCALE.value or 0]).all():
+        raise InputError("--mean and --scale must be finite numbers")
     if len(mean) not in (1, 3):
         raise InputError(f"--mean={','.join(MEAN.value)}: give one number or three")
     mean = mean * 3 if len(mean) == 1 else mean
@@ -163,7 +170,7 @@ def read_scores(path: str) -> np.ndarray:
         return np.array([float(word) for word in text.replace(",", " ").split()])
     except OSError as error:
         raise InputError(f"--scores={path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise InputError(f"--scores={path} holds what is no number") from error
 
 

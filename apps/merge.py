@@ -10,6 +10,7 @@ from absl import flags
 
 from tfcnn import cli
 from tfcnn.cli import shards
+from tfcnn.cli.output import RESULTS
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "start", "make one result of the shards of a run"
@@ -31,6 +32,8 @@ def main(run: cli.Run) -> None:
     folder = run.output_dir
     if run.flags["output_dir"].using_default_value and len(roots) == 1 and found[0].folder != roots[0]:
         (folder,) = roots
+    if not run.flags.overwrite and (folder / RESULTS).exists():
+        raise InputError(f"{folder} holds a {RESULTS}, and --overwrite=false")
     run.say(f"{len(found)} shards of {found[0].journal.header['app']}, into {folder}")
     run.begin()
     shards.gather(found, folder)

@@ -9,7 +9,7 @@ from absl import flags
 
 from tfcnn import cli
 from tfcnn.backbones import Net
-from tfcnn.cli import models, training_flags, training_record
+from tfcnn.cli import training_flags, training_record
 from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
 
@@ -47,7 +47,7 @@ def main(run: cli.Run) -> None:
 
     size = run.flags.image_size or row.size
     config = training_flags.config(library.ClassifierConfig, image_size=size, resume=run.resume)
-    weights = training_flags.init_file() or models.weights_of(run)
+    weights = training_flags.classifier_start(run)
     with strategy.scope():
         model = backbones.classifier(run.flags.net, weights, classes=len(training.classes), size=size)
     training_flags.say_data(run, training, validation, f"at {size} px")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from absl import flags
 
 from tfcnn import cli
-from tfcnn.cli import models, training_flags, training_record
+from tfcnn.cli import training_flags, training_record
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "fooling", "train a classifier that small changes fool less"
@@ -41,7 +41,7 @@ def main(run: cli.Run) -> None:
 
     size = run.flags.image_size or row.size
     config = training_flags.config(defence.RobustConfig, image_size=size, resume=run.resume)
-    weights = training_flags.init_file() or models.weights_of(run)
+    weights = training_flags.classifier_start(run)
     with strategy.scope():
         model = backbones.classifier(run.flags.net, weights, classes=len(training.classes), size=size)
     attack = f"{config.attack}, eps {config.eps:g} of 255"

@@ -27,6 +27,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_the_longest_name_that_a_file_may_have_is_written(tmp_path):
+    name = "n" * 251 + ".txt"
+    files.write_text(tmp_path / name, "there")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert files.beside(tmp_path / name) != files.beside(tmp_path / name)
+
+
 def test_json_is_strict_and_plain():
     content = {
         1: np.float32(0.5),

@@ -79,6 +79,12 @@ def test_what_is_no_model(folder, name, reason):
         importing.kind_of(folder / name)
 
 
+def test_an_h5_that_is_cut_short_is_a_line(folder, tmp_path):
+    (tmp_path / "cut.h5").write_bytes((folder / "legacy.h5").read_bytes()[:2000])
+    with pytest.raises(InputError, match="cut.h5 cannot be read"):
+        importing.kind_of(tmp_path / "cut.h5")
+
+
 @pytest.mark.parametrize("name", ["model.keras", "legacy.h5", "saved"])
 def test_a_whole_model_and_preprocessing_before_it(folder, name):
     expected = keras.saving.load_model(folder / "model.keras")(PICTURES[..., ::-1] / 255)

@@ -38,6 +38,12 @@ def test_nothing_is_fetched_and_text_is_no_html():
     assert images.read(base64.b64decode(shown)).shape == (160, 320, 3)
 
 
+def test_a_file_whose_name_is_no_utf8_is_linked_by_its_bytes():
+    tiny = report.reduced(np.zeros((4, 4, 3), np.uint8))
+    page = report.gallery("t", [report.Entry("odd", [report.Shown("odd", tiny, "bild_\udcff_\u00fc.png")])])
+    assert 'data-file="bild_%FF_%C3%BC.png"' in page.decode()
+
+
 def test_small_pictures_stay_sharp():
     random = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     assert (images.read(report.reduced(random)) == random).all()

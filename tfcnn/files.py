@@ -8,7 +8,7 @@ import json
 import math
 import os
 import pathlib
-import threading
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,9 +49,12 @@ def written(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def beside(path: str | os.PathLike) -> pathlib.Path:
-    """Where to make what shall be renamed to `path`: hidden, in the same folder, this thread's own."""
+    """Where to make what shall be renamed to `path`: hidden, in the same folder, a new name at each call.
+
+    The name is short whatever that of `path` is, so that every name that a file may have can be written.
+    """
     path = pathlib.Path(path)
-    return path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}.part{path.suffix}")
+    return path.with_name(f".{uuid.uuid4().hex}.part{path.suffix}")
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:

@@ -36,7 +36,7 @@ def kind_of(source: str | os.PathLike) -> str:
         "keras", "h5", "h5_weights", "pytorch", "saved_model", "checkpoint", "caffemodel" or "darknet".
 
     Raises:
-        InputError: it is not there, or none of these.
+        InputError: it is not there, none of these, or an .h5 that is damaged.
     """
     path = releases().get(str(source), pathlib.Path(source))
     if path.is_dir():
@@ -55,8 +55,11 @@ def kind_of(source: str | os.PathLike) -> str:
     if zipfile.is_zipfile(path):
         return "keras"
     if h5py.is_hdf5(path):
-        with h5py.File(path) as file:
-            return "h5" if "model_config" in file.attrs else "h5_weights"
+        try:
+            with h5py.File(path) as file:
+                return "h5" if "model_config" in file.attrs else "h5_weights"
+        except OSError as error:
+            raise InputError(f"{source} cannot be read, damaged or cut short: {error}") from error
     with path.open("rb") as file:
         head = file.read(20)
         file.seek(-min(8, path.stat().st_size), os.SEEK_END)

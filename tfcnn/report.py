@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import html
 import itertools
+import os
 import re
 import urllib.parse
 from collections.abc import Sequence
@@ -210,7 +211,7 @@ def _card(entry, shown):
 def _figure(caption, data, file=""):
     kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
     tiny = ' class="tiny"' if kind == "png" else ""  # `reduced` keeps only tiny ones as PNG
-    whole = f' data-file="{html.escape(urllib.parse.quote(file))}"' if file else ""
+    whole = f' data-file="{html.escape(urllib.parse.quote(os.fsencode(file)))}"' if file else ""
     words = html.escape(caption)
     return (
         f'<figure><img src="data:image/{kind};base64,{base64.b64encode(data).decode()}" alt="{words}"{tiny}{whole} '

@@ -34,6 +34,7 @@ def folder(tmp_path_factory):
     (folder / "net.prototxt").write_text(prototxt((3, 16, 16), *layers))
     (folder / "net.caffemodel").write_bytes(caffemodel(weights))
     (folder / "more.caffemodel").write_bytes(caffemodel({**weights, "loss1/fc": [np.zeros(3)]}))
+    (folder / "empty.npy").touch()
     (folder / "names.txt").write_text("cat\ndog\nhorse\n")
     Image.fromarray(skimage.data.chelsea()).save(folder / "cat.png")
     return folder
@@ -90,6 +91,18 @@ def test_a_saved_model_is_a_release_with_its_preprocessing(run_app, tmp_path):
     np.testing.assert_allclose(again(pictures)["scores"], model(pictures - 10)["scores"], atol=1e-5)
 
 
+def test_a_preprocessing_of_the_factory_goes_into_the_net(run_app, tmp_path):
+    model = tfcnn.load_model("digits")
+    model.export(tmp_path / "saved", verbose=False)
+    flags = [f"--model={tmp_path / 'saved'}", "--preprocessing=tf", f"--output_dir={tmp_path / 'out'}"]
+    done = run_app("import_model", *flags)
+    assert done.returncode == 0, done.stderr
+    again = tfcnn.load_model(tmp_path / "out" / "release")
+    side = model.input_shape[1] or 32
+    pictures = np.random.default_rng(0).uniform(0, 255, (1, side, side, 3)).astype(np.float32)
+    np.testing.assert_allclose(again(pictures)["scores"], model(pictures / 127.5 - 1)["scores"], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "flags,words",
     [
@@ -102,6 +115,12 @@ def test_a_saved_model_is_a_release_with_its_preprocessing(run_app, tmp_path):
         (["--model=digits", "--mean=a"], ["--mean=a", "no number"]),
         (["--model=digits", "--reference={folder}/cat.png"], ["--scores"]),
         (["--model=digits", "--channels=none", "--mean=3"], ["--channels=none"]),
+        (["--model=digits", "--mean=nan"], ["--mean", "finite"]),
+        (["--model=digits", "--scale=inf"], ["--scale", "finite"]),
+        (["--model=digits", "--weights=none"], ["--weights"]),
+        (["--model=digits", "--preprocessing=vgg16", "--mean=3"], ["--preprocessing", "drop"]),
+        (["--model=digits", "--preprocessing=vgg61"], ["vgg61", "vgg16"]),
+        (["--model=digits", "--reference={folder}/cat.png", "--scores={folder}/empty.npy"], ["empty.npy"]),
     ],
     ids=str,
 )

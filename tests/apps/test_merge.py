@@ -83,6 +83,8 @@ def test_merged_shards_equal_the_run_over_everything(warm, run_app, folder, modu
     expected, found = contents(folder / whole, whole), contents(folder / parts, parts)
     assert found.keys() == expected.keys()
     assert [name for name in found if found[name] != expected[name]] == []
+    refused = run_app("merge", parts, "--overwrite=false", cwd=folder)
+    assert refused.returncode == 2 and "holds a results.json, and --overwrite=false" in refused.stderr
     assert len(found["results.json"]["images"]) == 8 and len(found["results.json"]["refused"]) == 1
 
 

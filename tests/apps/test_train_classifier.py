@@ -186,6 +186,8 @@ def test_a_run_whose_data_changed_is_not_gone_on_with(run_app, two_classes, tmp_
         (["--augment=fliip"], "the nearest are"),
         (["--epochs=1", "--steps=1"], "give one of them"),
         (["--init=nothing"], "--init=nothing is no release"),
+        (["--init=digits", "--net=tiny", "--weights=none"], "--init and --weights"),
+        (["--rate_drops=5"], "--rate_drops is for --schedule=steps, and this is --schedule=cosine"),
         (["--steps=0"], "--steps"),
         (["--freeze=*"], "nothing is left to train"),
         (["--labels=names.txt"], "--labels=names.txt: No such file"),

@@ -305,6 +305,27 @@ def test_what_is_left_over_may_be_allowed(files):
     assert imported.left_over == ["loss"]
 
 
+def test_layers_whose_names_are_alike_get_names_of_their_own(files):
+    layers = [
+        ("Convolution", "a/b", "data", "convolution_param { num_output: 3 kernel_size: 1 }"),
+        ("Convolution", "a_b", "a/b", "convolution_param { num_output: 3 kernel_size: 1 }"),
+        ("ReLU", "r", "a_b", ""),
+        ("TanH", "r", "r", ""),
+    ]
+    weights = {"a/b": [normal(3, 3, 1, 1), normal(3)], "a_b": [normal(3, 3, 1, 1), normal(3)]}
+    imported = caffe.load(*files((3, 8, 8), layers, weights))
+    assert [each["to"] for each in imported.layers] == ["a_b", "a_b_2"]
+    assert [layer.name for layer in imported.model.layers[1:]] == ["a_b", "a_b_2", "r", "r_2"]
+    twice = [CONV, ("Convolution", CONV[1], CONV[1], CONV[3])]
+    with pytest.raises(InputError, match=f"two layers with weights that are named {CONV[1]}"):
+        caffe.load(*files((3, 8, 8), twice, FITTING))
+
+
+def test_a_name_that_keras_takes_itself_is_a_line(files):
+    with pytest.raises(InputError, match="Keras cannot build the net"):
+        caffe.load(*files((3, 8, 8), [("ReLU", "image", "data", "")], FITTING), allow_left_over=True)
+
+
 WRONG = {
     "layer { name: 'a'": "line 1: the end of the text stands where",
     "layer { name: 'a' } }": "line 1: '}' stands where",

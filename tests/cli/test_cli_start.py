@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import zipfile
 
 import numpy as np
@@ -16,6 +17,9 @@ import pytest
 from PIL import Image
 
 from tfcnn import images
+from tfcnn.cli.items import Item
+from tfcnn.cli.output import Output
+from tfcnn.errors import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -410,3 +414,24 @@ def test_a_broken_pipe_is_no_traceback(probe, photos, tmp_path):
     buffer = io.BytesIO()
     Image.new("RGB", (3, 3)).save(buffer, "PNG")
     assert images.read(buffer.getvalue()).shape == (3, 3, 3)
+
+
+def test_a_run_that_checks_output_dir_makes_no_folder(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise AssertionError("a run that starts at the same time would see this folder come and go")
+
+    out = tmp_path / "out" / "deep"
+    output = Output("probe", types.SimpleNamespace(output_dir=str(out), overwrite=True))
+    monkeypatch.setattr(pathlib.Path, "mkdir", refused)
+    output.check_output_dir()
+    assert not list(tmp_path.iterdir())
+    output.output_dir = tmp_path / ("n" * 300) / "deep"
+    with pytest.raises(InputError, match="name too long"):
+        output.check_output_dir()
+
+
+def test_a_picture_whose_files_would_have_too_long_a_name_is_refused(tmp_path, capsys):
+    output = Output("probe", types.SimpleNamespace(output_dir=str(tmp_path), save_images=True, quiet=True))
+    with Item(output, 0, "a.png", "n" * 250, {}) as item:
+        item.save(np.zeros((4, 4, 3), np.uint8), "negative")
+    assert "a.png" in capsys.readouterr().err and output.refused[0]["file"] == "a.png"

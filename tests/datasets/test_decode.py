@@ -73,3 +73,12 @@ def test_numbers_of_objects():
         decode.indices(layouts.encoded(COLOURS, "PNG"), "m.png")
     with pytest.raises(InputError, match="not a readable picture"):
         decode.indices(b"nothing", "m.png")
+
+
+def test_a_damaged_mask_is_refused_by_name():
+    data = layouts.encoded(COLOURS[..., 0], "PNG")
+    at = data.index(b"IDAT") - 4
+    length = int.from_bytes(data[at : at + 4])
+    damaged = data[:at] + (length - 20).to_bytes(4) + data[at + 4 :]  # what Pillow answers by SyntaxError
+    with pytest.raises(InputError, match="m.png is not a readable picture"):
+        decode.indices(damaged, "m.png")

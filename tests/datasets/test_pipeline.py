@@ -13,6 +13,7 @@ from tfcnn.datasets.augment import Augmentation
 from tfcnn.datasets.example import Dataset, Record
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.errors import InputError
+from tfcnn.training import loop
 
 
 @pytest.fixture(scope="module")
@@ -330,6 +331,14 @@ def test_bad_arguments(data):
 
 
 # ------------------------------------------------------------------------------- tf.data
+
+
+def test_an_id_that_is_no_utf8_reaches_tensorflow_as_its_bytes():
+    records = made(plain([[4, 6, 20, 24]], image_id="bild_\udcff"), plain(image_id="\u00fc"))
+    stream = batches(records, shuffle=False, repeat=False, batch_size=3)
+    (batch,) = stream(0)
+    assert batch["image_id"].numpy().tolist() == [b"bild_\xff", "\u00fc".encode(), b""]
+    assert loop._ids(stream, 0, 1) == ["bild_\udcff", "\u00fc", ""]
 
 
 def test_tensorflow_dataset(data):

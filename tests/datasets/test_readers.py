@@ -163,13 +163,12 @@ def test_tiny_imagenet(tmp_path):
     assert [record.label for record in data.examples] == [0, 1]
     (val,) = datasets.open("tiny_imagenet", folder, "val").examples
     assert (val.image_id, val.label, val.boxes.tolist()) == ("val_0", 0, [[1, 2, 4, 5]])
-    rows = "val_0.JPEG\tn002\t1\t2\tx\t4\nval_9.JPEG\tn002\t1\t2\t3\t4\nval_0.JPEG\tn9\t1\t2\t3\t4\n"
+    rows = "val_0.JPEG\tn002\t1\t2\tx\t4\n\nval_9.JPEG\tn002\t1\t2\t3\t4\nval_0.JPEG\tn9\t1\t2\t3\t4\nval_0.JPEG\n"
     layouts.write(folder, {"val/val_annotations.txt": rows})
     data = datasets.open("tiny_imagenet", folder, "val")
     assert [finding["rule"] for finding in data.broken] == [
         "object skipped",
-        "picture skipped",
-        "picture skipped",
+        *["picture skipped"] * 3,
     ]
     assert len(data) == 1 and not len(data.examples[0].boxes)
 

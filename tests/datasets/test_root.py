@@ -106,3 +106,25 @@ def test_threads_read_a_zip_at_once(tmp_path):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         read = list(pool.map(root.read, [str(index % 50) for index in range(400)]))
     assert all(data == bytes([index % 50]) * 20000 for index, data in enumerate(read))
+
+
+def test_what_may_not_be_read_is_a_line(tmp_path, monkeypatch):
+    folder = layouts.write(tmp_path / "set", {"a.txt": "A"})
+    archive = layouts.zipped(folder, tmp_path / "set.zip")
+
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    root = Root(folder)
+    monkeypatch.setattr("os.scandir", denied)
+    monkeypatch.setattr("zipfile.ZipFile", denied)
+    monkeypatch.setattr("pathlib.Path.stat", denied)
+    with pytest.raises(InputError, match="set cannot be read: Permission denied"):
+        root.folders()
+    assert root.exists("a.txt")
+    monkeypatch.setattr("os.stat", denied)
+    assert not root.exists("a.txt")
+    monkeypatch.undo()
+    monkeypatch.setattr("zipfile.ZipFile", denied)
+    with pytest.raises(InputError, match="set.zip cannot be read: Permission denied"):
+        Root(archive)

@@ -60,6 +60,18 @@ def test_paths_as_tools_write_them_are_found(tmp_path, train, pictures):
     assert [record.file for record in data.examples] == [pictures] and len(data.examples[0].boxes) == 2
 
 
+def test_pictures_of_one_stem_have_different_ids(tmp_path):
+    names = ["seq1/000001.jpg", "seq1/000001.png", "seq2/000001.jpg", "seq2/000002.jpg"]
+    content = {"data.yaml": YAML, **{f"images/train/{name}": PICTURE for name in names}}
+    data = datasets.open("yolo", layouts.write(tmp_path, content), "train")
+    assert {record.file: record.image_id for record in data.examples} == {
+        "images/train/seq1/000001.jpg": "images/train/seq1/000001.jpg",
+        "images/train/seq1/000001.png": "images/train/seq1/000001.png",
+        "images/train/seq2/000001.jpg": "images/train/seq2/000001",
+        "images/train/seq2/000002.jpg": "000002",
+    }
+
+
 def test_polygons_become_boxes_and_masks(tmp_path):
     polygon = "1 0.25 0.2 0.75 0.2 0.75 0.8 0.25 0.8\n0 0.5 0.5 0.25 0.4\n"
     folder = layouts.write(tmp_path, files(**{"labels/train/a.txt": polygon}))

@@ -178,6 +178,30 @@ def test_a_setting_out_of_range_is_said(fields):
         ClassifierConfig(**fields)
 
 
+def test_a_cache_has_mirror_images_as_augment_says_and_no_more(stripes, tmp_path, monkeypatch):
+    from tfcnn import backbones
+    from tfcnn.training import last_layer
+
+    model = backbones.classifier("tiny", None, classes=2, size=32)
+    monkeypatch.setattr(last_layer.freezing, "trained_layers", lambda model: {"conv1", "logits"})
+    mirrors = []
+
+    def cache(body, part, folder, config, size, mirror, **_):
+        mirrors.append(mirror)
+        raise InterruptedError
+
+    monkeypatch.setattr(last_layer, "cache", cache)
+    told = {"stop": None, "progress": None, "say": print}
+    for augment in (None, "none", "flip"):
+        config = ClassifierConfig(cache_features=str(tmp_path), augment=augment)
+        with pytest.raises(InterruptedError):
+            last_layer.on_features(model, stripes, stripes, config, 32, **told)
+    assert mirrors == [True, False, True]
+    config = ClassifierConfig(cache_features=str(tmp_path), augment="classification")
+    with pytest.raises(InputError, match="augment can be none or flip"):
+        last_layer.on_features(model, stripes, stripes, config, 32, **told)
+
+
 def test_epochs_become_steps():
     config = ClassifierConfig(epochs=1.5, accumulate=2, validate_epochs=0.5)
     assert (config.total_steps(8), config.validation_steps(8)) == (6, 2)

@@ -17,6 +17,8 @@ from tfcnn import files, images, report
 from tfcnn.cli.output import Output
 from tfcnn.errors import InputError
 
+LONGEST_STEM = 180  # bytes of the 255 that file systems allow a name
+
 
 class Item:
     """One entry of results.json under way: a picture's, or a class's; as a context, InputError refuses it.
@@ -158,7 +160,10 @@ class Single(Item):
 
 
 def unique_stems(sources: Sequence[images.Source]) -> list[str]:
-    """A name for each source's files: its stem; where two have the same, its path without suffix."""
+    """A name for each source's files: its stem; where two have the same, its path without suffix.
+
+    What is longer than LONGEST_STEM is cut, so that a suffix such as _detected.png fits.
+    """
     forms = (
         lambda source: pathlib.PurePath(source.name).stem,
         lambda source: os.path.splitext(source.name)[0],
@@ -174,7 +179,13 @@ def unique_stems(sources: Sequence[images.Source]) -> list[str]:
         alike = [index for index in alike if counts[stems[index]] > 1] if level < len(forms) - 1 else []
     chosen: set[str] = set()
     for index, stem in enumerate(stems):
-        stem = "/".join(part for part in pathlib.PurePath(stem).parts if part not in ("/", ".."))
+        stem = "/".join(_cut(part) for part in pathlib.PurePath(stem).parts if part not in ("/", ".."))
         stems[index] = stem if stem not in chosen else f"{stem}_{index}"
         chosen.add(stems[index])
     return stems
+
+
+def _cut(part: str) -> str:
+    """A name of at most LONGEST_STEM bytes."""
+    data = os.fsencode(part)
+    return part if len(data) <= LONGEST_STEM else data[:LONGEST_STEM].decode(errors="ignore")

@@ -25,12 +25,14 @@ class OutputError(Exception):
 
 @contextlib.contextmanager
 def guarded(folder: pathlib.Path) -> Iterator[None]:
-    """Turn a full disk or a vanished folder into OutputError."""
+    """Turn a full disk or a vanished folder into OutputError, and a file's name that is too long into InputError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(f"the disk of {folder} is full; the finished files are whole") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise InputError("the name of a file to write for it would be too long") from error
         raise OutputError(f"{folder} cannot be written any more: {error.strerror or error}") from error
 
 
@@ -100,26 +102,21 @@ class Output:
     # ------------------------------------------------------------------------------------- files
 
     def check_output_dir(self) -> None:
-        """See that output_dir can be written, and leave no trace.
+        """See that output_dir, or else the folder that it will be made in, can be written, and leave no trace.
 
         Raises:
             InputError: it cannot, or --overwrite=false and it holds results.
         """
-        made = []
         try:
-            for folder in reversed([self.output_dir, *self.output_dir.parents]):
-                if not folder.is_dir():
-                    folder.mkdir(exist_ok=True)
-                    made.append(folder)
-            probe = files.beside(self.output_dir / RESULTS)
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(self.output_dir)  # fails of a name that is too long, or that lies in a file
+            # No folder is made to try it out: another run that starts now would find it, and then miss it.
+            places = (self.output_dir, *self.output_dir.parents)
+            probe = files.beside(next(filter(os.path.lexists, places)) / RESULTS)
             probe.touch()
             probe.unlink()
         except OSError as error:
             raise InputError(f"--output_dir={self.output_dir} cannot be written: {error.strerror}") from error
-        finally:
-            for folder in reversed(made):
-                with contextlib.suppress(OSError):  # another run may have written there by now
-                    folder.rmdir()
         if not self.flags.overwrite and not self.resume and (self.output_dir / RESULTS).exists():
             raise InputError(f"{self.output_dir} holds a {RESULTS}, and --overwrite=false")
 

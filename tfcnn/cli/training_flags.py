@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from absl import flags
 
 from tfcnn import runtime
-from tfcnn.cli import data_flags
+from tfcnn.cli import data_flags, models
 from tfcnn.cli.data_flags import DATASET
 from tfcnn.cli.run import Run
 from tfcnn.cli.training_record import card, counted, flag_lines, limited, refuse
@@ -151,12 +151,25 @@ def config(kind: type[Config], **others: object) -> Config:
     """
     if STEPS.value and EPOCHS.value is not None:
         raise InputError("--steps and --epochs say the same thing; give one of them")
+    if RATE_DROPS.value and SCHEDULE.value != "steps":
+        raise InputError(f"--rate_drops is for --schedule=steps, and this is --schedule={SCHEDULE.value}")
     names = [field.name for field in dataclasses.fields(kind) if field.name in flags.FLAGS]
     values = {name: flags.FLAGS[name].value for name in names if flags.FLAGS[name].value is not None}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     values["rate_drops"] = tuple(map(int, RATE_DROPS.value))
     values["threads"] = flags.FLAGS.threads or runtime.cores()
     return kind(**values | others)
+
+
+def classifier_start(run: Run) -> pathlib.Path | str | None:
+    """What a classifier starts from: the file of --init, or else what --weights asks for.
+
+    Raises:
+        InputError: both are given, or --init names no release.
+    """
+    if INIT.value is not None and not run.flags["weights"].using_default_value:
+        raise InputError("--init and --weights both say what to start from; give one of them")
+    return init_file() or models.weights_of(run)
 
 
 def init_file(darknet: bool = False) -> pathlib.Path | None:

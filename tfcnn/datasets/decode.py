@@ -90,7 +90,9 @@ def indices(data: bytes, file: str) -> np.ndarray:
             if image.mode not in ("P", "L", "1"):
                 raise InputError(f"{file} holds colours, not numbers of objects")
             return np.asarray(image if image.mode != "1" else image.convert("L"))
-    except OSError as error:
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's errors for damaged files have no base
         raise InputError(f"{file} is not a readable picture ({error})") from None
 
 

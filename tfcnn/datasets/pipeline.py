@@ -193,10 +193,14 @@ class Batches:
         spec = self._spec(rows.stop - rows.start)
         dtypes = [tf.string if dtype is object else tf.as_dtype(dtype) for _, _, dtype in spec.values()]
 
+        def arrays_of(step):
+            arrays = self._bytes(int(step), shard, of)
+            # A file's name need not be UTF-8, which is what TensorFlow makes of a str.
+            ids = [name.encode("utf-8", "surrogateescape") for name in arrays["image_id"].tolist()]
+            return tuple((arrays | {"image_id": np.array(ids, object)}).values())
+
         def load(step):
-            arrays = tf.numpy_function(
-                lambda step: tuple(self._bytes(int(step), shard, of).values()), [step], dtypes, stateful=False
-            )
+            arrays = tf.numpy_function(arrays_of, [step], dtypes, stateful=False)
             for array, (shape, _, _) in zip(arrays, spec.values(), strict=True):
                 array.set_shape(shape)
             batch = dict(zip(spec, arrays, strict=True))
@@ -262,7 +266,7 @@ def batches(
 
     A batch is a dict:
         image: float32 [B, H, W, 3], 0..255.
-        image_id: string [B]; '' in rows that pad the last batch of a single pass.
+        image_id: string [B], a file's name in its own bytes; '' in rows that pad the last batch of a single pass.
         original_size: int32 [B, 2], height and width of the file.
         size: int32 [B, 2], height and width of the picture inside the array; 0 in rows of padding.
         scale, offset: float32 [B, 2] (x, y). Without augmentation (box - offset) / scale is the box in the

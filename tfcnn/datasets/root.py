@@ -43,6 +43,8 @@ class Root:
                 raise InputError(
                     f"{path} is neither a folder nor a .zip: name the data set's folder"
                 ) from None
+            except OSError as error:
+                raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
             members = {_member(name): name for name in self._archive.namelist()}
             self._members = {name: member for name, member in members.items() if not name.endswith("/")}
             self._tree = _tree(self._members)
@@ -66,7 +68,7 @@ class Root:
         """Whether `name` is a file of the tree."""
         if self._archive is not None:
             return self._full(name) in self._members
-        return (self.path / self._full(name)).is_file()
+        return os.path.isfile(self.path / self._full(name))  # False, too, in a folder that may not be entered
 
     def read(self, name: str) -> bytes:
         """The bytes of one file.
@@ -127,8 +129,11 @@ class Root:
             folders, files = self._tree.get(full, (set(), set()))
         else:
             folder = self.path / full
-            with os.scandir(folder) if folder.is_dir() else contextlib.nullcontext(()) as entries:
-                kinds = [(entry.name, entry.is_dir()) for entry in entries]
+            try:
+                with os.scandir(folder) if folder.is_dir() else contextlib.nullcontext(()) as entries:
+                    kinds = [(entry.name, entry.is_dir()) for entry in entries]
+            except OSError as error:
+                raise InputError(f"{folder} cannot be read: {error.strerror or error}") from None
             folders = {name for name, is_folder in kinds if is_folder}
             files = {name for name, is_folder in kinds if not is_folder}
         return {f for f in folders if not _hidden(f)}, {f for f in files if not _hidden(f)}

@@ -51,13 +51,14 @@ def read(path: str | pathlib.Path, split: str = "train", pictures: bool = True) 
 def _lines(root: Root, split: str, synsets: list[str]) -> Iterator[tuple[str, str, str, list[str]]]:
     """The annotation file, the picture, its synset and the numbers of its box, line by line."""
     if split == "val":
-        for line in root.text("val/val_annotations.txt").splitlines():
-            name, synset, *numbers = line.split("\t")
+        for line in filter(str.strip, root.text("val/val_annotations.txt").splitlines()):
+            name, _, rest = line.partition("\t")
+            synset, *numbers = rest.split("\t")
             yield "val/val_annotations.txt", f"val/images/{name}", synset, numbers
         return
     for synset in synsets:
         file = f"train/{synset}/{synset}_boxes.txt"
-        for line in root.text(file).splitlines() if root.exists(file) else ():
+        for line in filter(str.strip, root.text(file).splitlines() if root.exists(file) else ()):
             name, *numbers = line.split("\t")
             yield file, f"train/{synset}/images/{name}", synset, numbers
 

@@ -1,8 +1,10 @@
 """YOLO's layout: data.yaml, images/ and labels/, a text file of shares a picture, as annotation tools export it."""
 
+import collections
 import math
 import pathlib
 import posixpath
+from collections.abc import Sequence
 
 import numpy as np
 import yaml
@@ -30,7 +32,8 @@ def read(path: str | pathlib.Path, split: str = "train") -> Dataset:
         split: the key of data.yaml; val, valid and validation are the same.
 
     Returns:
-        The data set; masks where there are polygons.
+        The data set; masks where there are polygons. A picture's id is its stem; where several pictures have one, its
+        path without suffix.
 
     Raises:
         InputError: no such data set or split, or a data.yaml that is not one.
@@ -40,8 +43,9 @@ def read(path: str | pathlib.Path, split: str = "train") -> Dataset:
     classes = _names(root, content)
     broken: list[dict] = []
     examples = []
-    for picture in _pictures(root, content, split):
-        record = _record(root, picture, classes, broken)
+    pictures = _pictures(root, content, split)
+    for picture, image_id in zip(pictures, _ids(pictures), strict=True):
+        record = _record(root, picture, image_id, classes, broken)
         if record is not None:
             examples.append(record)
     return Dataset("yolo", classes, list(range(len(classes))), examples, broken)
@@ -130,6 +134,17 @@ def _spellings(written: str, top: str) -> list[str]:
     return list(dict.fromkeys(name for name in (plain, under, *tails) if not name.startswith(("..", "/"))))
 
 
+def _ids(pictures: Sequence[str]) -> list[str]:
+    """Each picture's id: its stem; of pictures with one stem the path without suffix, or with it."""
+    paths = [posixpath.splitext(picture)[0] for picture in pictures]
+    stems = [posixpath.basename(path) for path in paths]
+    often, often_paths = collections.Counter(stems), collections.Counter(paths)
+    return [
+        stem if often[stem] == 1 else path if often_paths[path] == 1 else picture
+        for picture, path, stem in zip(pictures, paths, stems, strict=True)
+    ]
+
+
 def _labels_of(picture: str) -> str:
     """The text file of a picture: the last folder called images becomes labels."""
     parts = posixpath.splitext(picture)[0].split("/")
@@ -140,7 +155,7 @@ def _labels_of(picture: str) -> str:
     return "/".join(parts) + ".txt"
 
 
-def _record(root: Root, picture: str, classes: list[str], broken: list[dict]) -> Record | None:
+def _record(root: Root, picture: str, image_id: str, classes: list[str], broken: list[dict]) -> Record | None:
     try:
         width, height = decode.size(root.read(picture), picture)
     except InputError as error:
@@ -179,7 +194,7 @@ def _record(root: Root, picture: str, classes: list[str], broken: list[dict]) ->
     if any(shape is not None for shape in shapes):
         fields["truth"].masks = lambda: [masks.runs(shape, height, width) for shape in shapes]
     return Record(
-        image_id=posixpath.splitext(posixpath.basename(picture))[0],
+        image_id=image_id,
         file=picture,
         width=width,
         height=height,

@@ -81,7 +81,7 @@ def fingerprint(
                 json.dumps({key: config[key] for key in config.keys() - {"dtype"}}, sort_keys=True).encode()
             )
     for record in dataset.examples:
-        pictures.update(f"{record.image_id}\n".encode())
+        pictures.update(f"{record.image_id}\n".encode("utf-8", "surrogateescape"))
         pictures.update(np.ascontiguousarray(record.boxes).data)
         pictures.update(np.ascontiguousarray(record.labels).data)
     return {

@@ -41,18 +41,21 @@ def on_features(
         once through; the training batches; and which pictures each cache lacks.
 
     Raises:
-        InputError: the net starts from random weights, or a cache is stale or damaged.
+        InputError: the net starts from random weights, an augmentation that no cache can have, or a cache is stale
+            or damaged.
     """
     last = [layer for layer in model.layers if layer.weights][-1]
     if not freezing.trained_layers(model) - {last.name}:
         raise InputError(
             "cache_features is for a net that starts from weights: random features teach nothing"
         )
+    if config.augment not in (None, "none", "flip"):
+        raise InputError("cache_features keeps pictures and mirror images: augment can be none or flip alone")
     for layer in model.layers:
         layer.trainable = layer is last
     body = keras.Model(model.input, {"features": last.input}, name="features")
     head = keras.Model(last.input, {"logits": model.output["logits"]}, name="head")
-    mirror = training.name not in WRITING
+    mirror = config.augment == "flip" or config.augment is None and training.name not in WRITING
     told = {"stop": stop, "progress": progress, "say": say}
     cached, lacking = [], []
     for part, name in ((training, "train"), (validation, "val")):

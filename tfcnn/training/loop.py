@@ -289,4 +289,4 @@ def _ids(batches: Callable[..., tf.data.Dataset], first: int, count: int) -> lis
     """Reads the ids of some batches again: their place is all that it takes."""
     taken = batches(first).take(count)
     ids = [i for batch in taken if "image_id" in batch for i in batch["image_id"].numpy().tolist()]
-    return [i.decode() if isinstance(i, bytes) else i for i in ids]
+    return [i.decode("utf-8", "surrogateescape") if isinstance(i, bytes) else i for i in ids]

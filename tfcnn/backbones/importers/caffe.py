@@ -8,6 +8,7 @@ Source: BVLC/caffe src/caffe/proto/caffe.proto.
 
 import collections
 import dataclasses
+import itertools
 import os
 import pathlib
 import re
@@ -62,6 +63,7 @@ def load(
             or it has layers that are not known (all are named).
     """
     picture, chain, outputs = _needed(*_described(prototxt), endpoints, prototxt)
+    chain = _with_keras_names(chain)
     weights = _weights(caffemodel)
     try:
         parts = _planned(picture, chain)
@@ -200,6 +202,19 @@ def _needed(inputs, layers, endpoints, path) -> tuple[Shape, list[tuple[Layer, l
     return inputs[roots[0]], chain, {name: order[index] for name, index in ends.items()}
 
 
+def _with_keras_names(chain: list[tuple[Layer, list[int]]]) -> list[tuple[Layer, list[int]]]:
+    """The layers with names as Keras takes them: without slashes, and each once."""
+    taken: set[str] = set()
+    named = []
+    for layer, sources in chain:
+        plain = layer.name.replace("/", "_")
+        forms = itertools.chain([plain], (f"{plain}_{number}" for number in itertools.count(2)))
+        name = next(form for form in forms if form not in taken)
+        taken.add(name)
+        named.append((dataclasses.replace(layer, keras_name=name), sources))
+    return named
+
+
 def _planned(picture, chain) -> list[tuple[Layer, list[int], Part]]:
     """Each layer with its inputs and what it is, a BatchNorm joined with its Scale; nothing is built yet."""
     readers = collections.Counter(source for _, sources in chain for source in sources)
@@ -313,6 +328,8 @@ def _checked(parts, weights, prototxt, caffemodel) -> set[str]:
         if not part.blobs:
             continue
         names = [layer.name, *([layer.scale.name] if layer.scale else [])]
+        if not used.isdisjoint(names):
+            raise InputError(f"{prototxt} has two layers with weights that are named {layer.name}")
         held = [blob for name in names for blob in weights.get(name, [])]
         if not held:
             raise InputError(f"{caffemodel} has no weights for the layer {layer.name} of {prototxt}")
@@ -359,6 +376,9 @@ def _built(picture, parts, outputs, weights, preprocessing, name) -> keras.Model
             raise layer.wrong(f"Keras cannot build it: {str(error).splitlines()[0]}") from error
     made = {blob: tensors[index] for blob, index in outputs.items()}
     output = made if len(made) > 1 else next(iter(made.values()))
-    model = keras.Model(image, output, name=re.sub(r"[^\w-]", "_", name))
+    try:
+        model = keras.Model(image, output, name=re.sub(r"[^\w-]", "_", name))
+    except ValueError as error:
+        raise InputError(f"{name}: Keras cannot build the net: {str(error).splitlines()[0]}") from error
     model.zero_rgb = zero_rgb(model)
     return model

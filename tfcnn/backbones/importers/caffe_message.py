@@ -14,7 +14,7 @@ Shape = tuple[int, ...]  # of one picture or of weights, in Caffe's order
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer of a prototxt; `scale` is the Scale layer that belongs to a BatchNorm."""
+    """A layer of a prototxt; `scale` is the Scale layer that belongs to a BatchNorm, `keras_name` is unique."""
 
     name: str
     kind: str
@@ -22,11 +22,7 @@ class Layer:
     tops: tuple[str, ...]
     message: Message
     scale: "Layer | None" = None
-
-    @property
-    def keras_name(self) -> str:
-        """Its name as Keras takes it."""
-        return self.name.replace("/", "_")
+    keras_name: str = ""
 
     def options(self, field: str) -> Message:
         """The message of its parameters."""
