@@ -242,6 +242,10 @@ def make_ascent(net: cli.Net, objective: Objective) -> Ascent:
             raise InputError(f"--statistics needs batch norm behind convolutions, which {net.name} has not")
         return class_model.fourier(net.model, objective, net.size, **options)
     if METHOD.value == "yosinski":
+        if round(4 * BLUR_RADIUS.value) > net.size:
+            raise InputError(
+                f"--blur_radius={BLUR_RADIUS.value:g}: for pictures of {net.size} pixels at most {net.size // 4}"
+            )
         return class_model.yosinski(
             net.model, objective, net.size, zero_rgb(net.model), **options, **learning_rate()
         )

@@ -111,8 +111,8 @@ def main(run: cli.Run) -> None:
         raise InputError("--images and --dataset are two inputs; give one of them")
     if not run.flags.images and not data_flags.DATASET.value:
         flags.FLAGS["dataset"].value = DIGITS
-    if run.flags.images and (SPLIT.value or CLASS.value):
-        raise InputError("--split and --class belong to --dataset")
+    if run.flags.images and (SPLIT.value or CLASS.value or data_flags.DATA.present):
+        raise InputError("--split, --class and --data belong to --dataset")
     if not run.flags.images and (run.shard or run.merging or run.flags.engine != "local"):
         raise InputError("--shard and --engine belong to --images")
     names: list[str] = []
@@ -284,9 +284,15 @@ def of_dataset(
     with run.progress(len(records), "embed") as progress:
         for first in range(0, len(records), run.flags.batch_size):
             batch = records[first : first + run.flags.batch_size]
-            pictures = [record.image() for record in batch]
-            resized = np.stack([images.resize(image, size, run.flags.resize)[0] for image in pictures])
-            for record, image, values in zip(batch, pictures, code(resized.astype(np.float32)), strict=True):
+            read = []
+            for record in batch:
+                try:
+                    read.append((record, record.image()))
+                except InputError as error:
+                    run.refuse(record.file, str(error))
+            resized = [images.resize(image, size, run.flags.resize)[0] for _, image in read]
+            found = code(np.stack(resized).astype(np.float32)) if read else []
+            for (record, image), values in zip(read, found, strict=True):
                 height, width = image.shape[:2]
                 with run.item(record.file, file=record.file, width=width, height=height) as item:
                     if record.label >= 0:

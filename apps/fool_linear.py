@@ -80,7 +80,10 @@ def main(run: cli.Run) -> None:
     weights = linear.templates(model)
     for index in wanted:
         with run.item(names[index], f"{index:03d}") as item:
-            start = int(np.flatnonzero(right & (truth != index))[0])
+            others = np.flatnonzero(right & (truth != index))
+            if not len(others):
+                raise InputError("no picture of another class is classified rightly: give it more --epochs")
+            start = int(others[0])
             made = linear.move_until(model, test[start], index, SCORE.value)
             path = item.save(made, "fooled.png", f"taken for {names[index]}", main=True)
             made = images.read(run.output_dir / path) if path else made
@@ -107,7 +110,8 @@ def main(run: cli.Run) -> None:
             ]
             change = f"{entry['mean_change']:.1f}"
             rows.append([names[index], entry["label_before"], f"{entry['score']:.1%}", change])
-    run.sheet(draw.grid(sheet, 3, captions), "sheet.png", "picture + a little of the weights = picture")
+    if sheet:
+        run.sheet(draw.grid(sheet, 3, captions), "sheet.png", "picture + a little of the weights = picture")
     ten, ends = linear.ten_numbers()
     run.results["ten_numbers"] = {
         "rows": [dict(zip(("x", "w", "moved"), row, strict=True)) for row in ten],
@@ -127,12 +131,18 @@ def in_memory(run: cli.Run, part: Dataset, size: int) -> tuple[np.ndarray, np.nd
             f"{part.name} has no pictures with a class each: take cifar10, tiny_imagenet or folder"
         )
     records = part.examples[:: -(-len(part) // (run.flags.limit or len(part)))]
-    pictures = np.empty([len(records), size, size, 3], np.uint8)
+    pictures, labels = [], []
     with run.progress(len(records), "pictures read") as progress:
-        for place, record in enumerate(records):
-            pictures[place] = images.resize(record.image(), size)[0]
+        for record in records:
+            try:
+                pictures.append(images.resize(record.image(), size)[0])
+                labels.append(record.label)
+            except InputError as error:
+                run.refuse(record.file, str(error))
             progress.advance()
-    return pictures, np.array([record.label for record in records], np.int32)
+    if not pictures:
+        raise InputError(f"{part.name}: no picture can be read")
+    return np.stack(pictures), np.array(labels, np.int32)
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ METHOD = flags.DEFINE_enum(
     "method",
     "fourier",
     ["fourier", "momentum", "lbfgs"],
-    "fourier: Adam on Fourier coefficients; momentum: the paper's program on pixels; lbfgs: on pixels",
+    "fourier: Adam on Fourier coefficients; momentum: the paper's update on pixels; lbfgs: on pixels",
 )
 STEPS = flags.DEFINE_integer("steps", 300, "Steps for each layer, e.g. --steps=100", lower_bound=1)
 REPEATS = flags.DEFINE_integer(

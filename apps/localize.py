@@ -25,6 +25,9 @@ def main(run: cli.Run) -> None:
         raise InputError(
             "--model is missing: a localizer's folder or .keras file, e.g. --model=out/train_localizer/release"
         )
+    for name in ("net", "weights", "preprocessing"):
+        if run.flags[name].present:
+            raise InputError(f"--{name} is not for a localizer, which --model names")
     predictor, _ = box_files.open_localizer(run, lists.paths(run.flags.model), TOP.value)
     rows, found = [], []
 

@@ -60,11 +60,18 @@ def main(run: cli.Run) -> None:
     scales = lists.numbers(SCALES.value or "", "scales", int)
     if SCALES.value is not None and min(scales, default=0) < 1:
         raise InputError(f"--scales={SCALES.value}: whole numbers of pixels from 1 on")
+    for name in ("image_size", "resize", "batch_size"):
+        if run.flags[name].present:
+            raise InputError(
+                f"--{name} does nothing here: --scales says at which sizes a picture is looked at"
+            )
     net = run.load_net(at_own_size=True)
     from tfcnn.localization import class_rpn, overfeat
 
     variant = overfeat.VARIANTS[VARIANT.value]
     if "objectness" in outputs(net.model):
+        if OFFSETS.present:
+            raise InputError(f"--offsets is for windows, and {net.name} has region proposal networks")
         window = class_rpn.AnchorWindow(net.model)
     else:
         offsets = variant.offsets if OFFSETS.value is None else OFFSETS.value

@@ -11,7 +11,6 @@ from absl import flags
 from tfcnn import cli, draw
 from tfcnn.cli import lists, person_flags
 from tfcnn.cli.film import over_frames
-from tfcnn.cli.items import unique_stems
 from tfcnn.cli.person_flags import BOXES, DETECTOR
 from tfcnn.errors import InputError
 
@@ -33,8 +32,7 @@ def main(run: cli.Run) -> None:
         from tfcnn.video import open_video
 
         film = open_video(VIDEO.value)
-    stems = [] if film else unique_stems(run.sources())
-    boxes = person_flags.read_boxes(stems) if BOXES.value else {}
+    boxes = person_flags.read_boxes(run.sources()) if BOXES.value else {}
     run.runtime  # noqa: B018  (starts TensorFlow, silently)
     from tfcnn import pose_estimator
 
@@ -70,6 +68,9 @@ def check(run: cli.Run) -> None:
         raise InputError("--boxes and --person_detector both say where the persons are; give one of them")
     if VIDEO.value is not None and (run.flags.images or BOXES.value):
         raise InputError("--video and --images (or --boxes of pictures) are two inputs; give one of them")
+    for name in ("net", "weights", "preprocessing"):
+        if run.flags[name].present:
+            raise InputError(f"--{name} is not for a pose net, which --model names")
     if not run.flags["resize"].using_default_value:
         raise InputError("--resize is not for a pose net: it sees a person undistorted")
 

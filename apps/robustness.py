@@ -48,6 +48,8 @@ SHOWN, SIDE = 6, 112  # pictures on the sheet, and their sides in pixels at leas
 
 def main(run: cli.Run) -> None:
     sizes = the_sizes()
+    if data_flags.DATA.present and not DATASET.value:
+        raise InputError("--data belongs to --dataset: name a data set with a class a picture")
     if DATASET.value and (run.flags.images or TRUTH.value):
         raise InputError("--dataset has pictures and labels of its own: leave --images and --truth away")
     part = data_flags.open_split(SPLIT.value) if DATASET.value else None
@@ -135,11 +137,17 @@ def of_data(run: cli.Run, net: cli.Net, part: Dataset) -> tuple[np.ndarray, np.n
     if run.flags.limit:
         records = records[:: -(-len(records) // run.flags.limit)]
     with run.progress(len(records), "pictures read") as progress:
-        pictures = np.empty([len(records), net.size, net.size, 3], np.uint8)
-        for place, record in enumerate(records):
-            pictures[place] = images.resize(record.image(), net.size, how)[0]
+        pictures, labels = [], []
+        for record in records:
+            try:
+                pictures.append(images.resize(record.image(), net.size, how)[0])
+                labels.append(record.label)
+            except InputError as error:
+                run.refuse(record.file, str(error))
             progress.advance()
-    return pictures, np.array([record.label for record in records], np.int32), []
+    if not pictures:
+        raise InputError("no picture is left to measure on")
+    return np.stack(pictures), np.array(labels, np.int32), []
 
 
 def of_files(run: cli.Run, net: cli.Net) -> tuple[np.ndarray, np.ndarray | None, list[cli.Picture]]:

@@ -134,7 +134,8 @@ def cut(run: cli.Run, picture: cli.Picture, values: np.ndarray) -> np.ndarray:
     )
     picture.entry |= {"box": list(found.box), "share": float(found.mask.mean())}
     picture.save(draw.heat_map(values, picture.prepared[0]), "saliency", f"{METHOD.value} of the class")
-    picture.entry["mask"] = picture.save(found.mask, "mask.png", "mask")
+    if mask := picture.save(found.mask, "mask.png", "mask"):
+        picture.entry["mask"] = mask
     picture.save(segmentation.cut_out(image, found.mask), "cut", "cut out", main=True)
     dimmed = np.where(found.mask[..., None], image, (255 + image.astype(np.uint16)) // 3).astype(np.uint8)
     picture.save(draw.boxes(dimmed, [found.box]), "object", "the object and its box")

@@ -100,6 +100,7 @@ BOX_HEAD = (OBJECTS, PER_CLASS, PER_PLACE, FINER, CONVOLUTIONS, HIDDEN, DROPOUT,
 
 
 def main(run: cli.Run) -> None:
+    check()
     training, validation = training_flags.read_data(run)
     layers = {
         "convolutions": training_record.whole_numbers(CONVOLUTIONS),
@@ -124,6 +125,16 @@ def main(run: cli.Run) -> None:
     run.table(*table(trained.metrics, trained.card))
 
 
+def check() -> None:
+    """Refuse flags that the head does not use, before anything is opened."""
+    if ATTACH.value == "rpn":
+        for flag in (*BOX_HEAD, LOSS, ORDER):
+            if flag.present:
+                raise InputError(f"--{flag.name} belongs to a box head, which --attach=rpn does without")
+    if ORDER.value == "matched" and OBJECTS.value == 1 and (OBJECTS.present or not training_flags.INIT.value):
+        raise InputError("--order=matched is for several boxes: give --objects=2 or more")
+
+
 def make_model(run: cli.Run, classes: int, layers: dict[str, tuple[int, ...]]) -> tuple[keras.Model, str]:
     """The net with its box head, and what it starts from in words."""
     from tfcnn import backbones, load_model, localization
@@ -136,6 +147,10 @@ def make_model(run: cli.Run, classes: int, layers: dict[str, tuple[int, ...]]) -
     else:
         classifier, start = load_model(init), str(training_flags.INIT.value)
         run.net = card_of(training_flags.INIT.value).get("net", start)
+        if run.flags["net"].present and run.flags.net != run.net:
+            raise InputError(f"--net={run.flags.net}: --init={start} is a {run.net}")
+        if run.flags["weights"].present:
+            raise InputError(f"--weights: those of --init={start} are taken; give one of them")
         own, size = classifier.input_shape[1], run.flags.image_size
         if "boxes" in (classifier.output if isinstance(classifier.output, dict) else {}):
             if not any(flag.present for flag in (ATTACH, *BOX_HEAD)):  # it is trained on with its own head
@@ -153,9 +168,6 @@ def make_model(run: cli.Run, classes: int, layers: dict[str, tuple[int, ...]]) -
                     f"--image_size={size}: a layer of --init={init} reads pictures of {own} pixels only"
                 )
     if ATTACH.value == "rpn":
-        for flag in BOX_HEAD:
-            if flag.present:
-                raise InputError(f"--{flag.name} belongs to a box head, which --attach=rpn does without")
         return localization.with_class_rpn(classifier), start
     model = localization.with_box_head(
         classifier,

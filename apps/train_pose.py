@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tfcnn import cli
+from tfcnn.cards import card_of
 from tfcnn.cli import data_flags, models, training_flags, training_record
 from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError
@@ -96,7 +97,13 @@ VALIDATE_IMAGES = flags.DEFINE_integer(
 )
 
 
+# Flags that a cascade is built by and that no recipe repeats for --init's own.
+CASCADE = (SIGMA, ENDPOINTS, CHANNELS, HIDDEN, DROPOUT)
+
+
 def main(run: cli.Run) -> None:
+    if run.flags["resize"].present and run.flags.resize != "letterbox":
+        raise InputError(f"--resize={run.flags.resize}: a pose net sees a person undistorted, by letterbox")
     training, validation = training_flags.read_data(run, open_split)
     for part in (training, validation):
         if not part.joints:
@@ -156,7 +163,16 @@ def make_model(run: cli.Run, data: Dataset, layers: dict[str, tuple[int, ...]]) 
     if first_stage > STAGES.value:
         raise InputError(f"--first_stage={first_stage}: --stages={STAGES.value} has no such stage")
     if init is not None and first_stage == 1:
-        return load_model(init), str(training_flags.INIT.value)
+        start = str(training_flags.INIT.value)
+        model, run.net = load_model(init), card_of(start).get("net", start)
+        stages = model.output["stages"].shape[1]
+        own = [(run.flags["net"], run.net), (STAGES, stages), *((flag, None) for flag in CASCADE)]
+        for flag, value in [*own, (run.flags["weights"], None)]:
+            if flag.present and flag.value != value:
+                raise InputError(
+                    f"--{flag.name}: --init={start} is a {run.net} of {stages} stages, trained on as it is"
+                )
+        return model, start
     run.net, weights = run.flags.net, models.weights_of(run)
     row = backbones.NETS.get(run.flags.net)
     names = ENDPOINTS.value or ([] if row is None else default_endpoints(row.endpoints))

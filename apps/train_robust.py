@@ -26,6 +26,8 @@ FREEZE_BATCH_NORM = flags.DEFINE_bool(
 
 
 def main(run: cli.Run) -> None:
+    if ATTACK_STEPS.present and ATTACK.value != "pgd":
+        raise InputError(f"--attack_steps belongs to --attack=pgd, not to {ATTACK.value}")
     training, validation = training_flags.read_data(run)
     if run.flags.model:
         raise InputError(

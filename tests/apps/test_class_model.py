@@ -129,6 +129,7 @@ def test_every_flag_of_a_method_changes_the_picture(warm, tmp_path):
         (["--push_spatial=3,3"], ["--push_spatial belongs to --method=simonyan"]),
         (["--push_dir=-1", "--rivals=5"], ["--rivals belongs to classes that are raised"]),
         (["--decay=0.1"], ["--decay belongs to --method=yosinski"]),
+        (["--method=yosinski", "--blur_radius=60"], ["--blur_radius=60", "at most 56"]),
         (["--method=yosinski", "--lr_params={'lr': 'fast'}"], ["--lr_params", "'lr': NUMBER"]),
     ],
 )

@@ -39,3 +39,27 @@ def test_wrong_commands(run_app, tmp_path, flags, words):
     done = run_app("fool_linear", *flags, f"--output_dir={tmp_path / 'out'}")
     assert done.returncode == 2 and not (tmp_path / "out").exists(), done.stderr
     assert all(word in done.stderr.strip().splitlines()[-1] for word in words), done.stderr
+
+
+def test_a_broken_picture_is_refused_and_a_class_alone_is_one_line(run_app, tmp_path):
+    for split in ("train", "val"):
+        for name, value in (("dark", 20), ("light", 230)):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for number in range(2):
+                images.write(folder / f"{number}.png", np.full([8, 8, 3], value, np.uint8))
+    whole = (tmp_path / "data/train/dark/0.png").read_bytes()
+    (tmp_path / "data/train/dark/cut.png").write_bytes(whole[:50])
+    for number in range(2):
+        (tmp_path / f"data/val/light/{number}.png").write_bytes(whole[:50])
+    flags = [
+        "--dataset=folder",
+        f"--data={tmp_path / 'data'}",
+        "--image_size=8",
+        f"--output_dir={tmp_path / 'out'}",
+    ]
+    done = run_app("fool_linear", *flags)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [entry["class"]["label"] for entry in report["images"]] == ["light"]
+    assert len(report["refused"]) == 4 and "of another class" in report["refused"][0]["why"]

@@ -156,6 +156,23 @@ def test_evaluate_measures_a_localizer_by_imagenets_rule(run_app, trained, tmp_p
             ["--dataset=shapes", "--attach=rpn", "--per_place"],
             "--per_place belongs to a box head",
         ),
+        (
+            "train_localizer",
+            ["--dataset=shapes", "--attach=rpn", "--loss=giou"],
+            "--loss belongs to a box head",
+        ),
+        ("train_localizer", ["--dataset=shapes", "--order=matched"], "--order=matched is for several boxes"),
+        (
+            "train_localizer",
+            ["--dataset=shapes", "--init={release}", "--net=alexnet"],
+            "--net=alexnet: --init=",
+        ),
+        (
+            "train_localizer",
+            ["--dataset=shapes", "--init={release}", "--weights=none"],
+            "--weights: those of --init=",
+        ),
+        ("localize", ["--model={release}", "--weights=none"], "--weights is not for a localizer"),
         ("train_localizer", ["--dataset=shapes", "--attach=fc", "--per_place"], "per_place would read"),
         (
             "evaluate",

@@ -53,6 +53,7 @@ def test_windows_and_merged_boxes(run_app, model, pictures, tmp_path):
     [
         (["--scales=x"], "--scales=x"),
         (["--scales=0"], "--scales=0"),
+        (["--image_size=96"], "--image_size does nothing here"),
         (["--variant=resnet"], "resnet"),
         (["--model=faster_rcnn_voc"], "faster_rcnn"),
     ],

@@ -113,6 +113,24 @@ def test_pose_finds_joints_of_one_person_and_of_boxes(run_app, trained, figure, 
     assert results(tmp_path / "three")["images"][0]["persons"] == [person]
 
 
+def test_boxes_are_a_pictures_own_where_two_have_one_stem(run_app, trained, figure, tmp_path):
+    entries = []
+    for left, folder in ((0, "a"), (64, "b")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").write_bytes((figure / "wide.png").read_bytes())
+        boxes = [{"label": "person", "score": 0.9, "box": [left, 0, 128 + left, 128]}]
+        entries.append({"file": str(tmp_path / folder / "1.png"), "detections": boxes})
+    (tmp_path / "results.json").write_text(json.dumps({"images": entries}))
+    flags = [f"--model={trained[1] / 'release'}", f"--boxes={tmp_path / 'results.json'}"]
+    pictures = [tmp_path / "a" / "1.png", tmp_path / "b" / "1.png"]
+    done = run_app("pose", *pictures, *flags, f"--output_dir={tmp_path / 'both'}")
+    assert done.returncode == 0, done.stderr
+    assert [e["persons"][0]["box"][0] for e in results(tmp_path / "both")["images"]] == [0, 64]
+    (tmp_path / "1.png").write_bytes(pictures[0].read_bytes())
+    done = run_app("pose", tmp_path / "1.png", *flags, f"--output_dir={tmp_path / 'moved'}")
+    assert done.returncode == 2 and "has 2 pictures 1, none of this path" in done.stderr, done.stderr
+
+
 def test_pose_works_through_a_video(run_app, trained, figure, tmp_path):
     film = Film(tmp_path / "dance.mp4", 5)
     for _ in range(3):
@@ -179,6 +197,10 @@ def test_evaluate_measures_a_pose_net_on_whole_pictures(run_app, trained, tmp_pa
             [*FLAGS, "--init={release}", "--first_stage=2", "--hidden=32"],
             "has no stage 1 like the one that the flags build, which needs stage1_fc1, stage1_numbers",
         ),
+        ("train_pose", [*FLAGS, "--resize=crop"], "--resize=crop: a pose net sees a person undistorted"),
+        ("train_pose", ["--dataset=figures", "--init={release}", "--stages=3"], "--stages: --init="),
+        ("train_pose", ["--dataset=figures", "--init={release}", "--sigma=1"], "--sigma: --init="),
+        ("pose", ["--model={release}", "--net=tiny"], "--net is not for a pose net"),
         ("evaluate", ["--dataset=voc", "--data=x", "--model={release}"], "measured on lsp"),
     ],
 )

@@ -90,6 +90,7 @@ except ValueError as error:
     ("app", "flags", "words"),
     [
         ("robustness", ["--eps=0,x"], "--eps=0,x"),
+        ("robustness", ["--data=x"], "--data belongs to --dataset"),
         ("robustness", ["--eps=4,4"], "different numbers"),
         ("robustness", ["--dataset=digits"], "10 classes"),
         ("robustness", ["--dataset=digits", "--truth=labels.csv"], "--dataset"),
@@ -97,6 +98,7 @@ except ValueError as error:
         ("train_robust", ["--eps=0"], "above 0"),
         ("train_robust", ["--attack=pgdd"], "pgd"),
         ("train_robust", ["--model=digits"], "--init"),
+        ("train_robust", ["--attack_steps=3"], "--attack_steps belongs to --attack=pgd"),
     ],
 )
 def test_wrong_commands(run_app, tmp_path, app, flags, words):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags
 
+from tfcnn import images
+from tfcnn.cli.items import unique_stems
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,25 +34,33 @@ SCORE = flags.DEFINE_float(
 )
 
 
-def read_boxes(stems: Sequence[str]) -> dict[str, np.ndarray]:
-    """The persons of --boxes for pictures of these stems.
+def read_boxes(sources: Sequence[images.Source]) -> dict[str, np.ndarray]:
+    """The persons of --boxes for these pictures.
+
+    An entry of results.json is a picture's where their paths are the same, or else their unique stems; an image_id
+    of detections.json is a stem.
 
     Returns:
-        {stem: float64 [n, 4]}, of pictures that the file names; of those beside them nothing.
+        {stem of `unique_stems(sources)`: float64 [n, 4]}, of the pictures that the file names.
 
     Raises:
-        InputError: no such file, no results in it, or none of the pictures.
+        InputError: no such file, no results in it, none of the pictures, or a stem of several entries.
     """
     from tfcnn.evaluation import results
 
     path = pathlib.Path(BOXES.value)
     path = path / "results.json" if path.is_dir() else path
     content = results.load(path)
+    of_run = isinstance(content, dict)
     try:
-        found = _of_run(content["images"]) if isinstance(content, dict) else _of_coco(content, path)
+        listed = _of_run(content["images"]) if of_run else _of_coco(content, path)
     except (KeyError, TypeError, ValueError):
         raise InputError(f"--boxes={path} is neither detect's results.json nor its detections.json") from None
-    if not found.keys() & set(stems):
+    stems = unique_stems(sources)
+    find = _by_path(listed) if of_run else lambda source, stem: listed.get(stem)
+    found = {stem: find(source, stem) for source, stem in zip(sources, stems, strict=True)}
+    found = {stem: boxes for stem, boxes in found.items() if boxes is not None}
+    if not found:
         raise InputError(
             f"--boxes={path} has none of these pictures, such as {stems[0]}: name the results of detect on them"
         )
@@ -60,8 +72,33 @@ def _of_run(entries):
     for entry in entries:
         persons = [d for d in entry["detections"] if d["label"] == PERSON and d["score"] >= SCORE.value]
         boxes = [detection["box"] for detection in persons]
-        found[pathlib.PurePath(entry["file"]).stem] = np.array(boxes, np.float64).reshape(-1, 4)
+        found[entry["file"]] = np.array(boxes, np.float64).reshape(-1, 4)
     return found
+
+
+def _by_path(listed):
+    """A function from a picture's source and stem to its boxes, or None, by the paths of results.json."""
+    paths = {os.path.abspath(file): boxes for file, boxes in listed.items()}
+    stems = dict(
+        zip(
+            unique_stems(
+                [images.Source(file, os.path.basename(file), pathlib.Path(file)) for file in listed]
+            ),
+            listed.values(),
+            strict=True,
+        )
+    )
+    plain = collections.Counter(pathlib.PurePath(file).stem for file in listed)
+
+    def find(source: images.Source, stem: str) -> np.ndarray | None:
+        boxes = paths.get(os.path.abspath(source.file), stems.get(stem))
+        if boxes is None and plain[stem] > 1:
+            raise InputError(
+                f"{source.file}: --boxes={BOXES.value} has {plain[stem]} pictures {stem}, none of this path"
+            )
+        return boxes
+
+    return find
 
 
 def _of_coco(entries, path):
