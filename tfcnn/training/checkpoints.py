@@ -132,7 +132,7 @@ def newest(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], dict] | None:
 
 def keep_newest(folder: pathlib.Path, count: int) -> None:
     """Deletes all but the newest checkpoints of a folder, and what a kill left half written."""
-    for path in [*sorted(folder.glob("step-*.npz"))[:-count], *folder.glob(".step-*.part.npz")]:
+    for path in [*sorted(folder.glob("step-*.npz"))[:-count], *folder.glob(".*.part.npz")]:
         path.unlink(missing_ok=True)
 
 
