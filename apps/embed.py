@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,7 @@ GRID = flags.DEFINE_integer("grid", 40, "Cells in a row of the grid, at most, e.
 
 PIXELS = "pixels"
 DIGITS = "digits"
+GREY = (DIGITS, "mnist")  # data sets of one number a pixel
 NEIGHBOURS = 10
 CODES = "codes.npy"
 
@@ -202,7 +204,8 @@ def coder(run: cli.Run) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     if layer == PIXELS:
         if CHANNEL.value:
             raise InputError(f"--channel belongs to a layer of a net, not to --layer={PIXELS}")
-        return pixels, run.flags.image_size or (8 if data_flags.DATASET.value == DIGITS else 32)
+        code = functools.partial(pixels, grey=data_flags.DATASET.value in GREY)
+        return code, run.flags.image_size or (8 if data_flags.DATASET.value == DIGITS else 32)
     net = run.load_net("any")
     from tfcnn.visualization import embedding
 
@@ -213,9 +216,8 @@ def coder(run: cli.Run) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     return (lambda batch: code(batch).numpy()), net.size
 
 
-def pixels(batch: np.ndarray) -> np.ndarray:
-    """Pictures as their own codes: grey ones by one number a pixel."""
-    grey = (batch[..., :1] == batch).all()
+def pixels(batch: np.ndarray, grey: bool) -> np.ndarray:
+    """Pictures as their own codes, those of a grey data set by one number a pixel."""
     return batch[..., 0].reshape(len(batch), -1) if grey else batch.reshape(len(batch), -1)
 
 

@@ -31,6 +31,8 @@ INVERSE = flags.DEFINE_integer(
 
 
 def main(run: cli.Run) -> None:
+    if len(run.flags.images) > 2:
+        raise InputError(f"two pictures are compared, but {len(run.flags.images)} were given")
     sources = run.sources()
     if len(sources) != 2:
         raise InputError(f"two pictures are needed, the source and the start; given: {len(sources)}")

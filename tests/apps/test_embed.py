@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tfcnn import images
 
@@ -74,6 +75,15 @@ def test_digits_by_a_released_detectors_backbone(run_app, tmp_path):
     report = json.loads((tmp_path / "results.json").read_text())
     assert report["metrics"]["code"] == 24 and report["metrics"]["images"] == 12
     assert len({tuple(entry["position"]) for entry in report["images"]}) == 12
+
+
+def test_a_grey_batch_has_codes_of_the_same_length(run_app, tmp_path):
+    for number in range(6):
+        shade = (number, 2 * number, 90) if number < 3 else (number, number, number)
+        Image.new("RGB", (40, 40), shade).save(tmp_path / f"{number}.png")
+    flags = ["--layer=pixels", "--batch_size=3", f"--output_dir={tmp_path / 'out'}"]
+    done = run_app("embed", tmp_path, *flags)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
