@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,11 @@ def dense(run: cli.Run, net: cli.Net) -> tuple[Callable, Callable]:
     def prepare(image: np.ndarray) -> np.ndarray:
         scale = side / min(image.shape[:2])
         size = [max(side, round(length * scale)) for length in image.shape[:2]]
+        if math.prod(size) > run.flags.max_pixels:
+            raise InputError(
+                f"too long: with its shorter side {side} pixels it is {size[1]}x{size[0]}, above "
+                f"--max_pixels={run.flags.max_pixels}"
+            )
         return images.resize(image, size)[0]
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])

@@ -34,14 +34,14 @@ def main(run: cli.Run) -> None:
         (folder,) = roots
     if not run.flags.overwrite and (folder / RESULTS).exists():
         raise InputError(f"{folder} holds a {RESULTS}, and --overwrite=false")
-    run.say(f"{len(found)} shards of {found[0].journal.header['app']}, into {folder}")
+    app, *command = shards.command(found, folder, pathlib.Path(__file__).parent)
+    run.say(f"{len(found)} shards of {app}, into {folder}")
     run.begin()
     shards.gather(found, folder)
-    command = shards.command(found, folder)
     command += [f"--{name}" for name in ("quiet", "debug") if run.flags[name].value]
-    app = f"{__package__}.{found[0].journal.header['app']}"
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", app, *command])  # which ends what the shards began
+    # which ends what the shards began
+    os.execv(sys.executable, [sys.executable, "-m", f"{__package__}.{app}", *command])
 
 
 if __name__ == "__main__":

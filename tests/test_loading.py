@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 import tfcnn
 from tfcnn import cards
@@ -156,6 +157,89 @@ def test_a_saved_model_that_writes_files_is_refused(tmp_path):
     (tmp_path / "saved" / "saved_model.pb").write_bytes(b"damaged")
     with pytest.raises(InputError, match="no SavedModel"):
         tfcnn.load_model(tmp_path / "saved")
+
+
+def saved(path, act):
+    """A SavedModel with a variable, which does `act` where it is served."""
+
+    class Module(tf.Module):
+        def __init__(self):
+            self.scale = tf.Variable(2.0)
+
+        @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3))])
+        def __call__(self, x):
+            act()
+            return x * self.scale
+
+    module = Module()
+    tf.saved_model.save(module, path, signatures=module.__call__)
+
+
+def write_summary(folder):
+    writer = tf.raw_ops.SummaryWriter()
+    tf.raw_ops.CreateSummaryFileWriter(
+        writer=writer, logdir=folder, max_queue=1, flush_millis=1, filename_suffix=""
+    )
+
+
+@pytest.mark.parametrize(
+    ("op", "act"),
+    [
+        ("PrintV2", lambda file: tf.print("x", output_stream=f"file://{file}")),
+        ("CreateSummaryFileWriter", lambda file: write_summary(file)),
+        ("SaveV2", lambda file: tf.raw_ops.SaveV2(
+            prefix=file, tensor_names=["a"], shape_and_slices=[""], tensors=[tf.constant(1.0)])),
+        ("SaveSlices", lambda file: tf.raw_ops.SaveSlices(
+            filename=file, tensor_names=["a"], shapes_and_slices=[""], data=[tf.constant(1.0)])),
+        ("DebugIdentityV2", lambda file: tf.raw_ops.DebugIdentityV2(
+            input=tf.constant(1.0), debug_urls=[f"file://{file}"])),
+        ("DebugIdentity", lambda file: tf.raw_ops.DebugIdentity(
+            input=tf.constant(1.0), debug_urls=[f"file://{file}"])),
+        ("SaveDataset", lambda file: tf.data.Dataset.range(2).save(file)),
+    ],
+)  # fmt: skip
+def test_no_operation_of_a_saved_model_writes(tmp_path, op, act):
+    saved(tmp_path / "saved", lambda: act(str(tmp_path / "harm")))
+    shutil.rmtree(tmp_path / "harm", ignore_errors=True)  # a data set's is written while it is traced
+    with pytest.raises(InputError, match=f"touch files or call Python by .*{op}"):
+        tfcnn.load_model(tmp_path / "saved")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_ordinary_saved_models_are_opened(tmp_path):
+    saved(tmp_path / "saved", lambda: tf.print("served"))
+    assert (tfcnn.load_model(tmp_path / "saved")(np.ones((1, 8, 8, 3))).numpy() == 2).all()
+
+
+def test_the_saver_of_a_saved_model_is_not_served(tmp_path):
+    saved(tmp_path / "saved", lambda: None)
+    path = tmp_path / "saved" / "saved_model.pb"
+    model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    meta = model.meta_graphs[0]
+    saver = meta.saver_def.save_tensor_name.partition(":")[0]
+    (name,) = (node.attr["f"].func.name for node in meta.graph_def.node if node.name == saver)
+    other = meta.graph_def.library.function[0].node_def.add(name="harm", op="StatefulPartitionedCall")
+    other.attr["f"].func.name = name
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="MergeV2Checkpoints, SaveV2"):
+        tfcnn.load_model(tmp_path / "saved")
+
+
+def test_the_saver_of_a_saved_model_of_tensorflow_1(tmp_path):
+    for name in ("good", "bad"):
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            image = tf.compat.v1.placeholder(tf.float32, (None, 8, 8, 3))
+            scale = tf.compat.v1.get_variable("scale", initializer=2.0, use_resource=True)
+            harm = [
+                tf.raw_ops.SaveV2(prefix="harm", tensor_names=["a"], shape_and_slices=[""], tensors=[image])
+            ]
+            with tf.control_dependencies(harm if name == "bad" else []):
+                outputs = {"y": image * scale}
+            session.run(scale.initializer)
+            tf.compat.v1.saved_model.simple_save(session, str(tmp_path / name), {"x": image}, outputs)
+    assert (tfcnn.load_model(tmp_path / "good")(np.ones((1, 8, 8, 3))).numpy() == 2).all()
+    with pytest.raises(InputError, match="by SaveV2"):
+        tfcnn.load_model(tmp_path / "bad")
 
 
 def test_preprocessing_for_a_model_without(tmp_path, folder):

@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import zipfile
@@ -27,7 +28,15 @@ HOMES = ("layers", "models", "initializers", "regularizers", "constraints", "act
 MODULES = (*HOMES, "ops", "random", "engine", "backend")  # engine: Keras 2; backend: tensors of a description
 WITHOUT_HOME = ("Functional", "Policy")  # classes of Keras 2
 OFF = (False, 0, 1, "", [], {})  # values of fields that do nothing
-FILE_OPS = {"ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc"}
+# TensorFlow's operations that touch files, call Python or other machines; data sets can all of it.
+FILE_OPS = re.compile(
+    r"ReadFile|MatchingFiles|FileSystemSetConfiguration|Write.*|Dump.*|Debug.*|CreateSummary.*|.*SetSummaryWriter|"
+    r"Save.*|DistributedSave|MergeV2Checkpoints|CalibrationStatisticsSaver|.*Reader(V2)?|.*Dataset.*|.*PyFunc.*|Rpc.*"
+)
+SAVER_OPS = {
+    "SaveV2",
+    "MergeV2Checkpoints",
+}  # in the function that saves a SavedModel again, which nothing calls
 
 
 def load_model(
@@ -259,12 +268,7 @@ def _saved_model(path: pathlib.Path, preprocessing: Preprocessing | None) -> ker
 
     try:
         described = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
-        graphs = [meta.graph_def for meta in described.meta_graphs]
-        ops = {node.op for graph in graphs for node in graph.node}
-        ops |= {
-            node.op for graph in graphs for function in graph.library.function for node in function.node_def
-        }
-        if harmful := ", ".join(sorted(FILE_OPS & ops)):
+        if harmful := ", ".join(sorted(_file_ops(described))):
             raise InputError(f"{path} is not opened: its graph would touch files or call Python by {harmful}")
         signature = tf.saved_model.load(str(path)).signatures["serving_default"]
         (spec,) = signature.structured_input_signature[1].values()
@@ -278,3 +282,72 @@ def _saved_model(path: pathlib.Path, preprocessing: Preprocessing | None) -> ker
     if isinstance(outputs, dict) and len(outputs) == 1:
         (outputs,) = outputs.values()
     return keras.Model(image, outputs, name=path.name)
+
+
+def _file_ops(described) -> set[str]:
+    """Names the operations of a SavedModel that touch files or call Python; but for its saver's it is changed here.
+
+    Args:
+        described: a SavedModel's protocol buffer.
+    """
+    metas = described.meta_graphs
+    if len(metas) == 1 and metas[0].HasField(
+        "object_graph_def"
+    ):  # as tf.saved_model.load tells TensorFlow 2's
+        found = _saver_ops(metas[0]) - SAVER_OPS
+        nodes = list(metas[0].graph_def.node)
+    else:
+        found = set()
+        nodes = [node for meta in metas for node in _run_nodes(meta)]
+    for meta in metas:
+        nodes += [node for function in meta.graph_def.library.function for node in function.node_def]
+    return found | _harmful(nodes)
+
+
+def _harmful(nodes) -> set[str]:
+    return {
+        node.op
+        for node in nodes
+        if FILE_OPS.fullmatch(node.op)
+        or (node.op == "PrintV2" and node.attr["output_stream"].s.startswith(b"file:"))
+    }
+
+
+def _saver_ops(meta) -> set[str]:
+    """Takes the function that saves the variables out of a graph of TensorFlow 2, where nothing else names it.
+
+    Returns:
+        Its operations that touch files; none where it stays.
+    """
+    graph, library = meta.graph_def, meta.graph_def.library
+    saver = meta.saver_def.save_tensor_name.partition(":")[0]
+    calls = [node for node in graph.node if node.name == saver]
+    name = calls[0].attr["f"].func.name if len(calls) == 1 else ""
+    functions = [function for function in library.function if function.signature.name == name]
+    if len(functions) != 1:
+        return set()
+    graph.node.remove(calls[0])
+    library.function.remove(functions[0])
+    if name.encode() in meta.SerializeToString():
+        library.function.append(functions[0])
+        return set()
+    return _harmful(functions[0].node_def)
+
+
+def _run_nodes(meta) -> list:
+    """The nodes of a graph of TensorFlow 1 that its signatures, its start and the reading of its weights run."""
+    nodes = {node.name: node for node in meta.graph_def.node}
+    tensors = [
+        tensor.name
+        for signature in meta.signature_def.values()
+        for tensor in (*signature.inputs.values(), *signature.outputs.values())
+    ]
+    tensors += [name for collection in meta.collection_def.values() for name in collection.node_list.value]
+    tensors += [meta.saver_def.restore_op_name]
+    reached = {}
+    while tensors:
+        name = tensors.pop().removeprefix("^").partition(":")[0]
+        if name in nodes and name not in reached:
+            reached[name] = nodes[name]
+            tensors += nodes[name].input
+    return list(reached.values())

@@ -28,10 +28,12 @@ def compact(segmentation: object, height: int, width: int) -> Shape:
         Polygons float64 [2 P] each, compressed run lengths, or None for nothing.
 
     Raises:
-        InputError: it is none of these.
+        InputError: it is none of these, or too large to be drawn.
     """
     if segmentation is None or segmentation == []:
         return None
+    if height * width > images.MAX_PIXELS:
+        raise InputError(f"of {width}x{height} pixels, above {images.MAX_PIXELS:,}")
     try:
         if isinstance(segmentation, list):
             return _polygons(segmentation, 100 * max(height, width))

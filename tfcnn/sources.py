@@ -19,7 +19,7 @@ from tfcnn.errors import InputError
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .jp2 .png .apng .gif .bmp .dib .tif .tiff .webp .avif .ppm .pgm .pbm .tga".split()
 )
-_MAX_MEMBER_BYTES = 2**30
+MAX_MEMBER_BYTES = 2**30
 _READING = threading.Lock()  # of members of an archive, which is open once
 
 # Photographs that the wheels of scikit-image and scikit-learn carry, the cat first.
@@ -65,10 +65,8 @@ class Source:
                 status = os.stat(self.path)
                 archive = _archive(self.path, status.st_mtime_ns, status.st_size)
                 size = archive.getinfo(self.member).file_size
-                if size > _MAX_MEMBER_BYTES:
-                    raise InputError(
-                        f"{self.file}: {size:,} bytes when unpacked, above {_MAX_MEMBER_BYTES:,}"
-                    )
+                if size > MAX_MEMBER_BYTES:
+                    raise InputError(f"{self.file}: {size:,} bytes when unpacked, above {MAX_MEMBER_BYTES:,}")
                 return archive.read(self.member)
         except OSError as error:
             raise InputError(f"{self.file}: {error.strerror or error}") from error

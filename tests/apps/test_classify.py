@@ -95,9 +95,11 @@ def test_a_model_of_ones_own_with_labels_slides_over_the_picture(run_app, photos
     left_red = np.zeros((64, 128, 3), np.uint8)
     left_red[:, :64, 0], left_red[:, 64:, 2] = 250, 60
     images.write(tmp_path / "two.png", left_red)
+    images.write(tmp_path / "strip.png", np.zeros((1, 2000, 3), np.uint8))
     own = [f"--model={tmp_path / 'colours.keras'}", f"--labels={tmp_path / 'names.txt'}", "--dense"]
-    done = run_app("classify", tmp_path / "two.png", *own, f"--output_dir={tmp_path / 'out'}")
-    assert done.returncode == 0, done.stderr
+    own += [tmp_path / "strip.png", tmp_path / "two.png", "--max_pixels=100000"]
+    done = run_app("classify", *own, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 1 and "37 pixels it is 74000x37, above --max_pixels=100000" in done.stderr
     (entry,) = json.loads((tmp_path / "out" / "results.json").read_text())["images"]
     assert entry["predictions"][0]["label"] == "red" and len(entry["predictions"]) == 3
     assert entry["picture"] == "two_map.png" and entry["files"] == ["two_map.png"]

@@ -37,6 +37,7 @@ def test_wrong_commands(run_app, tmp_path):
     images.write(tmp_path / "photograph.png", images.read(images.packaged()[0])[:64, :64])
     cases = [
         ([tmp_path / "flat.png"], "two pictures", 2),
+        ([tmp_path / "flat.png"] * 3, "3 were given", 2),
         (["--image_size=12"], "two cells", 2),
         ([tmp_path / "flat.png", tmp_path / "photograph.png", "--image_size=32"], "flat", 1),
     ]

@@ -91,6 +91,8 @@ def test_strides_offsets_and_shared_storages(read):
         (number(5) + text("y") + tensor("1", 12, 0, (2,), (1,)), "'x' is no tensor"),
         (tensor("1", 12, 0, (3, 5), (5, 1)), "beyond its storage"),
         (tensor("1", 12, 0, (2,), (-1,)), "cannot be"),
+        (tensor("1", 12, 0, (13,), (0,)), "more values than their storage"),
+        (tensor("1", 12, 0, (10**6, 10**6), (0, 0)), "more values than their storage"),
         (tensor("1", 12, -4, (2,), (1,)), "cannot be"),
         (tensor("1", 12, 0, (2, 2), (1,)), "cannot be"),
         (tensor("1", 13, 0, (2,), (1,)), "another length"),
@@ -100,6 +102,13 @@ def test_strides_offsets_and_shared_storages(read):
 def test_whatever_is_no_tensor_is_refused(read, opcodes, reason):
     with pytest.raises(InputError, match=reason):
         read(file({"x": opcodes}, {"1": VALUES}))
+
+
+def test_many_tensors_of_one_storage_are_refused(read):
+    tensors = {str(k): tensor("1", 12, 0, (12,), (1,)) for k in range(8)}
+    assert len(read(file(tensors, {"1": VALUES}))) == 8
+    with pytest.raises(InputError, match="more values than their storage"):
+        read(file(tensors | {"8": tensor("1", 12, 0, (1,), (1,))}, {"1": VALUES}))
 
 
 def test_damaged_files_are_refused(read):

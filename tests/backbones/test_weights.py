@@ -2,7 +2,9 @@
 
 import csv
 import hashlib
+import http.server
 import io
+import threading
 import time
 import urllib.error
 import zipfile
@@ -196,6 +198,29 @@ def test_a_download_is_checked_and_kept(cache, tmp_path):
 def test_a_download_that_came_damaged_is_not_kept(cache, tmp_path):
     with pytest.raises(InputError, match="another file"):
         download.fetch(source(tmp_path, b"other"), "vgg16")
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_download_that_is_cut_off_is_not_kept(cache, chunked):
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Content-Length", "100")))
+            self.end_headers()
+            self.wfile.write(b"64\r\nweights" if chunked else b"weights")
+            self.close_connection = True
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/here.h5"
+        with pytest.raises(InputError, match="could not be had" if chunked else "after 7 of 100 bytes"):
+            download.fetch(Weights("here.h5", url=url), "vgg16")
     assert not list(cache.iterdir())
 
 

@@ -247,3 +247,31 @@ def test_a_journal_reads_itself_while_it_grows(tmp_path):
         assert [*first] == [{"refused": {"file": "b", "why": "w"}}]
         assert (journal.entries, journal.refused, journal.complete) == (1, 1, True)
     assert not [*tmp_path.iterdir()]
+
+
+def journal_of(folder, **fields):
+    """A finished shard of a stranger."""
+    folder.mkdir()
+    header = {"app": "means", "version": "0", "flags": [], "shard": [1, 1], "pictures": 0, "sha256": ""}
+    header |= {"batch_size": 1, "batches": [0, 0], "facts": {"unit": "grey levels"}} | fields
+    (folder / "journal.jsonl").write_text(json.dumps(header) + "\n")
+
+
+def test_flags_of_a_journal_that_do_other_work_are_passed_over(run, folder):
+    lines = ["--list_layers=true", "--list_nets", "--model=evil.keras", "--allow_custom_objects=true"]
+    lines += ["--flagfile=more.txt", "--noquiet", "more.png", "--plus=2.0", ["--list_nets=true"]]
+    journal_of(folder / "stranger", flags=lines)
+    found = shards.belonging(shards.find([folder / "stranger"]))
+    (app, *kept) = shards.command(found, pathlib.Path("out"), folder / "apps")
+    assert app == "means"
+    assert kept == ["--model=evil.keras", "--plus=2.0", "--output_dir=out", "--shard=merged"]
+    done = run("merge", "stranger", "--output_dir=ended")
+    assert done.returncode == 0 and (folder / "ended/results.json").exists(), done.stderr
+
+
+@pytest.mark.parametrize("app", ["merge", "another", "../means", "means.py", "", "means --debug"])
+def test_a_journal_of_another_app_is_refused(folder, tmp_path, app):
+    journal_of(tmp_path / "stranger", app=app)
+    found = shards.belonging(shards.find([tmp_path / "stranger"]))
+    with pytest.raises(InputError, match="no app of this name works in shards"):
+        shards.command(found, tmp_path / "out", folder / "apps")

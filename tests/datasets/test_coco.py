@@ -261,6 +261,19 @@ def test_a_mask_that_cannot_be_read_costs_no_box(folder):
     )
 
 
+def test_masks_of_a_size_that_no_picture_may_have_are_left_out(folder):
+    def change(content):
+        content["images"][0] |= {"width": 10**6, "height": 10**6}
+        content["annotations"][0] |= {"image_id": content["images"][0]["id"]}
+        content["annotations"][0]["segmentation"] = [[10, 10, 60, 10, 60, 60]]
+
+    rewrite(folder, change)
+    data = coco.read(folder)
+    assert data.examples[0].masks is None
+    whys = [finding["why"] for finding in data.broken if finding["rule"] == "mask left out"]
+    assert "annotation 1: its segmentation is of 1000000x1000000 pixels, above 100,000,000" in whys
+
+
 def test_polygons_across_the_border_are_clipped_and_named(folder):
     def change(content):
         content["annotations"][0]["segmentation"] = [[10, 5, 60, 5, 60, 15, 10, 15]]

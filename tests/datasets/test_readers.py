@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import gzip
 import io
+import struct
+import tracemalloc
 import types
 
 import dataset_layouts as layouts
@@ -309,6 +312,25 @@ def test_mnist(tmp_path):
     expected = (np.arange(784) + 784).astype(np.uint8).reshape(28, 28)
     np.testing.assert_array_equal(data.examples[1].image(), np.repeat(expected[..., None], 3, axis=2))
     layouts.write(folder, {"train-images-idx3-ubyte": b"\0\0\x08\x03\0\0\0\x09"})
+    with pytest.raises(InputError, match="no whole idx file"):
+        datasets.open("mnist", folder)
+
+
+def test_mnist_unpacks_no_more_than_its_header_says(tmp_path):
+    folder = layouts.mnist(tmp_path / "mnist")
+    sizes = {"train": (5, 5 + 2**24), "t10k": (2**31, 2)}  # what the header says, and what comes
+    for part, (said, count) in sizes.items():
+        data = struct.pack(">HBBI", 0, 8, 1, said) + bytes(count)
+        layouts.write(folder, {f"{part}-labels-idx1-ubyte.gz": gzip.compress(data)})
+    tracemalloc.start()
+    with pytest.raises(InputError, match="no whole idx file"):
+        datasets.open("mnist", folder)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
+    with pytest.raises(InputError, match="2,147,483,648 bytes when unpacked"):
+        datasets.open("mnist", folder, "test")
+    layouts.write(folder, {"train-labels-idx1-ubyte.gz": b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 9})
     with pytest.raises(InputError, match="no whole idx file"):
         datasets.open("mnist", folder)
 

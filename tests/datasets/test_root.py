@@ -6,6 +6,7 @@ import zipfile
 import dataset_layouts as layouts
 import pytest
 
+from tfcnn import sources
 from tfcnn.datasets.root import Root, find
 from tfcnn.errors import InputError
 
@@ -55,6 +56,15 @@ def test_backslashes_in_a_zip_are_folders(tmp_path):
     assert root.walk() == ["set/cat/0.png", "set/dog/1.png"]
     assert root.at("set").folders() == ["cat", "dog"]
     assert root.read("set/cat/0.png") == b"00" and root.file("set/cat/0.png").size == 2
+
+
+def test_a_member_that_unpacks_to_too_much_is_refused(pair, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_MEMBER_BYTES", 3)
+    folder, archive = pair
+    assert folder.read("deep/c.txt") == archive.path.parent.joinpath("set/deep/c.txt").read_bytes()
+    assert archive.read("a.txt") == b"A"
+    with pytest.raises(InputError, match="deep/c.txt has 4 bytes when unpacked, above 3"):
+        archive.read("deep/c.txt")
 
 
 def test_find(tmp_path):

@@ -8,8 +8,12 @@ import pytest
 import small_training as small
 import tensorflow as tf
 
+from tfcnn import images
+from tfcnn.datasets.example import Dataset, Record
+from tfcnn.datasets.root import Root
 from tfcnn.errors import InputError
-from tfcnn.training import features, team
+from tfcnn.training import features, last_layer, team
+from tfcnn.training.config import ClassifierConfig
 
 IDS = [str(i) for i in small.arrays()["image_id"]]
 SIZE = (small.SIDE, small.SIDE)
@@ -24,6 +28,14 @@ def body(scale=1.0):
     return net
 
 
+def in_bfloat16():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        return body()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 def once():
     """All pictures in order, in batches of 8; the last is padded as tfcnn.datasets.pipeline pads it."""
     data = small.arrays()
@@ -34,8 +46,8 @@ def once():
         yield {"image": tf.constant(image), "image_id": tf.constant(ids + [b""] * (8 - len(ids)))}
 
 
-def found(net, ids=IDS, size=SIZE):
-    return features.fingerprint(net, ids, size, "stretch")
+def found(net, ids=IDS, size=SIZE, files="files 0"):
+    return features.fingerprint(net, ids, files, size, "stretch")
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +76,35 @@ def test_the_features_are_the_nets_of_each_picture_and_its_mirror_image(cached):
     [
         ("weights", {"net": lambda: body(1.001)}),
         ("pictures", {"ids": IDS[::-1]}),
+        ("pictures", {"files": "files 1"}),
+        ("layers and precision", {"net": in_bfloat16}),
         ("size", {"size": (5, 6)}),
     ],
 )
 def test_a_stale_cache_is_refused_with_what_has_changed(cached, what, changed):
     folder, net, _ = cached
     other = changed.get("net", lambda: net)()
-    ids, size = changed.get("ids", IDS), changed.get("size", SIZE)
+    rest = {name: value for name, value in changed.items() if name != "net"}
     with pytest.raises(InputError, match=f"stale: other {what}; delete"):
-        features.read(folder, found(other, ids, size))
+        features.read(folder, found(other, **rest))
+
+
+def test_another_folder_of_the_same_names_is_other_pictures(tmp_path):
+    config = ClassifierConfig(batch_size=2, resize="stretch", threads=1)
+
+    def cached(level, label):
+        file = tmp_path / str(level) / "a.png"
+        file.parent.mkdir(exist_ok=True)
+        images.write(file, np.random.default_rng(0).integers(0, level, (9, 9, 3), np.uint8))
+        record = Record("a", "a.png", 9, 9, Root(file.parent).file("a.png"), label=label)
+        part = Dataset("folder", ["one", "two"], [1, 2], [record])
+        how = {"stop": None, "progress": None, "say": len}
+        return last_layer.cache(body(), part, tmp_path / "cache", config, small.SIDE, False, **how)
+
+    first = cached(256, 0).arrays["map"]
+    np.testing.assert_array_equal(cached(256, 1).arrays["map"], first)
+    with pytest.raises(InputError, match="stale: other pictures; delete"):
+        cached(2, 0)
 
 
 def test_another_preprocessing_is_another_net():

@@ -4,6 +4,7 @@ Imports no TensorFlow, so that weights that cannot be had are said at once.
 """
 
 import hashlib
+import http.client
 import importlib.util
 import os
 import pathlib
@@ -93,7 +94,7 @@ def fetch(
         The file, whose hash has been checked when it was downloaded.
 
     Raises:
-        InputError: no network, no such file there, or another file than expected.
+        InputError: no network, no such file there, cut off, or another file than expected.
     """
     path = home() / source.file
     if path.exists():
@@ -109,12 +110,17 @@ def fetch(
         ):
             part = pathlib.Path(file.name)
             try:
+                total = int(answer.headers.get("Content-Length") or 0)
                 while block := answer.read(1 << 20):
                     file.write(block)
                     digest.update(block)
                     done += len(block)
-                    progress(done, int(answer.headers.get("Content-Length") or 0))
+                    progress(done, total)
                 file.close()
+                if total and done != total:
+                    raise InputError(
+                        f"{source.url} was cut off after {done:,} of {total:,} bytes; nothing was kept: try again"
+                    )
                 if source.hash and digest.hexdigest() != source.hash:
                     raise InputError(
                         f"{source.url} is another file than it was, or came damaged; nothing was kept"
@@ -122,7 +128,7 @@ def fetch(
                 part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise InputError(
             f"{wanted}, and could not be had ({reason}); efficientnet_lite0 works offline"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Sequence
 
 from tfcnn import files
-from tfcnn.cli import scale
+from tfcnn.cli import scale, usage
 from tfcnn.cli.journal import JOURNAL, Journal, Shard
 from tfcnn.cli.output import guarded
 from tfcnn.errors import InputError
@@ -152,8 +154,35 @@ def _link(shard, folder, name):
             shutil.copyfile(source, part)
 
 
-def command(parts: Sequence[Part], folder: pathlib.Path) -> list[str]:
-    """The flags with which the shards' app ends their run in a folder."""
-    passed_over = ("--output_dir=", "--shard=", "--overwrite=", "--quiet=", "--debug=", "--device=")
-    lines = [line for line in parts[0].journal.header["flags"] if not str(line).startswith(passed_over)]
-    return [*map(str, lines), f"--output_dir={folder}", f"--shard={scale.MERGED}"]
+def command(parts: Sequence[Part], folder: pathlib.Path, apps: pathlib.Path) -> list[str]:
+    """The app that ends the shards' run in a folder, and its flags.
+
+    A journal may be a stranger's: only an app that works in shards is accepted, and no flag that makes the app do
+    other work (--list_layers) or run code of a model's file.
+
+    Args:
+        parts: of one run, in order.
+        folder: of the merged results.
+        apps: the folder of the apps' modules.
+
+    Raises:
+        InputError: no such app works in shards.
+    """
+    journal = parts[0].journal
+    app, lines = journal.header["app"], journal.header["flags"]
+    if not _works_in_shards(app, apps):
+        raise InputError(f"{journal.name} is of {app!r}, and no app of this name works in shards")
+    passed_over = usage.OF_ONE_CALL | {"output_dir", "shard", "overwrite", "quiet", "debug", "device"}
+    passed_over |= {"allow_custom_objects"}
+    named = [(re.fullmatch(r"--(\w+)=.*", line, re.DOTALL), line) for line in lines if isinstance(line, str)]
+    kept = [line for match, line in named if match and match[1] not in passed_over]
+    return [app, *kept, f"--output_dir={folder}", f"--shard={scale.MERGED}"]
+
+
+def _works_in_shards(app, apps):
+    """Whether a module's source says `at_scale=True`; it is not imported."""
+    path = apps / f"{app}.py"
+    if not app.isidentifier() or not path.is_file():
+        return False
+    said = [node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.keyword)]
+    return any(word.arg == "at_scale" and ast.unparse(word.value) == "True" for word in said)

@@ -8,7 +8,7 @@ from collections.abc import Set
 from absl import flags
 
 # Flags of one call only: they are no part of the command that flags.txt repeats.
-_OF_ONE_CALL = {"flagfile", "undefok", "help", "version", "list_nets", "list_layers", "list_classes"}
+OF_ONE_CALL = {"flagfile", "undefok", "help", "version", "list_nets", "list_layers", "list_classes"}
 # Flags that change how a run is made, not what it makes: a trainer resumes whatever they say.
 OF_THE_MACHINE = {"output_dir", "device", "threads", "quiet", "verbosity", "debug", "overwrite", "resume"}
 OF_THE_MACHINE |= {"checkpoint_minutes", "save_images", "shard", "engine"}
@@ -74,7 +74,7 @@ def as_lines(values: flags.FlagValues, names: list[str]) -> list[str]:
     lines = []
     for name in names:
         flag = values[name]
-        if name not in _OF_ONE_CALL and flag.value != flag.default:
+        if name not in OF_ONE_CALL and flag.value != flag.default:
             bare = flag.boolean  # absl would write --flag or --noflag
             lines += [f"--{name}={str(flag.value).lower()}"] if bare else flag.serialize().split("\n")
     return lines
@@ -82,7 +82,7 @@ def as_lines(values: flags.FlagValues, names: list[str]) -> list[str]:
 
 def as_values(values: flags.FlagValues, names: list[str]) -> dict:
     """The flags of these names and their values, for results.json."""
-    return {name: values[name].value for name in sorted(names) if name not in _OF_ONE_CALL}
+    return {name: values[name].value for name in sorted(names) if name not in OF_ONE_CALL}
 
 
 def differences(there: list[str], here: list[str], passed_over: Set[str] = OF_THE_MACHINE) -> list[str]:

@@ -4,12 +4,16 @@ Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
 """
 
 import gzip
+import io
+import math
 import pathlib
 import struct
+import zlib
 from collections.abc import Callable
 
 import numpy as np
 
+from tfcnn import sources
 from tfcnn.datasets.example import Dataset, Record
 from tfcnn.datasets.root import Root, find
 from tfcnn.errors import InputError
@@ -78,11 +82,13 @@ def _array(root: Root, start: str) -> np.ndarray:
         raise InputError(f"{root} has no {start}-idx*-ubyte")
     try:
         data = root.read(file)
-        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        zeros, kind, dimensions = struct.unpack(">HBB", data[:4])
-        shape = struct.unpack(f">{dimensions}I", data[4 : 4 + 4 * dimensions])
-        if zeros or kind != 8:
-            raise ValueError("another type of file")
-        return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-    except (struct.error, ValueError, EOFError, OSError) as error:
+        with gzip.open(io.BytesIO(data)) if data[:2] == b"\x1f\x8b" else io.BytesIO(data) as stream:
+            zeros, kind, dimensions = struct.unpack(">HBB", stream.read(4))
+            shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
+            if zeros or kind != 8:
+                raise ValueError("another type of file")
+            if (count := math.prod(shape)) > sources.MAX_MEMBER_BYTES:
+                raise ValueError(f"{count:,} bytes when unpacked, above {sources.MAX_MEMBER_BYTES:,}")
+            return np.frombuffer(stream.read(count + 1), np.uint8).reshape(shape)
+    except (struct.error, ValueError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"{root}/{file} is no whole idx file of bytes ({error})") from None

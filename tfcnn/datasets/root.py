@@ -9,6 +9,7 @@ import posixpath
 import zipfile
 from collections.abc import Callable, Iterable
 
+from tfcnn import sources
 from tfcnn.errors import InputError
 
 # What file systems, archivers and notebooks leave beside a person's files; so does a leading dot.
@@ -74,8 +75,13 @@ class Root:
         """The bytes of one file.
 
         Raises:
-            InputError: there is no such file, or the archive is damaged there.
+            InputError: there is no such file, or the archive is damaged there, or unpacks to too much.
         """
+        if self._archive is not None and (size := self.size(name)) > sources.MAX_MEMBER_BYTES:
+            raise InputError(
+                f"{self}: {name} has {size:,} bytes when unpacked, above {sources.MAX_MEMBER_BYTES:,}: "
+                "unpack the archive and name its folder"
+            )
         try:
             if self._archive is not None:
                 return self._archive.read(self._members[self._full(name)])

@@ -7,8 +7,9 @@ A cache is a folder, made beside its place and renamed when it is whole:
     ENDPOINT.npy NumPy's own format, [N, V, h, w, C] (or [N, V, C]); V is 1, or 2 with each picture's mirror
                  image
 
-The fingerprint says what the features depend on: the net's layers, its weights, the pictures and how they
-were brought to the net's size. A cache with another one is stale, and refused with what has changed.
+The fingerprint says what the features depend on: the net's layers, weights and precision, the pictures' names and
+files, and how they were brought to the net's size. A cache with another one is stale, and refused with what has
+changed.
 """
 
 import hashlib
@@ -43,18 +44,19 @@ class Cache:
 
 
 def fingerprint(
-    model: keras.Model, image_ids: list[str], size: tuple[int, int], resize: str
+    model: keras.Model, image_ids: list[str], files: str, size: tuple[int, int], resize: str
 ) -> dict[str, str]:
     """Says what a net's features of some pictures depend on.
 
     Args:
         model: from pictures to a dict of endpoints.
         image_ids: names of the pictures, in order.
+        files: a code of the pictures' files, which tells other pictures of the same names apart.
         size: height and width that they are brought to.
         resize: how: stretch or letterbox.
 
     Returns:
-        {"layers", "weights", "pictures", "size"}: hashes, and the size in words.
+        {"layers", "weights", "pictures", "size", "precision"}: hashes, the last two in words.
     """
     config = clean_config(json.loads(model.to_json()))
     weights = hashlib.sha256()
@@ -63,8 +65,9 @@ def fingerprint(
     return {
         "layers": _digest(json.dumps(config, sort_keys=True)),
         "weights": weights.hexdigest(),
-        "pictures": _digest("\n".join(image_ids)),
+        "pictures": _digest("\n".join([files, *image_ids])),
         "size": f"{size[0]} x {size[1]}, {resize}",
+        "precision": ", ".join(sorted({layer.dtype_policy.name for layer in model.layers})),
     }
 
 

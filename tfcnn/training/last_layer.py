@@ -117,7 +117,8 @@ def cache(
         InputError: the cache is stale or damaged, or as `features.write`.
     """
     ids = [str(record.image_id) for record in part.examples]
-    wanted = features.fingerprint(body, ids, (size, size), config.resize)
+    files = part.fingerprint().rpartition(", ")[2]  # classes and objects change no features
+    wanted = features.fingerprint(body, ids, files, (size, size), config.resize)
     if not folder.exists():
         how = {"size": size, "batch_size": config.batch_size, "resize": config.resize}
         once = pipeline.batches(part, shuffle=False, repeat=False, threads=config.threads, **how)

@@ -8,6 +8,7 @@ Source: torch/serialization.py (_legacy_save), Python's pickletools.
 """
 
 import dataclasses
+import math
 import os
 import pickletools
 from typing import BinaryIO
@@ -26,6 +27,7 @@ STORAGES = {
     "torch IntStorage": np.dtype("<i4"),
 }
 FUNCTIONS = ("collections OrderedDict", "torch._utils _rebuild_tensor_v2")
+MOST_VIEWS = 8  # times that all tensors of a storage may hold its values; tied weights hold them twice
 LONGEST_PICKLE = 64 << 20  # bytes; descriptions only, the values come after
 
 
@@ -35,6 +37,7 @@ class _Storage:
     dtype: np.dtype
     length: int
     values: np.ndarray | None = None
+    taken: int = 0  # values of the tensors that were made of it
 
 
 @dataclasses.dataclass
@@ -60,6 +63,9 @@ class _Tensor:
         )
         if last >= len(values):
             raise ValueError("a tensor that reaches beyond its storage")
+        self.storage.taken += math.prod(self.shape)
+        if math.prod(self.shape) > len(values) or self.storage.taken > MOST_VIEWS * len(values):
+            raise ValueError("tensors of more values than their storage holds")
         strides = [stride * values.itemsize for stride in self.strides]
         return np.lib.stride_tricks.as_strided(values[self.offset :], self.shape, strides).copy()
 
