@@ -154,7 +154,7 @@ ELSEWHERE = {"fourier": [RIVALS], "yosinski": [LR_POLICY, LR_PARAMS, SPATIAL], "
 
 def main(run: cli.Run) -> None:
     check_command()
-    net = run.load_net()
+    net = run.load_net("backbone" if LAYER.value and run.flags.model else "classifier")
     import tensorflow as tf
 
     layer = LAYER.value or "logits"

@@ -64,7 +64,7 @@ STATISTICS = flags.DEFINE_float(
 
 def main(run: cli.Run) -> None:
     check_command()
-    net = run.load_net()
+    net = run.load_net("backbone" if LAYER.value and run.flags.model else "classifier")
     layers = LAYER.value or usual_layers(net.model)
     from tfcnn.backbones import tap
     from tfcnn.visualization.inversion import psnr

@@ -218,7 +218,8 @@ def test_the_saver_of_a_saved_model_is_not_served(tmp_path):
     meta = model.meta_graphs[0]
     saver = meta.saver_def.save_tensor_name.partition(":")[0]
     (name,) = (node.attr["f"].func.name for node in meta.graph_def.node if node.name == saver)
-    other = meta.graph_def.library.function[0].node_def.add(name="harm", op="StatefulPartitionedCall")
+    first = next(each for each in meta.graph_def.library.function if each.signature.name != name)
+    other = first.node_def.add(name="harm", op="StatefulPartitionedCall")
     other.attr["f"].func.name = name
     path.write_bytes(model.SerializeToString())
     with pytest.raises(InputError, match="MergeV2Checkpoints, SaveV2"):

@@ -139,3 +139,14 @@ def test_wrong_commands(run_app, tmp_path, arguments, words):
     assert all(word in done.stderr for word in words), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_layer_of_a_detector_is_asked(run_app, tmp_path):
+    from tfcnn import backbones
+    from tfcnn.detection.faster_rcnn import faster_rcnn
+
+    small = {"channels": 16, "units": 32, "proposals": 20, "sizes": (12.0, 24.0)}
+    faster_rcnn(backbones.backbone("tiny", None), 3, **small).save(tmp_path / "model.keras")
+    flags = [f"--model={tmp_path / 'model.keras'}", "--image_size=64", "--method=simonyan", "--steps=2"]
+    done = run_app("class_model", *flags, "--layer=conv3", "--channel=1", f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
