@@ -28,7 +28,7 @@ test: lint
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: lint
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --hypothesis-profile=default
 
 # The oldest pair that must work, in an environment of its own (Python 3.11 or 3.12).
 OLDEST_PYTHON ?= $(shell for v in 3.12 3.11; do python$$v -c 'import venv' 2>/dev/null && echo python$$v && exit; done)

@@ -11,10 +11,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as the apps set it for a person
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
 from tfcnn.cli.warm import Warm  # noqa: E402
 
+# `make test` draws the same examples everywhere; `make test-all` others each time.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # TensorFlow 2.18 writes some lines whatever TF_CPP_MIN_LOG_LEVEL says.
 TALKS = importlib.metadata.version("tensorflow").startswith("2.18.")
