@@ -67,6 +67,37 @@ def test_a_localizer_is_trained_on_with_its_own_head_or_with_the_one_that_flags_
         assert found & {"box_flatten", "box_mean"} == layers
 
 
+@pytest.mark.parametrize(
+    "form, boxes",
+    [
+        (
+            ["--attach=fc", "--per_class"],
+            5,
+        ),  # shapes has five classes: a guess each, each with a box of its own
+        (["--objects=2", "--order=matched"], 2),
+        (["--attach=rpn"], 5),
+    ],
+)
+def test_every_form_of_the_head_is_trained_and_used(run_app, tmp_path, form, boxes):
+    flags = [*FLAGS[:4], "--classifier_epochs=1", "--steps=4", *FLAGS[6:], *form]
+    flags += [f"--output_dir={tmp_path / 'net'}"]
+    done = run_app("train_localizer", *flags)
+    assert done.returncode == 0, done.stderr
+    picture = datasets.open("shapes", split="val").examples[1].image()
+    Image.fromarray(np.repeat(picture, 2, axis=1)).save(tmp_path / "wide.png")
+    model = f"--model={tmp_path / 'net' / 'release'}"
+    done = run_app("localize", tmp_path / "wide.png", model, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    (entry,) = results(tmp_path / "out")["images"]
+    found = np.array([each["box"] for each in entry["guesses"]])
+    assert found.shape == (boxes, 4) and (found >= 0).all()
+    assert len(np.unique(found, axis=0)) == boxes  # a box a class or an object, not one for all
+    assert (found[:, 2:] <= [entry["width"], entry["height"]]).all()
+    if "--attach=rpn" in form:
+        slid = run_app("overfeat", tmp_path / "wide.png", model, f"--output_dir={tmp_path / 'slid'}")
+        assert slid.returncode == 0 and results(tmp_path / "slid")["images"][0]["merged"], slid.stderr
+
+
 def test_localize_gives_guesses_in_the_files_pixels(run_app, trained, tmp_path):
     _, folder = trained
     picture = datasets.open("shapes", split="val").examples[1].image()
