@@ -52,16 +52,18 @@ EXAMPLES = {
     ),
     "train_localizer --dataset=shapes --net=tiny --image_size=64 --limit=128 --classifier_epochs=4 --epochs=20 "
     "--validate_epochs=0": "A classifier of drawn shapes gets a box head: a few seconds of its training.",
-    "localize --model={train_localizer}/release --limit=2": (
-        "What that net says of photographs: the best of its five shapes, and a box; it has seen drawings alone."
+    "localize --model=localizer_tinyimagenet --limit=3": (
+        "One object and its box in each photograph, by the packaged localizer of 200 classes; people are none of them."
     ),
-    "overfeat --limit=2 --scales=224,288,352 --top=2": (
-        "A classifier slid over two photographs at three scales: where its class answers, and its windows merged."
+    "overfeat --model=localizer_tinyimagenet --limit=1 --scales=192,224": (
+        "The same net slid over a photograph at two scales: a box from every window, what they merge to, and where the "
+        "class answers."
     ),
     "train_pose --dataset=figures --net=tiny --image_size=96 --stages=2 --part_size=32 --steps=120 --stage_steps=40 "
     "--validate_epochs=0": "A net learns the joints of drawn stick figures, and to refine them: its first seconds.",
-    "pose --model={train_pose}/release --limit=1": (
-        "That net's joints on a photograph, of which it knows nothing: it has seen a few hundred drawings alone."
+    "pose --model=pose_lsp --person_detector=faster_rcnn_voc --limit=2": (
+        "The packaged pose net on the person that a detector finds, stage by stage; a cat has none. Legs beyond the "
+        "picture are guessed."
     ),
     "detect": "A box around each object that a Faster R-CNN trained on Pascal VOC finds, its class and score.",
     "propose --limit=2": (

@@ -75,6 +75,38 @@ def test_pictures_are_found_again_on_a_page():
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+def in_browser(page, folder, script, *flags):
+    """What a script leaves in document.title, as JSON, when headless Chromium shows a page from a file."""
+    (folder / "index.html").write_text(page.replace("</html>", f"<script>{script}</script></html>"))
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", *flags]
+    command += ["--dump-dom", f"--user-data-dir={folder / 'profile'}", (folder / "index.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return json.loads(html.unescape(re.search(r"<title>(.*)</title>", done.stdout).group(1)))
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+@pytest.mark.parametrize(
+    "width, columns, dark", [(390, 1, False), (390, 1, True), (1440, 4, False), (1440, 4, True)]
+)
+def test_cards_fill_a_phones_and_a_desks_width_in_light_and_dark(tmp_path, width, columns, dark):
+    wide = report.Shown("wide", report.reduced(np.zeros((40, 3000, 3), np.uint8)))
+    entries = [report.Entry(f"card {i} {'x' * 200}", [wide], ["a line of words " * 30]) for i in range(6)]
+    page = report.gallery("all", entries, lines=["one", "y" * 300]).decode()
+    script = """
+      const cards = [...document.querySelectorAll("article")].map(card => card.getBoundingClientRect());
+      const light = colour => Math.max(...colour.match(/[\\d.]+/g).slice(0, 3).map(Number)) > 127;
+      const body = getComputedStyle(document.body);
+      document.title = JSON.stringify({
+        columns: new Set(cards.map(card => card.left)).size,
+        light: light(body.backgroundColor),
+        words: light(body.color),
+        fits: document.documentElement.scrollWidth <= innerWidth && cards.every(card => card.right <= innerWidth),
+      });"""
+    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+    seen = in_browser(page, tmp_path, script, f"--window-size={width},900", scheme)
+    assert seen == {"columns": columns, "light": not dark, "words": dark, "fits": True}
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 def test_a_picture_is_enlarged_by_click_or_key_and_stepped_by_arrows(tmp_path):
     random = np.random.default_rng(0)
@@ -83,7 +115,7 @@ def test_a_picture_is_enlarged_by_click_or_key_and_stepped_by_arrows(tmp_path):
         for name in ("one", "two", "three")
     ]
     images.write(tmp_path / "three.png", random.integers(0, 256, (999, 50, 3), np.uint8))
-    script = """<script>
+    script = """
       const heard = [], key = (where, name) => where.dispatchEvent(new KeyboardEvent("keydown", {key: name}));
       const note = () => heard.push(box.open ? words.textContent.trim() : "closed");
       key(pictures[0], "Enter"); note(); key(box, "ArrowLeft"); note();
@@ -91,24 +123,8 @@ def test_a_picture_is_enlarged_by_click_or_key_and_stepped_by_arrows(tmp_path):
         heard.push(large.naturalHeight); key(box, "ArrowRight"); note(); large.click(); note(); pictures[1].click();
         note(); box.querySelector(".next").click(); note(); heard.push(document.body.scrollWidth <= innerWidth);
         document.title = JSON.stringify(heard);
-      }, 1000);
-    </script></html>"""
-    page = report.gallery("all", [report.Entry("card", pictures)]).decode().replace("</html>", script)
-    (tmp_path / "index.html").write_text(page)
-    command = [
-        BROWSER,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=5000",
-        "--dump-dom",
-    ]
-    command += [
-        "--window-size=390,844",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        (tmp_path / "index.html").as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    heard = json.loads(html.unescape(re.search(r"<title>(.*)</title>", done.stdout).group(1)))
+      }, 1000);"""
+    page = report.gallery("all", [report.Entry("card", pictures)]).decode()
+    heard = in_browser(page, tmp_path, script, "--window-size=390,844")
     steps = ["1 / 3  card  one", "3 / 3  card  three", 999, "1 / 3  card  one", "closed", "2 / 3  card  two"]
     assert heard == [*steps, "3 / 3  card  three", True]

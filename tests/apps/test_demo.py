@@ -68,6 +68,7 @@ def test_a_failed_example_is_named_and_the_others_shown(run_app, tmp_path):
 def test_the_whole_demo(run_app, tmp_path):
     done = run_app("demo", f"--output_dir={tmp_path}", timeout=1200)
     assert done.returncode == 0, done.stderr
+    assert len((done.stdout + done.stderr).splitlines()) <= 70 and "warning" not in done.stderr.lower()
     page = (tmp_path / "index.html").read_text()
     assert len(report.pictures_of(page)) >= 15
     assert all(f'href="{name}/index.html"' in page for name in demo.chosen([]))
