@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import types
 
@@ -241,6 +242,22 @@ def test_batches_show_every_picture_once_an_epoch_and_go_on_anywhere(cached):
         assert name.decode() == IDS[place]
         views.add(int(np.argmin([abs(cache.arrays["top"][place, v] - top).sum() for v in (0, 1)])))
     assert views == {0, 1}
+
+
+def test_names_of_files_need_not_be_utf_8(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in (b"bild_\xff.png", "\u00fc.png".encode()):
+        images.write(os.fsdecode(bytes(tmp_path / "data") + b"/" + name), np.zeros((9, 9, 3), np.uint8))
+    root = Root(tmp_path / "data")
+    names = ["bild_\udcff.png", "\u00fc.png"]
+    records = [Record(name[:-4], name, 9, 9, root.file(name), label=0) for name in names]
+    part = Dataset("folder", ["one"], [1], records)
+    config = ClassifierConfig(batch_size=2, resize="stretch", threads=1)
+    how = {"stop": None, "progress": None, "say": len}
+    cache = last_layer.cache(body(), part, tmp_path / "cache", config, small.SIDE, False, **how)
+    assert cache.image_ids == ["bild_\udcff", "\u00fc"]
+    batch = next(features.Batches(cache, {"label": np.arange(2)}, 2, seed=4)(0).as_numpy_iterator())
+    assert set(batch["image_id"]) == {b"bild_\xff", "\u00fc".encode()}
 
 
 def test_the_index_is_as_documented(cached):
