@@ -108,6 +108,26 @@ def test_another_folder_of_the_same_names_is_other_pictures(tmp_path):
         cached(2, 0)
 
 
+def test_files_of_the_same_names_and_sizes_are_other_pictures_where_they_hold_others(tmp_path):
+    config = ClassifierConfig(batch_size=2, resize="stretch", threads=1)
+
+    def cached(level, count=3):
+        folder = tmp_path / str(level)
+        folder.mkdir(exist_ok=True)
+        for i in range(count):
+            (folder / f"{i}.ppm").write_bytes(b"P6 9 9 255\n" + bytes([level + i]) * (9 * 9 * 3))
+        root = Root(folder)
+        records = [Record(f"{i}", f"{i}.ppm", 9, 9, root.file(f"{i}.ppm"), label=0) for i in range(count)]
+        part = Dataset("folder", ["one"], [1], records)
+        how = {"stop": None, "progress": None, "say": len}
+        return last_layer.cache(body(), part, tmp_path / "cache", config, small.SIDE, False, **how)
+
+    first = cached(7).arrays["map"]
+    np.testing.assert_array_equal(cached(7).arrays["map"], first)
+    with pytest.raises(InputError, match="stale: other pictures; delete"):
+        cached(8)
+
+
 def test_another_preprocessing_is_another_net():
     plain = body()
     image = keras.Input((small.SIDE, small.SIDE, 3), name="image")
