@@ -36,6 +36,9 @@ RUNTIME = flags.DEFINE_enum(
 def main(run: cli.Run) -> None:
     if DENSE.value and RUNTIME.value == "litert":
         raise InputError("--dense needs --runtime=tf")
+    for name in ("resize", "batch_size") if DENSE.value else ():
+        if run.flags[name].present:
+            raise InputError(f"--{name}: with --dense each picture keeps its shape, and is a batch by itself")
     classes = run.over_pictures(work)["classes"]
     rows, ranks = [], []
     for entry, rank in run.finished_pictures():

@@ -82,7 +82,8 @@ def main(run: cli.Run) -> None:
                 described = []
                 for unit, (signals, channels, places, values) in zip(units, answers, strict=True):
                     neuron = describe(net, unit, channels[number], places[number], values[number])
-                    show(picture, neuron, {rule: each[number] for rule, each in signals.items()})
+                    shown = {rule: each[number] for rule, each in signals.items()}
+                    show(picture, neuron, stem_of(net, neuron), shown)
                     described.append(neuron)
                     rows.append([picture.name, neuron["label"], f"{neuron['value']:.4g}"])
                 picture.entry |= {"class": described[0], "method": RULE.value[-1], "rules": RULE.value}
@@ -152,12 +153,23 @@ def describe(net: cli.Net, unit: Unit, channel: int, place: np.ndarray, value: f
     return {**described, "place": [row, column], "label": f"{unit.layer}:{channel}:{row},{column}"}
 
 
-def show(picture: cli.Picture, neuron: dict, signals: dict[str, np.ndarray]) -> None:
+def stem_of(net: cli.Net, neuron: dict) -> str:
+    """What a neuron's files are called: its label, with its index where another class of the net has that label."""
+
+    def letters(label):
+        return re.sub(r"\W+", "_", label)
+
+    stem = letters(neuron["label"])
+    if "synset" in neuron and sum(letters(label) == stem for _, label in net.classes) > 1:
+        stem += f"_{neuron['index']}"
+    return stem
+
+
+def show(picture: cli.Picture, neuron: dict, stem: str, signals: dict[str, np.ndarray]) -> None:
     """Write a picture a rule, and the sheet: the picture, the part that the neuron depends on, and the rules."""
     from tfcnn.visualization import relu_rules
 
     seen, placement = picture.prepared
-    stem = re.sub(r"\W+", "_", neuron["label"])
     x1, y1, x2, y2 = box = relu_rules.field(list(signals.values()))
     neuron["box"] = [float(each) for each in placement.to_file([box])[0]]
     whole = (x2 - x1, y2 - y1) == seen.shape[1::-1]

@@ -110,6 +110,8 @@ def main(run: cli.Run) -> None:
         )
     if not PROPOSALS_FILE.value:
         raise InputError(f"{STEP.value} needs --proposals_file: results.json of the app propose")
+    if run.flags.resize != "letterbox":
+        raise InputError(f"--resize={run.flags.resize}: {STEP.value} sees pictures by letterbox")
     run.trainer = True  # --weights has a trainer's default, and an older result does not speak for this run
     training, validation = training_flags.read_data(run)
     validation = training_record.limited(validation, VALIDATE_IMAGES.value or None)

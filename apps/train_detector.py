@@ -151,6 +151,10 @@ def make_model(
     from tfcnn.detection.fast_rcnn import copy_dense
 
     init = training_flags.init_file(darknet=True)
+    if init is not None and run.flags["weights"].present:
+        raise InputError(
+            f"--weights: those of --init={training_flags.INIT.value} are taken; give one of them"
+        )
     if init is not None and is_darknet(init):
         from tfcnn.detection import yolo_weights
 
@@ -173,8 +177,10 @@ def make_model(
         else:
             same = list(card.get("classes") or []) == list(training.classes)
             architecture = changed(architecture, of_flags(net, training, proposals, config), same)
-        if run.flags["net"].present and run.flags.net != architecture["net"]:
-            raise InputError(f"--net={run.flags.net}: --init={training_flags.INIT.value} has a {net}")
+    if init is not None and run.flags["net"].present and run.flags.net != architecture["net"]:
+        raise InputError(
+            f"--net={run.flags.net}: --init={training_flags.INIT.value} has a {architecture['net']}"
+        )
     if (
         architecture.get("head") == "position"
         and region_flags.POOLING.present

@@ -165,13 +165,7 @@ def make_model(run: cli.Run, data: Dataset, layers: dict[str, tuple[int, ...]]) 
     if init is not None and first_stage == 1:
         start = str(training_flags.INIT.value)
         model, run.net = load_model(init), card_of(start).get("net", start)
-        stages = model.output["stages"].shape[1]
-        own = [(run.flags["net"], run.net), (STAGES, stages), *((flag, None) for flag in CASCADE)]
-        for flag, value in [*own, (run.flags["weights"], None)]:
-            if flag.present and flag.value != value:
-                raise InputError(
-                    f"--{flag.name}: --init={start} is a {run.net} of {stages} stages, trained on as it is"
-                )
+        refuse_another(run, model, layers["convolutions"])
         return model, start
     run.net, weights = run.flags.net, models.weights_of(run)
     row = backbones.NETS.get(run.flags.net)
@@ -204,6 +198,27 @@ def make_model(run: cli.Run, data: Dataset, layers: dict[str, tuple[int, ...]]) 
                 f"needs {', '.join(missing[:3])}: give the flags that it was trained with"
             )
     return model, str(training_flags.INIT.value)
+
+
+def refuse_another(run: cli.Run, model: keras.Model, convolutions: tuple[int, ...]) -> None:
+    """Refuse flags of another cascade than that of --init, which is trained on as it is."""
+    stages, size = model.output["stages"].shape[1], model.input_shape[1]
+    separable = tuple(layer.filters for layer in model.layers if layer.name.startswith("stage1_separable"))
+    own = [
+        (run.flags["net"], run.flags.net, run.net),
+        (run.flags["image_size"], run.flags.image_size, size),
+        (STAGES, STAGES.value, stages),
+        (CONVOLUTIONS, convolutions, separable),
+        *((flag, flag.value, None) for flag in (*CASCADE, run.flags["weights"])),
+    ]
+    if stages > 1:  # a net of one stage has no sub-images
+        own.append((PART_SIZE, PART_SIZE.value, model.get_layer("stage2_parts").size))
+    for flag, value, known in own:
+        if flag.present and value != known:
+            raise InputError(
+                f"--{flag.name}: --init={training_flags.INIT.value} is a {run.net} of {stages} stages at {size} px, "
+                "trained on as it is"
+            )
 
 
 def default_endpoints(endpoints: dict) -> list[str]:

@@ -113,6 +113,8 @@ def test_a_model_of_ones_own_with_labels_slides_over_the_picture(run_app, photos
         (["--net=efficientnet"], ["efficientnet_lite0", "nearest", "--list_nets"]),
         (["--preprocessing=resnet50"], ["--model"]),
         (["--dense", "--runtime=litert"], ["--dense"]),
+        (["--dense", "--resize=stretch"], ["--resize: with --dense"]),
+        (["--dense", "--batch_size=8"], ["--batch_size: with --dense"]),
     ],
 )
 def test_wrong_commands_are_status_2(run_app, tmp_path, flags, words):

@@ -81,6 +81,17 @@ def test_a_class_by_one_rule(run_app, model, tmp_path):
     assert entry["files"] == ["chelsea_2_guided.png", "chelsea_2_rules.png"]
 
 
+def test_classes_of_one_label_have_files_of_their_own(run_app, model, tmp_path):
+    (tmp_path / "labels.txt").write_text("crane\ntabby\ncrane\nsea crane\n")
+    flags = [f"--labels={tmp_path / 'labels.txt'}", "--limit=1", "--rule=guided", "--class=0,1,2"]
+    done = run_app("neurons", f"--model={model}", *flags, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads((tmp_path / "out" / "results.json").read_text())["images"]
+    stems = ("crane_0", "tabby", "crane_2")
+    assert entry["files"] == [f"chelsea_{stem}_{kind}.png" for stem in stems for kind in ("guided", "rules")]
+    assert all((tmp_path / "out" / name).exists() for name in entry["files"])
+
+
 def test_a_neuron_of_a_released_detector(run_app, tmp_path):
     flags = ["--neuron=block2_add:3", "--rule=guided", "--image_size=96", "--limit=1"]
     done = run_app("neurons", "--model=faster_rcnn_bccd", *flags, f"--output_dir={tmp_path}")

@@ -81,6 +81,15 @@ def test_later_stages_are_trained_on_another_nets_first_stage(trained, run_app, 
         assert same and (all(same) if kept else not all(same)), name
 
 
+def test_a_recipe_may_repeat_what_the_trained_on_net_is(trained, run_app, tmp_path):
+    release, out = trained[1] / "release", tmp_path / "out"
+    own = ["--net=tiny", "--image_size=48", "--stages=2", "--part_size=16", "--convolutions="]
+    short = ["--dataset=figures", "--limit=8", "--steps=1", "--stage_steps=1", "--batch_size=8"]
+    done = run_app("train_pose", f"--init={release}", *own, *short, f"--output_dir={out}")
+    assert done.returncode == 0, done.stderr
+    assert len(results(out)["stages"]) == 2
+
+
 def test_pose_finds_joints_of_one_person_and_of_boxes(run_app, trained, figure, tmp_path):
     model = f"--model={trained[1] / 'release'}"
     done = run_app("pose", figure, model, f"--output_dir={tmp_path / 'one'}")
@@ -200,6 +209,13 @@ def test_evaluate_measures_a_pose_net_on_whole_pictures(run_app, trained, tmp_pa
         ("train_pose", [*FLAGS, "--resize=crop"], "--resize=crop: a pose net sees a person undistorted"),
         ("train_pose", ["--dataset=figures", "--init={release}", "--stages=3"], "--stages: --init="),
         ("train_pose", ["--dataset=figures", "--init={release}", "--sigma=1"], "--sigma: --init="),
+        ("train_pose", ["--dataset=figures", "--init={release}", "--part_size=32"], "--part_size: --init="),
+        ("train_pose", ["--dataset=figures", "--init={release}", "--image_size=64"], "--image_size: --init="),
+        (
+            "train_pose",
+            ["--dataset=figures", "--init={release}", "--convolutions=8"],
+            "--convolutions: --init=",
+        ),
         ("pose", ["--model={release}", "--net=tiny"], "--net is not for a pose net"),
         ("evaluate", ["--dataset=voc", "--data=x", "--model={release}"], "measured on lsp"),
     ],

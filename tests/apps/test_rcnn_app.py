@@ -175,6 +175,7 @@ def test_the_release_detects_with_proposals_of_its_own(run_app, trained, tmp_pat
     [
         (["finetune", *DATA], "--proposals_file"),
         (["svm", *DATA, "--proposals_file=no.json"], "no.json"),
+        (["svm", *DATA, "--proposals_file=no.json", "--resize=stretch"], "svm sees pictures by letterbox"),
         (["detect"], "--model is missing"),
         (["detect", "--model=faster_rcnn_voc"], "no R-CNN"),
         (["detect", "--model={release}", "--resize=crop"], "cut objects off"),

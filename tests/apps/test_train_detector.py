@@ -393,6 +393,16 @@ def test_detectors_of_one_network_start_from_a_backbone_and_are_used(
         ("train_detector", ["--dataset=shapes", "--net=tiny", "--pooling=max"], "another --head"),
         ("train_detector", ["--dataset=shapes", "--net=tiny", "--anchor_sizes=16,nan"], "above 0"),
         ("train_detector", ["--dataset=shapes", "--nms_threshold=30"], "[0.0, 1.0]"),
+        (
+            "train_detector",
+            ["--dataset=shapes", "--init=faster_rcnn_bccd", "--weights=none"],
+            "--weights: those of --init=faster_rcnn_bccd are taken; give one of them",
+        ),
+        (
+            "train_detector",
+            ["--dataset=shapes", "--init=faster_rcnn_bccd", "--net=tiny"],
+            "--net=tiny: --init",
+        ),
         ("detect", ["--score_threshold=nan"], "--score_threshold=nan: a finite number is needed"),
         (
             "train_detector",

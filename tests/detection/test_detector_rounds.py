@@ -143,6 +143,34 @@ def test_a_full_memory_is_fitted_before_the_round_ends(rings, monkeypatch):
     assert max(held) >= 30 and len(held) > 2  # a picture may pass the 30, no round does
 
 
+def test_each_negative_is_counted_once():
+    row = np.arange(4.0)
+    negatives = rounds.Negatives([row])
+    assert not negatives.add(row) and negatives.add(row + 1) and not negatives.add(np.float32(row + 1))
+    assert len(negatives) == 2 and np.array(negatives, np.float32).tolist() == [[0, 1, 2, 3], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(("method", "train"), [("hog_svm", train_hog_svm), ("dpm", train_dpm)])
+def test_pictures_that_come_again_give_no_negative_twice(rings, monkeypatch, method, train):
+    """Three rounds look at the same four pictures."""
+    import importlib
+
+    training = importlib.import_module(f"tfcnn.detection.{method}_training")
+    fitted = []
+    plain = training.fit
+
+    def fit(first, second, *more):  # (model, templates, config) or (mixture, config)
+        for each in [first] if method == "dpm" else second:
+            fitted.append([np.asarray(row).tobytes() for row in each.negatives])
+        return plain(first, second, *more)
+
+    monkeypatch.setattr(training, "fit", fit)
+    config = dataclasses.replace(HOG if method == "hog_svm" else DPM, rounds=3, pictures=4, calibrated=False)
+    train(dataclasses.replace(rings, examples=rings.examples[:4]), config)
+    assert max(map(len, fitted)) > 20
+    assert all(len(set(rows)) == len(rows) for rows in fitted)
+
+
 def test_objects_that_no_window_can_cover_are_left_out():
     record = datasets.Record("a", "a", 320, 240, lambda: b"")
     config = HogSvmConfig(

@@ -10,6 +10,7 @@ from tfcnn.detection import dpm, dpm_training
 from tfcnn.detection.dpm_mixtures import DpmConfig, fit
 from tfcnn.detection.hog_objects import HogSvmConfig
 from tfcnn.detection.hog_templates import weight_of
+from tfcnn.detection.rounds import Negatives
 
 DEPTH, SIDE, RADIUS, ANCHORS = 6, 2, 2, np.array([[2, 2], [6, 6]])
 RNG = np.random.default_rng(0)
@@ -93,10 +94,12 @@ def test_placements_inside_a_crowd_are_no_background(monkeypatch):
         def above(self, levels, least):
             return places, boxes, np.float32([3, 2, 1]), labels
 
-    mixtures = [Examples(None, [], []), Examples(None, [], [])]
+    mixtures = [Examples(None, [], Negatives()), Examples(None, [], Negatives())]
     monkeypatch.setattr(dpm_training.hog_objects, "shown", lambda record, size: (None, record.boxes))
     monkeypatch.setattr(dpm_training, "example_at", lambda method, levels, place: place)
     assert dpm_training.mine(Method(), mixtures, record, CONFIG) == 2
+    assert [len(mixture.negatives) for mixture in mixtures] == [1, 1]
+    assert dpm_training.mine(Method(), mixtures, record, CONFIG) == 0  # known, in another round
     assert [len(mixture.negatives) for mixture in mixtures] == [1, 1]
 
 

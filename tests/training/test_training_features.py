@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import types
 
@@ -105,6 +106,26 @@ def test_another_folder_of_the_same_names_is_other_pictures(tmp_path):
     np.testing.assert_array_equal(cached(256, 1).arrays["map"], first)
     with pytest.raises(InputError, match="stale: other pictures; delete"):
         cached(2, 0)
+
+
+def test_files_of_the_same_names_and_sizes_are_other_pictures_where_they_hold_others(tmp_path):
+    config = ClassifierConfig(batch_size=2, resize="stretch", threads=1)
+
+    def cached(level, count=3):
+        folder = tmp_path / str(level)
+        folder.mkdir(exist_ok=True)
+        for i in range(count):
+            (folder / f"{i}.ppm").write_bytes(b"P6 9 9 255\n" + bytes([level + i]) * (9 * 9 * 3))
+        root = Root(folder)
+        records = [Record(f"{i}", f"{i}.ppm", 9, 9, root.file(f"{i}.ppm"), label=0) for i in range(count)]
+        part = Dataset("folder", ["one"], [1], records)
+        how = {"stop": None, "progress": None, "say": len}
+        return last_layer.cache(body(), part, tmp_path / "cache", config, small.SIDE, False, **how)
+
+    first = cached(7).arrays["map"]
+    np.testing.assert_array_equal(cached(7).arrays["map"], first)
+    with pytest.raises(InputError, match="stale: other pictures; delete"):
+        cached(8)
 
 
 def test_another_preprocessing_is_another_net():
@@ -241,6 +262,22 @@ def test_batches_show_every_picture_once_an_epoch_and_go_on_anywhere(cached):
         assert name.decode() == IDS[place]
         views.add(int(np.argmin([abs(cache.arrays["top"][place, v] - top).sum() for v in (0, 1)])))
     assert views == {0, 1}
+
+
+def test_names_of_files_need_not_be_utf_8(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in (b"bild_\xff.png", "\u00fc.png".encode()):
+        images.write(os.fsdecode(bytes(tmp_path / "data") + b"/" + name), np.zeros((9, 9, 3), np.uint8))
+    root = Root(tmp_path / "data")
+    names = ["bild_\udcff.png", "\u00fc.png"]
+    records = [Record(name[:-4], name, 9, 9, root.file(name), label=0) for name in names]
+    part = Dataset("folder", ["one"], [1], records)
+    config = ClassifierConfig(batch_size=2, resize="stretch", threads=1)
+    how = {"stop": None, "progress": None, "say": len}
+    cache = last_layer.cache(body(), part, tmp_path / "cache", config, small.SIDE, False, **how)
+    assert cache.image_ids == ["bild_\udcff", "\u00fc"]
+    batch = next(features.Batches(cache, {"label": np.arange(2)}, 2, seed=4)(0).as_numpy_iterator())
+    assert set(batch["image_id"]) == {b"bild_\xff", "\u00fc".encode()}
 
 
 def test_the_index_is_as_documented(cached):

@@ -22,7 +22,7 @@ from tfcnn.detection.dpm import Component, example_vector, mirrored_example, wit
 from tfcnn.detection.dpm_net import FIRST_MAP, Dpm, dpm_net, inputs_of_box, set_components
 from tfcnn.detection.hog_objects import HogSvmConfig
 from tfcnn.detection.hog_templates import weight_of
-from tfcnn.detection.rounds import Keeping, hard_indices, pausing
+from tfcnn.detection.rounds import Keeping, Negatives, hard_indices, pausing
 
 LATENT_IOU = 0.6  # of a root with its object (the paper: 0.7, with roots of any size)
 NEIGHBOURS = (2**-0.25, 1.0, 2**0.25)  # sizes at which an object is searched, times that of equal areas
@@ -105,7 +105,7 @@ class Mixture:
         crops: float16 [3 n, H, W, 3], the surroundings of the objects at three sizes each.
         boxes: float64 [3 n, 4], the objects there, pixels.
         positives: float32 [n, L].
-        negatives: float16 [n, L].
+        negatives: float16 [n, L], none twice.
         placements: (inputs [2 P + 1], deltas [4]) of objects, for box prediction.
     """
 
@@ -115,7 +115,7 @@ class Mixture:
     crops: np.ndarray | None = None
     boxes: np.ndarray | None = None
     positives: list[np.ndarray] = dataclasses.field(default_factory=list)
-    negatives: list[np.ndarray] = dataclasses.field(default_factory=list)
+    negatives: Negatives = dataclasses.field(default_factory=Negatives)
     placements: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
 
 
@@ -252,7 +252,7 @@ def fit(mixture: Mixture, config: DpmConfig) -> float:
     weights = found.x.astype(np.float32)
     mixture.component = mixture.component.from_vector(weights)
     hard = hard_indices(negatives @ weights, config.negatives)
-    mixture.negatives = [mixture.negatives[i] for i in hard]
+    mixture.negatives = Negatives(mixture.negatives[i] for i in hard)
     return float(np.maximum(0, 1 - signs * (examples @ weights)).mean())
 
 

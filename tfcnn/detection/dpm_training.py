@@ -10,6 +10,7 @@ Source: Felzenszwalb et al. 2010, sections 4 and 5.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 
@@ -32,7 +33,7 @@ from tfcnn.detection.dpm_mixtures import (
     update,
 )
 from tfcnn.detection.dpm_net import Dpm, dpm_net
-from tfcnn.detection.rounds import NOWHERE, Checkpoints, Keeping, by_place, over_rounds
+from tfcnn.detection.rounds import NOWHERE, Checkpoints, Keeping, Negatives, by_place, over_rounds
 
 LEARNED = ("root", "parts", "anchors", "deformation")  # of a component, beside its bias
 
@@ -192,7 +193,7 @@ class PartLearner:
             learned = {name: arrays[f"{name}_{i}"] for name in LEARNED}
             own.component = dataclasses.replace(own.component, bias=float(arrays[f"bias_{i}"]), **learned)
             own.positives = list(arrays[f"positives_{i}"])
-            own.negatives = list(arrays[f"negatives_{i}"])
+            own.negatives = Negatives(arrays[f"negatives_{i}"])
         update(self.method, self.mixtures)
 
 
@@ -204,7 +205,7 @@ def mine(method: Dpm, mixtures: Sequence[Mixture], record: Record, config: DpmCo
         mixtures: grow.
         record: the picture.
         config: the settings.
-        most: placements of a component.
+        most: placements of a component; those that are known with the same parts do not count.
 
     Returns:
         How many were added.
@@ -222,8 +223,11 @@ def mine(method: Dpm, mixtures: Sequence[Mixture], record: Record, config: DpmCo
         free[own] &= ~levels_of.ignored(boxes[chosen[own]], objects, record, label)
     chosen = chosen[free]
     chosen = chosen[levels_of.suppressed(boxes[chosen], margins[chosen], numbers[chosen], 0.5, len(chosen))]
-    chosen = chosen[levels_of.best_indices(margins[chosen], numbers[chosen], most)]
+    chosen = chosen[levels_of.best_indices(margins[chosen], numbers[chosen], len(chosen))]
+    added: collections.Counter = collections.Counter()
     for index in chosen:
-        mixture = mixtures[numbers[index] // 2]
-        mixture.negatives.append(np.float16(example_at(method, levels, places[index])))
-    return len(chosen)
+        number = numbers[index]
+        if added[number] < most:
+            negatives = mixtures[number // 2].negatives
+            added[number] += negatives.add(example_at(method, levels, places[index]))
+    return added.total()

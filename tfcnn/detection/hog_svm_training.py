@@ -13,6 +13,7 @@ that forgets easy ones only); Girshick et al. 2014, 2.3 (what is a negative).
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Sequence
 
 import keras
@@ -24,7 +25,7 @@ from tfcnn.detection import pyramid as levels_of
 from tfcnn.detection.hog_objects import HogSvmConfig, grouped, in_turn, shown
 from tfcnn.detection.hog_svm import HogSvm, hog_svm
 from tfcnn.detection.hog_templates import Template, fit, layer_name, positives_of, regress
-from tfcnn.detection.rounds import NOWHERE, Checkpoints, Keeping, by_place, over_rounds
+from tfcnn.detection.rounds import NOWHERE, Checkpoints, Keeping, Negatives, by_place, over_rounds
 from tfcnn.ops import hog
 
 REGRESSED_IOU = 0.5  # from which a window takes part in box regression
@@ -192,7 +193,7 @@ class WindowLearner:
         count = len(self.model.get_weights())
         self.model.set_weights([arrays[f"weight_{i}"] for i in range(count)])
         for i, each in enumerate(self.templates):
-            each.negatives = list(arrays[f"negatives_{i}"])
+            each.negatives = Negatives(arrays[f"negatives_{i}"])
             each.pairs = list(zip(arrays[f"near_{i}"], arrays[f"deltas_{i}"], strict=True))
         self.judged = arrays["judged"]
 
@@ -213,7 +214,7 @@ def mine(
         record: the picture.
         config: the settings.
         rng: chooses windows at random instead.
-        most: windows of a template.
+        most: windows of a template; those that are known do not count.
 
     Returns:
         How many windows were added.
@@ -245,12 +246,14 @@ def mine(
                 chosen.append(np.stack([hard, np.full_like(hard, column)], axis=1))
         window, column = np.concatenate(chosen).T
         kept = levels_of.suppressed(windows[window], margins[window, column], column, 0.5, len(window))
-        kept = kept[levels_of.best_indices(margins[window[kept], column[kept]], column[kept], most)]
+        kept = kept[levels_of.best_indices(margins[window[kept], column[kept]], column[kept], len(kept))]
+        new: collections.Counter = collections.Counter()
         for i, number in zip(window[kept], column[kept], strict=True):
-            template = owners[number]
-            features = _features(levels, output, shape, places[i], number > template.column)
-            template.negatives.append(np.float16(features).ravel())
-        added += len(kept)
+            if new[number] < most:
+                template = owners[number]
+                features = _features(levels, output, shape, places[i], number > template.column)
+                new[number] += template.negatives.add(features)
+        added += new.total()
     return added
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from tfcnn.datasets import Dataset
 from tfcnn.detection import pyramid as levels_of
 from tfcnn.detection.hog_objects import FEWEST, HogSvmConfig, facing, surrounded
-from tfcnn.detection.rounds import Keeping, hard_indices, pausing
+from tfcnn.detection.rounds import Keeping, Negatives, hard_indices, pausing
 from tfcnn.ops import hog
 
 RIDGE = 30.0  # of box regression
@@ -33,7 +33,7 @@ class Template:
         shape: index of its map.
         column: its location in the map; its mirror image, if there is one, has the next.
         positives: float32 [n, kh kw D].
-        negatives: float16 [kh kw D] each.
+        negatives: float16 [kh kw D] each, none twice.
         pairs: (features, deltas [4]) of windows near objects.
     """
 
@@ -41,7 +41,7 @@ class Template:
     shape: int
     column: int
     positives: np.ndarray
-    negatives: list[np.ndarray] = dataclasses.field(default_factory=list)
+    negatives: Negatives = dataclasses.field(default_factory=Negatives)
     pairs: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
 
     def columns(self, config: HogSvmConfig) -> range:
@@ -118,7 +118,7 @@ def fit(model: keras.Model, templates: Sequence[Template], config: HogSvmConfig)
         ):
             kernel[..., column], bias[column] = side, svm.intercept_[0]
         hard = hard_indices(negatives @ svm.coef_[0] + svm.intercept_[0], config.negatives)
-        template.negatives = [template.negatives[i] for i in hard]
+        template.negatives = Negatives(template.negatives[i] for i in hard)
     for (h, w), own in zip(output.shapes, weights, strict=True):
         model.get_layer(f"templates_{h}x{w}").set_weights(own)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -189,6 +189,37 @@ def pausing(stop: Stop | None) -> None:
     """
     if stop:
         raise Interrupted("Stopped by a signal before the first round; the same command begins anew.")
+
+
+class Negatives(Sequence):
+    """The negatives of a classifier, each once: what is known already is left out, as R-CNN's SVMs do.
+
+    Pictures come again where there are fewer than all rounds look at, and what was hard in them often still is.
+
+    Args:
+        rows: vectors to begin with; they become float16.
+    """
+
+    def __init__(self, rows: Iterable[np.ndarray] = ()):
+        self._rows: list[bytes] = []
+        self._known: set[bytes] = set()
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: np.ndarray) -> bool:
+        """Takes a vector, unless it is known; whether it was new."""
+        own = np.float16(row).tobytes()
+        if own in self._known:
+            return False
+        self._rows.append(own)
+        self._known.add(own)
+        return True
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: int) -> np.ndarray:
+        return np.frombuffer(self._rows[place], np.float16)
 
 
 def by_place(

@@ -277,10 +277,14 @@ class Batches:
         first = self.batch(0, shard, of)
         dtypes = [tf.string if a.dtype == object else tf.as_dtype(a.dtype) for a in first.values()]
 
+        def arrays_of(step: np.int64) -> tuple[np.ndarray, ...]:
+            arrays = self.batch(int(step), shard, of)
+            # A file's name need not be UTF-8, which is what TensorFlow makes of a str.
+            ids = [name.encode("utf-8", "surrogateescape") for name in arrays["image_id"].tolist()]
+            return tuple((arrays | {"image_id": np.array(ids, object)}).values())
+
         def load(step: tf.Tensor) -> dict[str, tf.Tensor]:
-            arrays = tf.numpy_function(
-                lambda s: tuple(self.batch(int(s), shard, of).values()), [step], dtypes, stateful=False
-            )
+            arrays = tf.numpy_function(arrays_of, [step], dtypes, stateful=False)
             for array, like in zip(arrays, first.values(), strict=True):
                 array.set_shape(like.shape)
             return dict(zip(first, arrays, strict=True))
@@ -297,7 +301,7 @@ def _reserve(file: pathlib.Path) -> None:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _file_digest(path: pathlib.Path) -> str:

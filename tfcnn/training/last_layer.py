@@ -1,5 +1,7 @@
 """Training a net's last layers alone, on features that are computed once."""
 
+import contextlib
+import hashlib
 import pathlib
 from collections.abc import Callable, Iterator
 
@@ -7,12 +9,13 @@ import keras
 import numpy as np
 
 from tfcnn.datasets import pipeline
-from tfcnn.datasets.example import Dataset
+from tfcnn.datasets.example import Dataset, evenly
 from tfcnn.errors import InputError
 from tfcnn.runtime import Interrupted, Stop
 from tfcnn.training import features, freezing
 from tfcnn.training.config import ClassifierConfig, TrainingConfig
 
+READ = 16  # pictures by whose content a cache is known again
 WRITING = ("digits", "mnist")  # data sets without mirror images
 
 
@@ -77,6 +80,19 @@ def on_features(
     return head, once, batches, lacking
 
 
+def code_of(part: Dataset) -> str:
+    """Tells pictures from others of the same names: sizes of all files, and what some of them hold.
+
+    Classes and objects are left out, which change no features.
+    """
+    content = hashlib.sha256()
+    for record in evenly(part.examples, READ):
+        with contextlib.suppress(InputError):  # it is refused where its features are computed
+            data = record.source()
+            content.update(data if isinstance(data, bytes) else np.ascontiguousarray(data).data)
+    return f"{part.fingerprint().rpartition(', ')[2]}, content {content.hexdigest()}"
+
+
 class Lacking:
     """The pictures that a cache has no features of, as `training.run.Reads`.
 
@@ -117,8 +133,7 @@ def cache(
         InputError: the cache is stale or damaged, or as `features.write`.
     """
     ids = [str(record.image_id) for record in part.examples]
-    files = part.fingerprint().rpartition(", ")[2]  # classes and objects change no features
-    wanted = features.fingerprint(body, ids, files, (size, size), config.resize)
+    wanted = features.fingerprint(body, ids, code_of(part), (size, size), config.resize)
     if not folder.exists():
         how = {"size": size, "batch_size": config.batch_size, "resize": config.resize}
         once = pipeline.batches(part, shuffle=False, repeat=False, threads=config.threads, **how)
