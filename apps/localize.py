@@ -23,7 +23,7 @@ LARGEST = 640  # pixels of the longer side that a picture is enlarged to, at mos
 def main(run: cli.Run) -> None:
     if not run.flags.model:
         raise InputError(
-            "--model is missing: a localizer's folder or .keras file, e.g. --model=out/train_localizer/release"
+            "--model is missing: a localizer's release, folder or .keras file, e.g. --model=localizer_voc"
         )
     for name in ("net", "weights", "preprocessing"):
         if run.flags[name].present:
@@ -64,4 +64,4 @@ def drawn(guesses: Detections, image: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    cli.start(main, batch_size=32, image_size=None)
+    cli.start(main, batch_size=32, image_size=None, model="localizer_voc")

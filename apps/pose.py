@@ -62,7 +62,7 @@ def check(run: cli.Run) -> None:
     """Refuse what cannot be, before anything is opened."""
     if not run.flags.model:
         raise InputError(
-            "--model is missing: a pose net's folder or .keras file, e.g. --model=out/train_pose/release"
+            "--model is missing: a pose net's release, folder or .keras file, e.g. --model=pose_lsp"
         )
     if BOXES.value and DETECTOR.value:
         raise InputError("--boxes and --person_detector both say where the persons are; give one of them")
@@ -158,4 +158,4 @@ def drawn(image: np.ndarray, poses: list[Pose], stage: int = -1) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    cli.start(main, batch_size=8, image_size=None)
+    cli.start(main, batch_size=8, image_size=None, model="pose_lsp")

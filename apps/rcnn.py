@@ -108,6 +108,10 @@ def main(run: cli.Run) -> None:
         raise InputError(
             f"{STEP.value} takes no pictures, but {run.flags.images[0]} was given: name data by --dataset"
         )
+    if run.flags.model:
+        raise InputError(f"--model is what the step detect looks with, and this is {STEP.value}")
+    if training_flags.INIT.value:
+        raise InputError("--init is for other trainers: R-CNN starts from --net and its --weights")
     if not PROPOSALS_FILE.value:
         raise InputError(f"{STEP.value} needs --proposals_file: results.json of the app propose")
     if run.flags.resize != "letterbox":

@@ -93,10 +93,6 @@ def net_row(run: cli.Run) -> Net:
     """The row of the factory's table that --net names."""
     from tfcnn.backbones import table
 
-    if run.flags.model:
-        raise InputError(
-            "--model is for trained nets: --init starts from one, with --net naming its architecture"
-        )
     run.net = run.flags.net
     return table.net(run.flags.net)
 

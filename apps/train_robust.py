@@ -29,10 +29,6 @@ def main(run: cli.Run) -> None:
     if ATTACK_STEPS.present and ATTACK.value != "pgd":
         raise InputError(f"--attack_steps belongs to --attack=pgd, not to {ATTACK.value}")
     training, validation = training_flags.read_data(run)
-    if run.flags.model:
-        raise InputError(
-            "--model is for trained nets: --init starts from one, with --net naming its architecture"
-        )
     run.net = run.flags.net
     from tfcnn.backbones import table
 

@@ -391,7 +391,10 @@ def test_archives_that_are_damaged_or_encrypted_are_refused_by_name(tmp_path):
     with pytest.raises(InputError, match=r"damaged\.zip/a\.png"):
         source.open()
     (tmp_path / "cut.zip").write_bytes((tmp_path / "z.zip").read_bytes()[:100])
-    (source,) = images.find([tmp_path / "cut.zip"])  # no archive any more: a file named by itself
+    with pytest.raises(InputError, match=r"cut\.zip: the archive cannot be read: its end is missing"):
+        images.find([tmp_path / "cut.zip"])
+    (tmp_path / "text.zip").write_text("no archive")  # a file named by itself
+    (source,) = images.find([tmp_path / "text.zip"])
     with pytest.raises(InputError, match="not a picture"):
         images.read(source)
 

@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 import tfcnn
 from tfcnn import cards
 from tfcnn.backbones import classifier
+from tfcnn.backbones.rows import Preprocessing
 from tfcnn.errors import InputError
 
 PICTURE = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
@@ -262,6 +263,40 @@ def test_preprocessing_for_a_model_without(tmp_path, folder):
         tfcnn.load_model(folder / "model.keras", preprocessing="tf")
     with pytest.raises(InputError, match="unknown preprocessing 'vgg_16'"):
         tfcnn.load_model(tmp_path / "bare.keras", preprocessing="vgg_16")
+
+
+def _saved(path, *shapes):
+    """A net that sums its inputs and scales each channel of its sum."""
+    inputs = [keras.Input(shape) for shape in shapes]
+    x = inputs[0] if len(inputs) == 1 else keras.layers.Add()(inputs)
+    weights = keras.layers.Dense(2, use_bias=False, kernel_initializer="ones")(x)
+    keras.Model(inputs if len(inputs) > 1 else inputs[0], weights).save(path)
+    return path
+
+
+def test_a_net_of_one_channel_takes_pictures_of_three_once_they_are_made_grey(tmp_path):
+    path = _saved(tmp_path / "grey.keras", (4, 4, 1))
+    how = Preprocessing("grey", (10.0, 10.0, 10.0), (2.0, 2.0, 2.0))
+    keras.models.load_model(path).export(tmp_path / "grey", verbose=False)
+    for source in (path, tmp_path / "grey"):
+        model = tfcnn.load_model(source, preprocessing=how)
+        assert model.input_shape == (None, 4, 4, 3)
+        found = np.asarray(model(np.full((1, 4, 4, 3), (50, 100, 200), np.float32)))
+        np.testing.assert_allclose(found, (0.299 * 50 + 0.587 * 100 + 0.114 * 200 - 10) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "why"),
+    [
+        ([(4, 4, 1)], "reads 1 channels, and pictures in the order rgb have 3: the channels are grey"),
+        ([(4, 4, 4)], "reads 4 channels"),
+        ([(16,)], "no picture that could be preprocessed"),
+        ([(4, 4, 3), (4, 4, 3)], "reads 2 inputs, and preprocessing is of one picture"),
+    ],
+)
+def test_preprocessing_for_what_is_no_picture_is_refused(tmp_path, shapes, why):
+    with pytest.raises(InputError, match=why):
+        tfcnn.load_model(_saved(tmp_path / "odd.keras", *shapes), preprocessing="tf")
 
 
 def test_transfer_learning_as_people_do_it(tmp_path):

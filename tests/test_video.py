@@ -1,5 +1,8 @@
 """Videos written and read back."""
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -61,3 +64,22 @@ def test_what_is_no_video_is_said(tmp_path):
         open_video(tmp_path / "notes.txt")
     with pytest.raises(InputError, match="no such file"):
         open_video(tmp_path / "missing.mp4")
+    with pytest.raises(InputError, match="camera 77 cannot be opened"):
+        open_video(77)
+
+
+def test_only_we_speak_of_a_video_that_is_none(tmp_path):
+    (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\x20ftypisom\0\0\0\0isomiso2mp41" + bytes(100))
+    script = """
+import sys
+from tfcnn.errors import InputError
+from tfcnn.video import open_video
+for source in (sys.argv[1], 77):
+    try:
+        open_video(source)
+    except InputError as error:
+        print(error)
+"""
+    command = [sys.executable, "-c", script, tmp_path / "cut.mp4"]  # FFmpeg reads its level once a process
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert len(done.stdout.splitlines()) == 2 and done.stderr == ""

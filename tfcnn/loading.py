@@ -17,7 +17,7 @@ import numpy as np
 from tfcnn import layers  # noqa: F401  (registers tfcnn's own)
 from tfcnn.backbones.convert import flat, float_input, is_transparent
 from tfcnn.backbones.graph import zero_rgb
-from tfcnn.backbones.layers import Preprocess, preprocess
+from tfcnn.backbones.layers import Preprocess, preprocessed
 from tfcnn.backbones.rows import Preprocessing
 from tfcnn.backbones.table import preprocessing as find_preprocessing
 from tfcnn.cards import is_darknet, model_path
@@ -272,8 +272,9 @@ def _saved_model(path: pathlib.Path, preprocessing: Preprocessing | None) -> ker
             raise InputError(f"{path} is not opened: its graph would touch files or call Python by {harmful}")
         signature = tf.saved_model.load(str(path)).signatures["serving_default"]
         (spec,) = signature.structured_input_signature[1].values()
-        image = keras.Input(batch_shape=spec.shape, dtype=spec.dtype.name, name="image")
-        x = preprocess(preprocessing)(image) if preprocessing else image
+        image = x = keras.Input(batch_shape=spec.shape, dtype=spec.dtype.name, name="image")
+        if preprocessing:
+            image, x = preprocessed(preprocessing, image)
         outputs = keras.layers.TFSMLayer(str(path), call_endpoint="serving_default", name="saved_model")(x)
     except InputError:
         raise

@@ -114,13 +114,21 @@ def find(specs: Iterable[str | os.PathLike]) -> list[Source]:
             members = _in_folder(spec)
         elif not os.path.exists(spec):
             raise InputError(f"{spec}: no such file or folder")
-        elif spec.lower().endswith(".zip") and zipfile.is_zipfile(spec):
+        elif spec.lower().endswith(".zip") and is_archive(spec):
             members = _in_zip(spec)
         else:
             members = [Source(spec, os.path.basename(spec), pathlib.Path(spec))]
         for source in members:
             found.setdefault((os.path.realpath(source.path), source.member), source)
     return list(found.values())
+
+
+def is_archive(path: str | os.PathLike) -> bool:
+    """Whether a file is a .zip, be it cut off: then the list of its members, at its end, is missing."""
+    if zipfile.is_zipfile(path):
+        return True
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\3\4"
 
 
 def _is_picture(name):
@@ -163,7 +171,8 @@ def _in_zip(path):
         with zipfile.ZipFile(path) as archive:
             names = [i.filename for i in archive.infolist() if not i.is_dir() and _is_picture(i.filename)]
     except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: the archive cannot be read ({error})") from error
+        why = str(error) if zipfile.is_zipfile(path) else "its end is missing, or it is damaged there"
+        raise InputError(f"{path}: the archive cannot be read: {why}") from error
     names = [n for n in names if not n.startswith("__MACOSX/")]
     if not names:
         raise InputError(f"{path}: no picture in this archive")

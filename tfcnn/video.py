@@ -13,6 +13,9 @@ from PIL import Image
 from tfcnn import files
 from tfcnn.errors import InputError
 
+# FFmpeg's and OpenCV's complaints of a file say no more than ours. FFmpeg reads this at its first use.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
 GIF_SIDE = 320  # of an animated GIF, pixels
 
 
@@ -114,12 +117,14 @@ def open_video(source: str | os.PathLike | int) -> Video:
         InputError: there is no such file or camera, or OpenCV cannot read it.
     """
     if isinstance(source, int):
-        name = f"camera{source}"
+        name, said = f"camera{source}", f"camera {source} cannot be opened: cameras are counted from 0"
     else:
         source = name = os.fspath(source)
         if not os.path.isfile(name):
             raise InputError(f"{name}: no such file")
+        said = f"{name} cannot be opened as a video"
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
-        raise InputError(f"{name} cannot be opened as a video")
+        raise InputError(said)
     return Video(name, capture)

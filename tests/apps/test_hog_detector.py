@@ -114,6 +114,8 @@ def test_a_net_of_one_size_is_not_exported(run_app, released, tmp_path):
         ("hog_detector train --dataset=shapes --classes=unicorn", "unicorn"),
         ("hog_detector train --dataset=digits", "no boxes"),
         ("hog_detector train --dataset=shapes --window=3", "--window=3"),
+        ("hog_detector train --dataset=shapes --model=hog_voc", "--model says nothing of a training"),
+        ("dpm train --dataset=shapes --limit=5", "--train_images"),
         ("hog_detector train cat.jpg --dataset=shapes", "cat.jpg"),
         (
             "hog_detector train --dataset=shapes --classes=star,circle --train_images=1",

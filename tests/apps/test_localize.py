@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 import zipfile
 
 import numpy as np
@@ -166,10 +167,18 @@ def test_evaluate_measures_a_localizer_by_imagenets_rule(run_app, trained, tmp_p
     assert [len(entry["guesses"]) for entry in found["images"]] == [5, 5]
 
 
+@pytest.mark.parametrize(("app", "found"), [("localize", "guesses"), ("pose", "persons")])
+def test_a_release_looks_at_a_packaged_photograph_where_nothing_is_named(run_app, tmp_path, app, found):
+    done = run_app(app, "--limit=1", "--save_images=false", f"--output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    (entry,) = results(tmp_path)["images"]
+    assert pathlib.Path(entry["file"]).stem == "chelsea" and entry[found]
+
+
 @pytest.mark.parametrize(
     "app, flags, message",
     [
-        ("localize", [], "--model is missing"),
+        ("localize", ["--model="], "--model is missing"),
         ("localize", ["--model=digits"], "digits is a classifier, no localizer"),
         ("localize", ["--model={release}", "--resize=crop"], "--resize=crop"),
         ("localize", ["--model={release}", "--image_size=96"], "takes pictures of 64 pixels"),

@@ -188,7 +188,7 @@ def test_evaluate_measures_a_pose_net_on_whole_pictures(run_app, trained, tmp_pa
 @pytest.mark.parametrize(
     "app, flags, message",
     [
-        ("pose", [], "--model is missing"),
+        ("pose", ["--model="], "--model is missing"),
         ("pose", ["--model=digits"], "digits is a classifier, no pose net"),
         ("pose", ["--model={release}", "--resize=crop"], "--resize"),
         ("pose", ["--model={release}", "--boxes=nothing.json"], "nothing.json cannot be read"),

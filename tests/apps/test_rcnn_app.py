@@ -176,6 +176,8 @@ def test_the_release_detects_with_proposals_of_its_own(run_app, trained, tmp_pat
         (["finetune", *DATA], "--proposals_file"),
         (["svm", *DATA, "--proposals_file=no.json"], "no.json"),
         (["svm", *DATA, "--proposals_file=no.json", "--resize=stretch"], "svm sees pictures by letterbox"),
+        (["finetune", *DATA, "--init=digits", "--proposals_file=no.json"], "--init is for other trainers"),
+        (["all", *DATA, "--model=digits", "--proposals_file=no.json"], "--model is what the step detect"),
         (["detect"], "--model is missing"),
         (["detect", "--model=faster_rcnn_voc"], "no R-CNN"),
         (["detect", "--model={release}", "--resize=crop"], "cut objects off"),

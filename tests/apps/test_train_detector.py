@@ -409,6 +409,14 @@ def test_detectors_of_one_network_start_from_a_backbone_and_are_used(
             ["--dataset=shapes", "--net=tiny", "--detector=mask_rcnn", "--training=alternating"],
             "trained jointly",
         ),
+        (
+            "train_detector",
+            ["--dataset=shapes", "--model=faster_rcnn_voc"],
+            "--model is for trained nets: --init",
+        ),
+        ("train_localizer", ["--dataset=shapes", "--model=localizer_voc"], "--model is for trained nets"),
+        ("train_pose", ["--dataset=figures", "--model=pose_lsp"], "--model is for trained nets"),
+        ("train_classifier", ["--model=digits"], "--model is for trained nets"),
         ("train_detector", ["--dataset=shapes", "--detector=yolo", "--grid=999"], "999 x 999 cells"),
         ("train_detector", ["--dataset=shapes", "--detector=yolo", "--convolutions=a"], "whole numbers"),
         (

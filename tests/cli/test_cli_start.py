@@ -31,7 +31,7 @@ from tfcnn import cli
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "start", "negatives"
-WAYS = ["no", "early", "nan", "entry", "bug", "late", "full", "gone", "slow", "kernel"]
+WAYS = ["no", "early", "nan", "entry", "bug", "late", "full", "gone", "slow", "kernel", "memory"]
 FAIL = flags.DEFINE_enum("fail", "no", WAYS, "How to fail")
 AMOUNT = flags.DEFINE_float("amount", 1.0, "How much, in parts of one, e.g. --amount=0.5", lower_bound=0.0)
 
@@ -51,6 +51,8 @@ def main(run):
             raise KeyError("a bug")
         if n == 1 and FAIL.value == "kernel":
             raise type("UnimplementedError", (Exception,), {})("Determinism is not yet supported for this op")
+        if n == 1 and FAIL.value == "memory":
+            raise MemoryError()
         if n == 1 and FAIL.value == "late":
             raise InputError("it will not do")
         if n == 1 and FAIL.value == "full":
@@ -205,6 +207,7 @@ def test_pictures_are_left_out_with_save_images_false(probe, photos, tmp_path):
         (["--limit=0"], ["limit"]),
         (["--resize=fit"], ["resize", "letterbox"]),  # the probe takes squares
         (["--seed=-1"], ["seed"]),
+        (["--threads=100000"], ["threads", "1024"]),
         (["--seed=2147483648"], ["seed", "2147483647"]),
     ],
 )
@@ -259,6 +262,10 @@ def test_a_failure_during_the_work_keeps_what_is_finished(probe, photos, tmp_pat
     late = probe(photos, f"--output_dir={tmp_path / 'late'}", "--fail=late")
     assert late.returncode == 1 and one_line(late.err) == "probe: it will not do"
     assert len(results(tmp_path / "late")["images"]) == 1
+
+    memory = probe(photos, f"--output_dir={tmp_path / 'memory'}", "--fail=memory")
+    assert memory.returncode == 1
+    assert one_line(memory.err) == "probe: out of memory: take a smaller --batch_size or --image_size"
 
     bug = probe(photos, f"--output_dir={tmp_path / 'bug'}", "--fail=bug")
     assert bug.returncode == 1 and "Traceback" in bug.err and "KeyError" in bug.err
@@ -322,12 +329,24 @@ def test_damaged_pictures_are_refused_by_name_and_the_others_done(probe, photos,
         assert words in refused[name]
         assert re.search(rf"refused .*{re.escape(name)}", done.err)
     page = (out / "index.html").read_text()
-    assert "cut.jpg was refused" in page
+    assert f"{folder / 'empty.png'} was refused: empty file" in page
 
     alone = probe(folder / "cut.jpg", f"--output_dir={tmp_path / 'alone'}")
     assert alone.returncode == 1 and results(tmp_path / "alone")["images"] == []
     limit = probe(photos / "a.png", "--max_pixels=599", f"--output_dir={tmp_path / 'limit'}")
     assert limit.returncode == 1 and "30x20" in limit.err
+
+
+def test_a_name_breaks_no_line_and_steers_no_terminal(probe, photos, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "two\nlines.png").write_bytes((photos / "a.png").read_bytes())
+    (folder / "red\x1b[31m.png").write_bytes(b"")
+    done = probe(folder, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 1
+    assert one_line(done.err) == f"probe: refused {folder}/red\\x1b[31m.png: empty file"
+    assert f"{folder}/two\\nlines.png" in done.out.splitlines()
+    assert [entry["file"] for entry in results(tmp_path / "out")["images"]] == [f"{folder}/two\nlines.png"]
 
 
 def test_same_stems_animations_and_archives(probe, photos, tmp_path):

@@ -90,6 +90,12 @@ def test_parts_are_joined_one_after_the_other():
     assert len(both.broken) == 2
     with pytest.raises(InputError, match="train\\+val: the picture a lies in two of these parts"):
         joined([one, part(["cat"], [3], [])], "train+val")
+    for number, dataset in enumerate((one, other)):
+        for record in dataset.examples:
+            record.image_id, record.file = 7, f"{number}/{record.file}"
+        del dataset.examples[1:]
+    with pytest.raises(InputError, match="train\\+val: 7 is the id of two pictures, 0/a and 1/a"):
+        joined([one, other], "train+val")
 
     whole = datasets.open("shapes", split="train[:5]+val")
     assert [record.image_id for record in whole.examples][4:6] == ["train-00004", "val-00000"]

@@ -138,3 +138,14 @@ def test_what_may_not_be_read_is_a_line(tmp_path, monkeypatch):
     monkeypatch.setattr("zipfile.ZipFile", denied)
     with pytest.raises(InputError, match="set.zip cannot be read: Permission denied"):
         Root(archive)
+
+
+def test_an_archive_that_is_cut_off_is_said_to_be_one(tmp_path):
+    folder = layouts.write(tmp_path / "set", {"a.txt": "A" * 100})
+    data = layouts.zipped(folder, tmp_path / "set.zip").read_bytes()
+    (tmp_path / "cut.zip").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"cut\.zip: the archive cannot be read: its end is missing"):
+        Root(tmp_path / "cut.zip")
+    (tmp_path / "notes.txt").write_text("no archive")
+    with pytest.raises(InputError, match=r"notes\.txt is neither a folder nor a \.zip"):
+        Root(tmp_path / "notes.txt")

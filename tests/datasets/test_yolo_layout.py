@@ -72,6 +72,15 @@ def test_pictures_of_one_stem_have_different_ids(tmp_path):
     }
 
 
+def test_files_of_one_stem_in_two_splits_are_two_pictures(tmp_path):
+    content = {"data.yaml": YAML, "images/train/a.jpg": PICTURE, "images/val/a.jpg": PICTURE}
+    folder = layouts.write(tmp_path, content)
+    both = datasets.open("yolo", folder, "train+val")
+    assert [record.image_id for record in both.examples] == ["images/train/a", "images/val/a"]
+    with pytest.raises(InputError, match="the picture a lies in two of these parts"):
+        datasets.open("yolo", folder, "train+train")
+
+
 def test_polygons_become_boxes_and_masks(tmp_path):
     polygon = "1 0.25 0.2 0.75 0.2 0.75 0.8 0.25 0.8\n0 0.5 0.5 0.25 0.4\n"
     folder = layouts.write(tmp_path, files(**{"labels/train/a.txt": polygon}))
@@ -108,7 +117,8 @@ def test_a_picture_that_is_none_is_skipped(tmp_path):
     folder = layouts.write(tmp_path, files(**{"images/train/b.jpg": b"no picture"}))
     data = datasets.open("yolo", folder, "train")
     assert [record.file for record in data.examples] == ["images/train/a.jpg"]
-    assert data.broken[0]["rule"] == "picture skipped"
+    why = "not a picture (or of a format that Pillow does not read)"
+    assert data.broken == [{"file": "images/train/b.jpg", "why": why, "rule": "picture skipped"}]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from tfcnn.backbones.graph import calls, zero_rgb
-from tfcnn.backbones.layers import preprocess
+from tfcnn.backbones.layers import preprocessed
 from tfcnn.backbones.rows import Preprocessing
 from tfcnn.errors import InputError
 
@@ -94,14 +94,15 @@ def flat(model: keras.Model, preprocessing: Preprocessing | None = None) -> kera
 
     Args:
         model: functional or sequential, as are the models inside it.
-        preprocessing: is put before its first layer, where given.
+        preprocessing: is put before its first layer, where given; the model then takes pictures of three channels.
 
     Returns:
         A functional model with copies of the layers. A layer whose name occurs in several of the models is called
         after its model, too: "base_conv1".
 
     Raises:
-        InputError: a model inside is of a class of its own, whose layers cannot be seen; its name is said.
+        InputError: a model inside is of a class of its own, whose layers cannot be seen; its name is said. Or
+            preprocessing gives another number of channels than the model reads, or that reads no single picture.
     """
     copies: dict[int, keras.Operation] = {}
     names: set[str] = set()
@@ -136,8 +137,11 @@ def flat(model: keras.Model, preprocessing: Preprocessing | None = None) -> kera
         return layer(*arguments, **options)
 
     if preprocessing:
-        picture = keras.tree.map_structure(_input_like, _functional(model).input)
-        first = preprocess(preprocessing)(keras.tree.flatten(picture)[0])
+        own = _functional(model).input
+        if len(inputs := keras.tree.flatten(own)) != 1:
+            raise InputError(f"the net reads {len(inputs)} inputs, and preprocessing is of one picture")
+        picture, first = preprocessed(preprocessing, inputs[0])
+        picture = keras.tree.pack_sequence_as(own, [picture])
         return without_models(keras.Model(picture, _functional(model).call(first), name=model.name))
     return without_models(model)
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from tfcnn.backbones.rows import Preprocessing
+from tfcnn.errors import InputError
 
 LUMA = (0.299, 0.587, 0.114)
 
@@ -56,6 +57,34 @@ class Preprocess(keras.layers.Layer):
 def preprocess(how: Preprocessing) -> Preprocess:
     """Makes the first layer of a net from the table's description."""
     return Preprocess(how.order, how.mean, how.scale, name="preprocess")
+
+
+def preprocessed(
+    how: Preprocessing, wanted: keras.KerasTensor
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Makes the picture that a net shall take in the place of its own input.
+
+    Args:
+        how: what is done to the picture first.
+        wanted: the net's own input, [N, height, width, C].
+
+    Returns:
+        (the picture [N, height, width, 3], what becomes of it [N, height, width, C]).
+
+    Raises:
+        InputError: the net's input is no picture, or has another number of channels.
+    """
+    if len(wanted.shape) != 4:
+        raise InputError(f"the net reads {wanted.shape}, and no picture that could be preprocessed")
+    image = keras.Input(batch_shape=(*wanted.shape[:-1], 3), dtype=wanted.dtype, name=wanted.name)
+    x, depth = preprocess(how)(image), wanted.shape[-1]
+    if depth not in (x.shape[-1], None):
+        orders = {1: "grey", 3: "rgb or bgr"}.get(depth, "none")
+        raise InputError(
+            f"the net reads {depth} channels, and pictures in the order {how.order} have {x.shape[-1]}: the "
+            f"channels are {orders}"
+        )
+    return image, x
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")

@@ -16,6 +16,9 @@ PICTURES = "Flags of every app that takes a picture"
 TRAINERS = "Flags of every trainer"
 AT_SCALE = "Flags of an app that goes over any number of pictures"
 GROUPS: dict[str, str] = {}
+MOST_THREADS = (
+    1024  # of --threads: TensorFlow starts all that it is told, and so many more than cores stand still
+)
 
 
 def _flag(group, define, name, *definition, **options):
@@ -84,7 +87,7 @@ def _define():
     text += "whose sums differ in their last bits from run to run"
     _flag(group, boolean, "deterministic", True, text)
     text = "Threads for reading and for TensorFlow; 0 takes all"
-    _flag(group, integer, "threads", 0, text, lower_bound=0)
+    _flag(group, integer, "threads", 0, text, lower_bound=0, upper_bound=MOST_THREADS)
     text = "Seed of all randomness: the same command and seed give the same files"
     _flag(group, integer, "seed", 0, text, lower_bound=0, upper_bound=runtime.LARGEST_SEED)
     text = "Write over an output_dir that holds results; false refuses it"

@@ -7,6 +7,7 @@ import errno
 import os
 import pathlib
 import sys
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,12 @@ RESULTS, FLAGS_FILE, PAGE = "results.json", "flags.txt", "index.html"
 
 class OutputError(Exception):
     """The disk is full or the output_dir is gone: the run ends with one line."""
+
+
+def one_line(text: str) -> str:
+    """Text for a terminal: what would break a line or steer the terminal, as a file's name may, is escaped."""
+    controls = ("Cc", "Zl", "Zp")
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) in controls else c for c in text)
 
 
 @contextlib.contextmanager
@@ -75,7 +82,7 @@ class Output:
         if not self.begun:
             self._held.append(line)
         elif not self.flags.quiet and self.writes:
-            print(f"{self.app}: {line}", file=sys.stderr, flush=True)
+            print(one_line(f"{self.app}: {line}"), file=sys.stderr, flush=True)
 
     def begin(self) -> None:
         """Say that the command is right and work begins."""
@@ -97,7 +104,7 @@ class Output:
         if listed:
             self.refused[len(self.refused) + 10**9 if index is None else index] = {"file": name, "why": why}
         line = why if why.startswith(name) else f"{name}: {why}"
-        print(f"{self.app}: refused {line}", file=sys.stderr, flush=True)
+        print(one_line(f"{self.app}: refused {line}"), file=sys.stderr, flush=True)
 
     # ------------------------------------------------------------------------------------- files
 

@@ -21,7 +21,7 @@ from tfcnn.cli import lists, models, scale, usage
 from tfcnn.cli.classes import resolve_class
 from tfcnn.cli.items import Item, Picture, Single, unique_stems
 from tfcnn.cli.journal import Journal, Shard
-from tfcnn.cli.output import FLAGS_FILE, PAGE, RESULTS, Output
+from tfcnn.cli.output import FLAGS_FILE, PAGE, RESULTS, Output, one_line
 from tfcnn.cli.progress import Progress
 from tfcnn.errors import InputError
 from tfcnn.version import __version__
@@ -335,7 +335,7 @@ class Run(Output):
         cards += itertools.islice(journaled, MOST_CARDS)
         parts = [report.Entry("", lines=self._table_lines(), sheet=True)] if self._table and not cards else []
         refused = list(itertools.islice(self._refused(), MOST_CARDS + 1))
-        lines = [f"{file['file']} was refused: {file['why']}" for file in refused[:MOST_CARDS]]
+        lines = [_refusal(**file) for file in refused[:MOST_CARDS]]
         if len(refused) > MOST_CARDS:
             lines.append(f"{self.refused_count} were refused in all; {RESULTS} lists them")
         page = report.gallery(
@@ -367,7 +367,7 @@ class Run(Output):
         if not self._table:
             return []
         columns, rows, count = self._table
-        cells = [[str(cell) for cell in row] for row in [columns, *rows]]
+        cells = [[one_line(str(cell)) for cell in row] for row in [columns, *rows]]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells
@@ -378,6 +378,11 @@ class Run(Output):
             else []
         )
         return [line.rstrip() for line in lines] + more
+
+
+def _refusal(file, why):
+    """A line of index.html; a reason that begins with the file's name says it once."""
+    return f"{file} was refused: {why.removeprefix(file).removeprefix(': ')}"
 
 
 @contextlib.contextmanager

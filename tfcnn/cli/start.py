@@ -18,7 +18,7 @@ from tfcnn import files, runtime, workers
 from tfcnn.cli import scale, usage
 from tfcnn.cli.classes import read_labels
 from tfcnn.cli.flags import AT_SCALE, GROUPS, PICTURES, TRAINERS
-from tfcnn.cli.output import FLAGS_FILE, RESULTS, OutputError
+from tfcnn.cli.output import FLAGS_FILE, RESULTS, OutputError, one_line
 from tfcnn.cli.run import NothingToDo, Run
 from tfcnn.errors import InputError
 from tfcnn.version import __version__
@@ -161,7 +161,8 @@ def _status(run, main, pictures, trainer):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         status = _say(run.app, "stopped by Ctrl-C", 130)
     except MemoryError as error:
-        status = _say(run.app, f"out of memory ({error}): take a smaller --batch_size or --image_size", 1)
+        what = f" ({error})" if str(error) else ""
+        status = _say(run.app, f"out of memory{what}: take a smaller --batch_size or --image_size", 1)
     except Exception as error:
         if type(error).__name__ == "ResourceExhaustedError":
             status = _say(run.app, "out of memory: take a smaller --batch_size or --image_size", 1)
@@ -182,7 +183,7 @@ def _status(run, main, pictures, trainer):
 def _say(name, error, status):
     if FLAGS.is_parsed() and FLAGS.debug and isinstance(error, Exception):
         traceback.print_exception(error)
-    print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    print(one_line(f"{name}: {' '.join(str(error).split())}"), file=sys.stderr, flush=True)
     return status
 
 

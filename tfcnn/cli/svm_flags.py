@@ -62,6 +62,10 @@ def read_data(run: Run) -> tuple[Dataset, Dataset]:
         InputError: no such data, it has no boxes, or a finished run on other data lies in output_dir.
         NothingToDo: output_dir holds the finished run of this command on these data.
     """
+    for name in ("model", "net", "weights", "preprocessing", "labels", "limit"):
+        if flags.FLAGS[name].present:
+            instead = ": --train_images and --validate_images do" if name == "limit" else ""
+            raise InputError(f"--{name} says nothing of a training{instead}")
     parts = united([data_flags.open_split(split) for split in (TRAIN_SPLIT.value, VAL_SPLIT.value)])
     training, validation = (restricted(part, _chosen(part.classes)) for part in parts)
     if not any(len(record.boxes) for record in training.examples):

@@ -125,6 +125,10 @@ def read_data(run: Run, open_split: Callable[[str], Dataset] = data_flags.open_s
             finished run on other data in output_dir.
         NothingToDo: output_dir holds the finished run of this command on these data.
     """
+    if flags.FLAGS.model:
+        raise InputError(
+            "--model is for trained nets: --init starts from one, with --net naming its architecture"
+        )
     for name in ("labels", "preprocessing", "allow_custom_objects"):
         if flags.FLAGS[name].value:
             raise InputError(

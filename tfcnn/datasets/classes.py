@@ -1,12 +1,13 @@
 """The classes of a data set beside those of a model or a results file: a class is its id, names may repeat."""
 
 import dataclasses
+import posixpath
 from collections import Counter
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from tfcnn.datasets.example import Dataset, report
+from tfcnn.datasets.example import Dataset, Record, report
 from tfcnn.errors import InputError, unknown
 
 
@@ -53,17 +54,36 @@ def joined(parts: Sequence[Dataset], name: str) -> Dataset:
         name: of the whole, for messages.
 
     Raises:
-        InputError: an id is one class here and another there, or a picture lies in two parts.
+        InputError: an id is one class here and another there, a picture lies in two parts, or a number is the id of
+            two pictures.
     """
     parts = united(parts)
-    examples = [record for part in parts for record in part.examples]
-    often = Counter(record.image_id for record in examples)
-    twice = next((image_id for image_id, count in often.items() if count > 1), None)
-    if twice is not None:
-        raise InputError(f"{name}: the picture {twice} lies in two of these parts")
+    examples = _told_apart([record for part in parts for record in part.examples], name)
     broken = [entry for part in parts for entry in part.broken]
     broken = [entry for number, entry in enumerate(broken) if entry not in broken[:number]]
     return dataclasses.replace(parts[0], examples=examples, broken=broken)
+
+
+def _told_apart(examples: list[Record], name: str) -> list[Record]:
+    """The pictures with an id each: where a stem was that of several files, their paths without suffix."""
+    count = Counter(record.image_id for record in examples)
+    paths = [
+        record.image_id if count[record.image_id] == 1 else posixpath.splitext(record.file)[0]
+        for record in examples
+    ]
+    again = Counter(paths)
+    for record, path in zip(examples, paths, strict=True):
+        if again[path] > 1:
+            raise InputError(f"{name}: the picture {record.image_id} lies in two of these parts")
+        if count[record.image_id] > 1 and not isinstance(record.image_id, str):
+            alike = [other.file for other in examples if other.image_id == record.image_id]
+            raise InputError(
+                f"{name}: {record.image_id} is the id of two pictures, {alike[0]} and {alike[1]}"
+            )
+    return [
+        record if path == record.image_id else dataclasses.replace(record, image_id=path)
+        for record, path in zip(examples, paths, strict=True)
+    ]
 
 
 def _relabelled(part: Dataset, ids: list[int], names: list[str]) -> Dataset:

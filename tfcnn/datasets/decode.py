@@ -35,7 +35,7 @@ def picture(data: bytes, file: str) -> np.ndarray:
     try:
         return images.read(io.BytesIO(data))
     except InputError as error:
-        raise InputError(f"{file}: {error}") from None
+        raise InputError(f"{file}: {str(error).removeprefix('the picture: ')}") from None
 
 
 def _plain_jpeg(data: bytes) -> bool:

@@ -390,4 +390,4 @@ def report(broken: list[dict], file: str, why: str, rule: str) -> None:
         why: what is wrong.
         rule: what was done about it.
     """
-    broken.append({"file": file, "why": why, "rule": rule})
+    broken.append({"file": file, "why": why.removeprefix(f"{file}: "), "rule": rule})

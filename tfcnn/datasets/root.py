@@ -41,6 +41,10 @@ class Root:
             try:
                 self._archive = zipfile.ZipFile(self.path)
             except zipfile.BadZipFile:
+                if sources.is_archive(path):
+                    raise InputError(
+                        f"{path}: the archive cannot be read: its end is missing, or it is damaged there"
+                    ) from None
                 raise InputError(
                     f"{path} is neither a folder nor a .zip: name the data set's folder"
                 ) from None

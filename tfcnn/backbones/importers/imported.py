@@ -4,9 +4,8 @@ import dataclasses
 
 import keras
 
-from tfcnn.backbones.layers import preprocess
+from tfcnn.backbones.layers import preprocessed
 from tfcnn.backbones.rows import Preprocessing
-from tfcnn.errors import InputError
 
 
 @dataclasses.dataclass
@@ -42,14 +41,5 @@ def first_layer(
     Raises:
         InputError: preprocessing that gives another number of channels.
     """
-    image = keras.Input((height, width, 3 if preprocessing else depth), name="image")
-    if preprocessing is None:
-        return image, image
-    x = preprocess(preprocessing)(image)
-    if x.shape[-1] != depth:
-        wanted = {1: "grey", 3: "rgb or bgr"}.get(depth, "none")
-        raise InputError(
-            f"the net reads {depth} channels, and pictures in the order {preprocessing.order} have "
-            f"{x.shape[-1]}: the channels are {wanted}"
-        )
-    return image, x
+    image = keras.Input((height, width, depth), name="image")
+    return preprocessed(preprocessing, image) if preprocessing else (image, image)
