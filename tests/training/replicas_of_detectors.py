@@ -32,8 +32,8 @@ REGIONS = {"train_proposals": 40, "regions": 12, "rpn_batch": 32}  # fewer than 
 def trainee_of(kind):
     keras.utils.set_random_seed(1)
     body = backbones.backbone("tiny", None)
-    if kind == "yolo":  # of four cells most hold several objects, of which one is drawn
-        model = yolo(body, 5, size=SIDE, grid=2, channels=16, hidden=((32, "leaky"),), dropout=0.0)
+    if kind == "yolo":  # all objects of a picture are in one cell, and one of them is drawn
+        model = yolo(body, 5, size=SIDE, grid=1, channels=16, hidden=((32, "leaky"),), dropout=0.0)
     elif kind == "one_stage":
         model = one_stage(body, 5, channels=16, tower=1)
     else:
