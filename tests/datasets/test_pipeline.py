@@ -125,7 +125,16 @@ def test_pictures_without_objects_and_more_than_fit():
 def test_classification(tmp_path):
     folder = layouts.classes(tmp_path / "set")
     batch = batches(datasets.open("folder", folder, "train"), augment="classification", size=16).batch(0)
-    assert set(batch) == {"image", "image_id", "original_size", "size", "scale", "offset", "label"}
+    assert set(batch) == {
+        "image",
+        "image_id",
+        "position",
+        "original_size",
+        "size",
+        "scale",
+        "offset",
+        "label",
+    }
     assert batch["original_size"].tolist() == [[10, 12]] * 4 and set(batch["label"]) <= {0, 1}
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from test_localizer import SIDE, Fixed, fixed
 
 from tfcnn import backbones, datasets
@@ -14,6 +15,7 @@ from tfcnn.localization import LocalizerConfig, train_localizer, with_box_head
 from tfcnn.localization.localizer_data import Source
 from tfcnn.localization.localizer_training import LocalizerTrainee, Validation
 from tfcnn.localization.targets import largest_objects
+from tfcnn.training.team import Team
 
 BOX, OTHER = [0.25, 0.5, 0.5, 1.0], [0.0, 0.0, 0.5, 0.5]
 CONFIG = LocalizerConfig(tensorboard=False, validate_epochs=0, batch_size=16)
@@ -85,7 +87,7 @@ def test_the_mirror_images_features_go_with_mirrored_boxes(tmp_path):
         "conv2d" if "conv2d" in [x.name for x in model.layers] else model.layers[1].name
     ).set_weights([np.eye(3, dtype=np.float32)[None, None], np.zeros(3, np.float32)])
     told = {"stop": None, "progress": None, "say": lambda sentence: None}
-    source = Source(model, set(), data, data, CONFIG, tmp_path, told)
+    source = Source(model, set(), data, data, CONFIG, tmp_path, told, Team(tf.distribute.get_strategy()))
     _, batches, _ = source.of({"box_numbers"}, validates=False)
     batch, mirrored = batches.batch(0), 0
     by_id = {record.image_id: record for record in data.examples}

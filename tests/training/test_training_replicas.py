@@ -9,13 +9,18 @@ import pytest
 HERE = pathlib.Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def apart():
+def printed(*command):
+    """What a script of this folder prints, run in a process of its own."""
     variables = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    command = [sys.executable, "replicas.py"]
+    command = [sys.executable, *command]
     done = subprocess.run(command, cwd=HERE, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def apart():
+    return printed("replicas.py")
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
@@ -32,3 +37,16 @@ def test_live_batch_norm_is_the_same_only_when_synchronized(apart):
 def test_a_data_sets_batches_are_cut_for_two_devices(apart):
     """The classifier's five pictures a step are two and three, each read by a pipeline of its own."""
     assert apart["classifier"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [["yolo"], pytest.param(["one_stage", "faster_rcnn", "mask_rcnn"], marks=pytest.mark.slow)],
+    ids=" ".join,
+)
+def test_two_devices_end_with_the_detector_of_one(kinds):
+    """What is drawn (YOLO's object of a cell, anchors, regions) belongs to the picture, not to the device."""
+    found = printed("replicas_of_detectors.py", *kinds)
+    assert [*found] == kinds
+    for kind, numbers in found.items():
+        assert numbers["apart"] < 1e-6 and numbers["moved"] > 1e-3, (kind, numbers)

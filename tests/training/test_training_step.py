@@ -234,6 +234,23 @@ def test_each_step_and_batch_has_a_seed_of_its_own():
     assert seen == [(5, 0), (5, 1)]
 
 
+def test_each_example_has_a_seed_of_its_own_where_the_data_say_its_position():
+    seen = []
+
+    class Seeing(small.SmallTrainee):
+        def losses(self, batch):
+            tf.py_function(lambda seed: seen.append(seed.numpy().tolist()), [batch["seed"]], [])
+            return super().losses(batch)
+
+    trainee, batch = Seeing(), one_batch()
+    count = len(batch["image"])
+    batch["position"] = tf.range(40, 40 + count, dtype=tf.int64)
+    step = Step(trainee, SGD())
+    step.compile(spec(batch))
+    step([batch], RATE, [(5, 3)])
+    assert seen == [[[5, 40 + row] for row in range(count)]]
+
+
 def test_a_weight_without_a_gradient_is_left_alone_and_named():
     trainee, batch = small.SmallTrainee(), one_batch()
     image = keras.Input((4,))

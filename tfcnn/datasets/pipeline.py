@@ -119,6 +119,7 @@ class Batches:
             padded = iter((-(-largest // MULTIPLE) * MULTIPLE).tolist())
             shape = [next(padded) if side is None else side for side in shape]
             arrays[name] = np.full(shape, fill, dtype)
+        arrays["position"] += step * self.batch_size + np.arange(rows.start, rows.stop)
         for row, pair in enumerate(found):
             if pair is not None:
                 _fill(arrays, row, *pair)
@@ -216,6 +217,7 @@ class Batches:
         spec = {
             "image": ((b, *sides, 3), GREY[0] if self.resize == "fit" else 0, np.uint8),
             "image_id": ((b,), "", object),
+            "position": ((b,), 0, np.int64),
             "original_size": ((b, 2), 0, np.int32),
             "size": ((b, 2), 0, np.int32),
             "scale": ((b, 2), 1, np.float32),
@@ -267,6 +269,7 @@ def batches(
     A batch is a dict:
         image: float32 [B, H, W, 3], 0..255.
         image_id: string [B], a file's name in its own bytes; '' in rows that pad the last batch of a single pass.
+        position: int64 [B], in the row of all epochs' pictures: s * B + 0, 1, ... at step s; seeds a picture's draws.
         original_size: int32 [B, 2], height and width of the file.
         size: int32 [B, 2], height and width of the picture inside the array; 0 in rows of padding.
         scale, offset: float32 [B, 2] (x, y). Without augmentation (box - offset) / scale is the box in the
@@ -378,6 +381,7 @@ def _fill(arrays: dict[str, np.ndarray], row: int, record: Record, sample: Sampl
     values = {
         "image": sample.image,
         "image_id": str(record.image_id),
+        "position": arrays["position"][row],  # as it is
         "original_size": sample.original_size,
         "size": sample.image.shape[:2],
         "scale": sample.scale,

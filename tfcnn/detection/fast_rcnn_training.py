@@ -38,7 +38,7 @@ def sample_regions(
     Args:
         proposals: float32 [N, R, 4], pixels; rows of zeros are padding and are never drawn.
         boxes: float32 [N, M, 4]; labels: int32 [N, M], -1 is padding; M may be 0.
-        seed: int32 [2].
+        seed: int32 [2], of the draw, or int64 [N, 2], of each picture's.
         ignore: bool [N, M], boxes of crowds and difficult objects: neither found nor background; None: none.
         count: S; positive_share: at most this share is foreground (the paper: 128 of two images, and a quarter).
         positive: the paper's 0.5.

@@ -101,7 +101,8 @@ class FasterRCNNTrainee:
             batch: of `tfcnn.datasets.pipeline.batches`: image float32 [N, H, W, 3], size int32 [N, 2] of the real
                 pictures in it, scale float32 [N, 2], boxes float32 [N, M, 4], labels int32 [N, M] (-1 is padding),
                 difficult and crowd bool [N, M] (these objects are ignored); of Fast R-CNN proposals float32
-                [N, R, 4]; of Mask R-CNN masks bool [N, M, H, W] and void bool [N, H, W]; and seed int32 [2].
+                [N, R, 4]; of Mask R-CNN masks bool [N, M, H, W] and void bool [N, H, W]; and seed int32 [2] or
+                int64 [N, 2].
 
         Returns:
             {"objectness", "rpn_box", "class", "box", "mask"}: scalars; only those of `parts` and of the model.

@@ -170,7 +170,7 @@ class RegionTrainee:
 
         Args:
             batch: image float32 [N, H, W, 3], boxes float32 [N, M, 4], labels int32 [N, M] (-1 is padding), difficult
-                and crowd bool [N, M], proposals float32 [N, R, 4], seed int32 [2].
+                and crowd bool [N, M], proposals float32 [N, R, 4], seed int32 [2] or int64 [N, 2].
         """
         regions, columns, _ = sample_regions(
             batch["proposals"],

@@ -281,7 +281,7 @@ def rpn_targets(
         boxes: float32 [N, M, 4], pixels; M may be 0.
         labels: int32 [N, M], the boxes' classes; -1 is padding.
         height, width: of the pictures, pixels: of all, or [N].
-        seed: int32 [2], of the draw.
+        seed: int32 [2], of the draw, or int64 [N, 2], of each picture's.
         ignore: bool [N, M], boxes of crowds and difficult objects: neither found nor background; None: none.
         positive, negative, count: the paper's 0.7, 0.3 and 256.
         border: pixels (py-faster-rcnn's 0); None keeps every anchor.

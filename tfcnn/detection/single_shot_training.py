@@ -31,6 +31,7 @@ from tfcnn.detection.one_stage import CellDetections, OneStageLoss
 from tfcnn.detection.single_shot import SingleShot
 from tfcnn.errors import InputError
 from tfcnn.ops import boxes as box_ops
+from tfcnn.ops import draws
 from tfcnn.runtime import Stop
 from tfcnn.training import freezing, run
 
@@ -207,7 +208,7 @@ class SingleShotTrainee:
 
         Args:
             batch: image float32 [N, H, W, 3], boxes float32 [N, M, 4], labels int32 [N, M] (-1 is padding), difficult
-                and crowd bool [N, M]: neither found nor background; seed int32 [2].
+                and crowd bool [N, M]: neither found nor background; seed int32 [2] or int64 [N, 2].
         """
         image, boxes = batch["image"], batch["boxes"]
         ignore, overlap = batch["difficult"] | batch["crowd"], self.config.ignore_overlap
@@ -216,7 +217,7 @@ class SingleShotTrainee:
         if isinstance(self.output, CellDetections):
             terms = one_stage.one_stage_losses(raw, boxes, labels, self.config.loss, ignore, overlap)
         else:  # of several objects in a cell a random one is answered for, as darknet shuffles them
-            order = tf.argsort(tf.random.stateless_uniform(tf.shape(labels), batch["seed"]), axis=1)
+            order = tf.argsort(draws.uniform(tf.shape(labels), batch["seed"]), axis=1)
             height, width = tf.shape(image)[1], tf.shape(image)[2]
             terms = yolo.yolo_losses(
                 raw[0],

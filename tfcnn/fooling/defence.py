@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfcnn.datasets.example import Dataset
 from tfcnn.errors import InputError, unknown
 from tfcnn.imageopt import constraints, optimizers
+from tfcnn.ops import draws
 from tfcnn.training.classifier import Classifier, train_classifier
 from tfcnn.training.config import ClassifierConfig
 from tfcnn.training.run import Trained
@@ -163,7 +164,7 @@ def perturbed(
         eps: grey levels.
         steps: gradients.
         step_size: grey levels; None: eps.
-        seed: int32 [2]; begin anywhere in the ball; None: at the picture.
+        seed: int32 [2] or int64 [N, 2], of each picture; begin anywhere in the ball; None: at the picture.
 
     Returns:
         float32 [N, H, W, 3]; no gradient flows back through it.
@@ -172,7 +173,7 @@ def perturbed(
     step = optimizers.Sign(eps if step_size is None else step_size)
     x = images
     if seed is not None:
-        x = inside(x + tf.random.stateless_uniform(tf.shape(x), seed, -eps, eps))
+        x = inside(x + draws.uniform(tf.shape(x), seed, -eps, eps))
     for _ in range(steps):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)

@@ -163,7 +163,7 @@ def losses(
         truth: unit_boxes float32 [N, M, 4].
         present: bool [N, M].
         label: int32 [N], the pictures' classes.
-        seed: int32 [2], of the draw of anchors.
+        seed: int32 [2], of the draw of anchors, or int64 [N, 2], of each picture's.
 
     Returns:
         float [N]; 0 of a picture without an object.

@@ -21,6 +21,7 @@ from tfcnn.localization import heads
 from tfcnn.localization.targets import unit_boxes
 from tfcnn.ops import boxes as ops
 from tfcnn.training import features, last_layer, run
+from tfcnn.training.team import Team, explained
 
 if TYPE_CHECKING:
     from tfcnn.localization.localizer_training import LocalizerConfig
@@ -42,8 +43,7 @@ class Source:
         config: the settings.
         folder: of the run.
         told: stop, progress and say, as `training.run.fit`.
-        alone: whether one process trains; of several each computes what is frozen anew at each step, since they
-            would all write the features.
+        team: the processes that train: the chief computes the features, and all of them read those.
 
     Attributes:
         readers: what has read pictures, as `training.run.Reads`.
@@ -58,10 +58,10 @@ class Source:
         config: LocalizerConfig,
         folder: pathlib.Path,
         told: Mapping,
-        alone: bool = True,
+        team: Team,
     ):
         self.model, self.config, self.parts = model, config, (training, validation)
-        self.alone = alone
+        self.team = team
         self.body, self.head = heads.split(model, untrained)
         self.folder, self._own = folder / "features", config.cache_features is None
         if not self._own:
@@ -82,7 +82,7 @@ class Source:
             the validation's once through.
         """
         above = {layer.name for layer in self.head.layers}
-        if self.alone and self.config.augment in MIRRORED and layers <= above:
+        if self.config.augment in MIRRORED and layers <= above:
             return self._cached(validates)
         return self.live()
 
@@ -110,7 +110,7 @@ class Source:
 
     def clear(self) -> None:
         """Deletes the features, unless they are kept for other runs."""
-        if self._own:
+        if self._own and self.team.chief:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _cached(self, validates):
@@ -119,7 +119,9 @@ class Source:
         for part, name in list(zip(self.parts, ("train", "val"), strict=True))[: 1 + validates]:
             place = self.folder / name
             mirrored = name == "train"
-            cache = last_layer.cache(self.body, part, place, config, size, mirrored, **self.told)
+            how = {"writes": self.team.chief, **self.told}
+            with explained(self.team, self.folder.parent), self.team.chief_first():
+                cache = last_layer.cache(self.body, part, place, config, size, mirrored, **how)
             caches.append(cache)
             self.readers.append(last_layer.Lacking(part, cache, place))
             there = np.array(cache.image_ids) != ""
@@ -157,7 +159,7 @@ class UnitBoxes:
 
         def unit(batch):
             return {
-                **{name: batch[name] for name in ("image", "image_id", "label")},
+                **{name: batch[name] for name in ("image", "image_id", "label", "position")},
                 "unit_boxes": ops.to_unit(batch["boxes"], height, width),
             }
 

@@ -37,7 +37,7 @@ from tfcnn.runtime import Stop
 from tfcnn.training import freezing, run
 from tfcnn.training.classifier import Classifier
 from tfcnn.training.config import TrainingConfig
-from tfcnn.training.team import check_alone
+from tfcnn.training.team import Team, check_alone
 
 SHOWN = 16  # pictures on a sheet
 
@@ -138,8 +138,9 @@ def train_localizer(
     untrained = {layer.name for layer in model.layers if layer.weights} - trained - own
     measure = Validation(model, validation, config)
     told = {"stop": stop, "progress": progress, "say": say}
-    alone = check_alone(strategy, config.cache_features)
-    source = Source(model, untrained, training, validation, config, folder, told, alone)
+    check_alone(strategy, config.cache_features)
+    team = Team(strategy or tf.distribute.get_strategy())
+    source = Source(model, untrained, training, validation, config, folder, told, team)
     show(
         _first_batch(source.pictures(), training.classes),
         "first_batch",
@@ -222,7 +223,7 @@ class LocalizerTrainee:
 
         Args:
             batch: image float32 [N, H, W, 3] (or features [N, ...]), label int32 [N], unit_boxes float32 [N, K, 4],
-                zeros where a picture has fewer objects; and for `with_class_rpn` seed int32 [2].
+                zeros where a picture has fewer objects; and for `with_class_rpn` seed int32 [2] or int64 [N, 2].
 
         Returns:
             {"box"} and, with `fine_tune`, "softmax": scalars. A picture without an object has no loss of boxes.

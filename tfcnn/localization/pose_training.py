@@ -32,6 +32,7 @@ from tfcnn.evaluation import pose as figures
 from tfcnn.localization import losses, pose
 from tfcnn.localization.persons import persons
 from tfcnn.localization.pose_estimator import PoseEstimator, result
+from tfcnn.ops import draws
 from tfcnn.predictor import Predictor
 from tfcnn.runtime import Stop
 from tfcnn.training import freezing, run
@@ -283,7 +284,7 @@ class PoseTrainee:
         """Gives the loss over labelled joints, summed over the batch.
 
         Args:
-            batch: image float32 [N, P, P, 3], joints float32 [N, J, 3], seed int32 [2].
+            batch: image float32 [N, P, P, 3], joints float32 [N, J, 3], seed int32 [2] or int64 [N, 2].
 
         Returns:
             {"joints": scalar}: in squares of the box that a stage sees, the person's or the sub-image's.
@@ -293,7 +294,7 @@ class PoseTrainee:
             found, target = self.net(batch["image"], training=True), truth
         else:
             mean, spread = self.spread
-            before = truth + mean + spread * tf.random.stateless_normal(tf.shape(truth), batch["seed"])
+            before = truth + mean + spread * draws.normal(tf.shape(truth), batch["seed"])
             sides = self.cut.sides(before, labelled)
             parts = self.cut.cut(batch["image"], before, sides)
             found = pose.own(self.net(parts, training=True))

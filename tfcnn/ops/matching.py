@@ -5,6 +5,8 @@ Shape letters: ... any leading dimensions, A anchors (or proposals), M ground-tr
 
 import tensorflow as tf
 
+from tfcnn.ops import draws
+
 
 def match(
     iou: tf.Tensor,
@@ -53,7 +55,8 @@ def sample(
         label: int32 [..., A], 1 positive, 0 negative, -1 ignored.
         count: anchors to draw.
         positive_share: at most round(count * positive_share) of them are positive.
-        seed: int32 [2] tensor; the draw is a function of it and of the labels' shape and values alone.
+        seed: int32 [2]; the draw is a function of it and of the labels' shape and values alone. Or int64 [N, 2], one
+            for each row of the labels [N, A], whose draw then does not depend on the other rows.
 
     Returns:
         index: int32 [..., count], positives first, then negatives, then padding (index 0).
@@ -64,7 +67,7 @@ def sample(
     """
     label = tf.convert_to_tensor(label)
     positives = round(count * positive_share)
-    luck = tf.random.stateless_uniform(tf.shape(label), seed)  # [..., A] in [0, 1)
+    luck = draws.uniform(tf.shape(label), seed)  # [..., A] in [0, 1)
     widen = [[0, 0]] * (label.shape.rank - 1) + [[0, count]]  # top_k needs at least `count` columns
     positive_key, positive_index = tf.math.top_k(
         tf.pad(tf.where(label == 1, luck, -1), widen, constant_values=-1), positives

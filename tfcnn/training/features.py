@@ -223,8 +223,8 @@ class Batches:
     """Endless, shuffled batches of features, a picture or its mirror image by chance.
 
     Called with the first step, a tf.data.Dataset of {endpoint: [B, ...] float32, column: [B, ...], image_id:
-    [B]}. Order and choice are functions of seed, epoch and place, as in tfcnn.datasets.pipeline, so that a
-    run resumes exactly.
+    [B], position: int64 [B]}. Order and choice are functions of seed, epoch and place, as in tfcnn.datasets.pipeline,
+    so that a run resumes exactly.
 
     Args:
         cache: what `read` gave.
@@ -270,7 +270,7 @@ class Batches:
         features = {name: array[picks, views].astype(np.float32) for name, array in arrays.items()}
         columns = {name: column[picks] for name, column in self.columns.items()}
         columns |= {name: array[picks, views] for name, array in self.views.items()}
-        return features | columns | {"image_id": self._ids[picks]}
+        return features | columns | {"image_id": self._ids[picks], "position": places}
 
     def __call__(self, start: int = 0, shard: int = 0, of: int = 1) -> tf.data.Dataset:
         """Gives the batches from number `start` on, or the rows of each that shard `shard` of `of` computes."""

@@ -114,6 +114,7 @@ def cache(
     size: int,
     mirror: bool,
     *,
+    writes: bool = True,
     stop: Stop | None,
     progress: Callable[[int, dict], None] | None,
     say: Callable[[str], None],
@@ -127,13 +128,18 @@ def cache(
         config: batch_size, resize and threads count.
         size: side of the net's pictures, in pixels.
         mirror: keep the features of mirror images, too.
+        writes: False in a worker that reads what the chief has written.
         stop, progress, say: as `training.run.fit`.
 
     Raises:
-        InputError: the cache is stale or damaged, or as `features.write`.
+        InputError: the cache is stale or damaged, the chief's is not seen here, or as `features.write`.
     """
     ids = [str(record.image_id) for record in part.examples]
     wanted = features.fingerprint(body, ids, code_of(part), (size, size), config.resize)
+    if not writes and not folder.exists():
+        raise InputError(
+            f"This worker does not see {folder}, which worker 0 has written: all must share its disk"
+        )
     if not folder.exists():
         how = {"size": size, "batch_size": config.batch_size, "resize": config.resize}
         once = pipeline.batches(part, shuffle=False, repeat=False, threads=config.threads, **how)

@@ -34,8 +34,10 @@ class Trainee(Protocol):
     def losses(self, batch: dict) -> dict[str, tf.Tensor]:
         """Gives named scalars, each a SUM over the batch's examples: the loop alone divides by their number.
 
-        The batch is one of the data set, without its strings, plus `seed` (int32 [2], another one for every
-        step, batch and replica) for stateless random draws. Nets are to be called with training=True.
+        The batch is one of the data set, without its strings, plus `seed` for stateless random draws (ops.draws):
+        int64 [N, 2], another one for every example of every step, where the data set has `position`, int64 [N],
+        another number for every example; else int32 [2], another one for every step, batch and replica. With the
+        former any number of replicas draws the same. Nets are to be called with training=True.
         """
 
     def validate(self) -> dict[str, float | None]:
@@ -188,7 +190,12 @@ class Step:
         """Gives a replica's losses and number of examples, the losses' sum, and the gradients of the scaled sum."""
         replica = tf.distribute.get_replica_context()
         examples = tf.cast(tf.shape(tf.nest.flatten(batch)[0])[0], tf.float32)
-        seed = seed + [0, replica.replica_id_in_sync_group]
+        if "position" in batch:
+            seed = tf.stack(
+                [tf.fill(tf.shape(batch["position"]), tf.cast(seed[0], tf.int64)), batch["position"]], 1
+            )
+        else:
+            seed = seed + [0, replica.replica_id_in_sync_group]
         weights = {name: v.value for name, v in self.weights.items()}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(weights.values()))

@@ -53,6 +53,15 @@ class Team:
             return np.array([value], np.float64)
         return self._total(tf.one_hot(self.rank, self.size, np.float64(value), 0.0, dtype=tf.float64)).numpy()
 
+    @contextlib.contextmanager
+    def chief_first(self) -> Iterator[None]:
+        """A context in which the others come when the chief has left it: to read what it has written."""
+        if not self.chief and self.size > 1:
+            self.each(0.0)
+        yield
+        if self.chief and self.size > 1:
+            self.each(0.0)
+
     def blind(self, folder: pathlib.Path) -> list[int]:
         """Gives the ranks of the workers that do not see in a folder what the chief writes there."""
         if self.size == 1:
