@@ -18,7 +18,7 @@ from tfcnn import layers  # noqa: F401  (registers tfcnn's own)
 from tfcnn.backbones.convert import flat, float_input, is_transparent
 from tfcnn.backbones.graph import zero_rgb
 from tfcnn.backbones.importers import keras1
-from tfcnn.backbones.importers.keras1_chains import with_inputs
+from tfcnn.backbones.importers.keras1_chains import with_hard_sigmoid, with_inputs
 from tfcnn.backbones.layers import Preprocess, preprocess
 from tfcnn.backbones.rows import Preprocessing
 from tfcnn.backbones.table import preprocessing as find_preprocessing
@@ -98,6 +98,11 @@ def _keras_model(path: pathlib.Path, allow_custom_objects: bool) -> keras.Model:
         raise InputError(f"{path} holds weights without a model: give it as the weights of a net")
     if suffix == ".h5" and keras1.is_readable(path, config):
         return keras1.load(path, config)
+    if suffix == ".h5" and keras1.version_of(path).startswith("2."):
+        if other := ", ".join(with_hard_sigmoid(config)):
+            raise InputError(
+                f"{path} is of Keras 2, whose hard_sigmoid in {other} is another function in Keras 3"
+            )
     foreign = list(dict.fromkeys(_foreign(config)))
     if foreign and not allow_custom_objects:
         raise InputError(

@@ -517,6 +517,18 @@ def test_chains_of_early_keras_2(tmp_path, form):
     np.testing.assert_allclose(tfcnn.load_model(path)(PICTURE), expected, atol=1e-5)
 
 
+def test_hard_sigmoid_of_keras_2_is_refused(tmp_path):
+    """Keras 3 has another function of this name: the numbers would be others, and nothing would say so."""
+    a = sized(layer("Conv2D", "a", **conv_2(4, (3, 3), activation="hard_sigmoid")), 7, 6, 3)
+    values = {"a": [draw(3, 3, 3, 4), draw(4)]}
+    path = write(tmp_path / "hard.h5", chain(a), values, version="2.3.1", backend="tensorflow")
+    with pytest.raises(
+        InputError, match="is of Keras 2, whose hard_sigmoid in a is another function in Keras 3"
+    ):
+        tfcnn.load_model(path)
+    assert not np.allclose(keras.activations.hard_sigmoid(np.array([1.0])), 0.2 + 0.5), "it can be opened now"
+
+
 def test_keras_2_on_theano(tmp_path):
     """Its kernels are turned, and its padding is Theano's; the rows below a Flatten are in either order."""
     kernel, bias = draw(3, 3, 3, 4), draw(4)

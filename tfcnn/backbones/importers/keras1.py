@@ -67,6 +67,12 @@ class Flow:
     map: tuple[int, ...] | None = None
 
 
+def version_of(path: pathlib.Path) -> str:
+    """The version of Keras that wrote an .h5 file; "" where it does not say."""
+    with h5py.File(path) as file:
+        return _attribute(file, "keras_version")
+
+
 def is_readable(path: pathlib.Path, config: dict) -> bool:
     """Whether a file is one of Keras 1, or of Keras 2 on Theano, by what it says of itself.
 
@@ -74,13 +80,13 @@ def is_readable(path: pathlib.Path, config: dict) -> bool:
         path: an .h5 file that holds a model.
         config: its `model_config`.
     """
+    version = version_of(path)
     with h5py.File(path) as file:
-        version, backend = _attribute(file, "keras_version"), _attribute(file, "backend")
+        backend = _attribute(file, "backend")
     if version.startswith("2."):
         return backend == "theano"
-    return (
-        version.startswith("1.") or not version and any(SIGNS & set(each) for each in _dictionaries(config))
-    )
+    signs = not version and any(SIGNS & set(each) for each in _dictionaries(config))
+    return signs or version.startswith("1.")
 
 
 def load(path: pathlib.Path, config: dict) -> keras.Model:
@@ -111,6 +117,12 @@ def _attribute(file: h5py.File, name: str) -> str:
     """What a file says of itself, Keras 2 at two places; "" where it says nothing."""
     value = file.attrs.get(name, file["model_weights"].attrs.get(name, "") if "model_weights" in file else "")
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _is_inside(array: h5py.Dataset, file: h5py.File) -> bool:
+    """Whether an array's numbers are in the file itself, not in another one that it names."""
+    outside = not isinstance(array, h5py.Dataset) or array.external or array.is_virtual
+    return not outside and array.file.filename == file.filename
 
 
 def _dictionaries(config) -> Iterator[dict]:
@@ -214,21 +226,15 @@ class _Reader:
             raise InputError(
                 f"it has weights of {len(held)} layers, and its net has {len(needed)} with weights"
             )
-        if set(held) != {
-            name for name, _ in needed
-        }:  # chains inside chains have no names; the order is the same
-            held = dict(zip([name for name, _ in needed], held.values(), strict=True))
+        names = [name for name, _ in needed]
+        if set(held) != set(names):  # chains inside chains have no names; the order is the same
+            held = dict(zip(names, held.values(), strict=True))
         found: dict[tuple, dict[int, h5py.Dataset]] = collections.defaultdict(dict)
         for name, order in needed:
             if len(held[name]) != len(order):
                 raise InputError(f"{name} has {len(held[name])} arrays of weights, and needs {len(order)}")
             for (layer, number), array in zip(order, held[name], strict=True):
-                if (
-                    not isinstance(array, h5py.Dataset)
-                    or array.external
-                    or array.is_virtual
-                    or array.file.filename != file.filename
-                ):
+                if not _is_inside(array, file):
                     raise InputError(f"the weights of {name} are not in the file itself")
                 found[layer][number] = array
         return {layer: [each[number] for number in sorted(each)] for layer, each in found.items()}
@@ -276,11 +282,10 @@ class _Reader:
                     left.append((call, number))
                     continue
                 read = [flows[name, index][output] for name, index, output in call.reads[number]]
-                if call.kind in MODELS:
+                if call.kind in MODELS:  # it has a call of its own before all others
+                    read = [Flow(self._in_file_order(flow)) for flow in read]
                     made = self._run(call.kind, call.config, (*inside, call.name), read, inputs)
-                    flows[call.name, number + 1] = (
-                        made  # a model inside has a call of its own before all others
-                    )
+                    flows[call.name, number + 1] = made
                     flows.setdefault((call.name, 0), made)
                 else:
                     flows[call.name, number] = [self._called(call, inside, read)]
@@ -306,9 +311,8 @@ class _Reader:
         if here not in self.made:
             old = self._old(call, here)
             self.made[here] = KINDS[call.kind](old, tuple(tensor.shape))
-            self._fill(
-                old, self.made[here], self.arrays.get(here, []), tensor.shape, flow.map if ordered else None
-            )
+            order = flow.map if ordered else None
+            self._fill(old, self.made[here], self.arrays.get(here, []), tensor.shape, order)
         for step in self.made[here].steps:
             tensor = step(tensor)
         if as_filed and self.first and len(tensor.shape) > 3:

@@ -1,4 +1,6 @@
-"""Chains of layers as Keras 1 and Keras 2 before 2.2.3 described them, which Keras 3 does not take."""
+"""Chains of layers as Keras 1 and early versions of Keras 2 described them, which Keras 3 does not take."""
+
+from collections.abc import Iterator
 
 
 def with_inputs(config):
@@ -23,6 +25,21 @@ def with_inputs(config):
     if chain.get("layers"):
         chain = {**chain, "layers": [_of_one_output(layer) for layer in _after_an_input(chain["layers"])]}
     return {**config, "config": chain}
+
+
+def with_hard_sigmoid(config) -> Iterator[str]:
+    """Names the layers whose activation is hard_sigmoid: 0.2 x + 0.5 before Keras 3, x / 6 + 0.5 in it.
+
+    Args:
+        config: a description, or a part of one.
+    """
+    if isinstance(config, list):
+        for each in config:
+            yield from with_hard_sigmoid(each)
+    if isinstance(config, dict):
+        if "hard_sigmoid" in (config.get("activation"), config.get("recurrent_activation")):
+            yield str(config.get("name", "a layer"))
+        yield from with_hard_sigmoid(list(config.values()))
 
 
 def _after_an_input(layers: list[dict]) -> list[dict]:
