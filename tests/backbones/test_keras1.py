@@ -215,13 +215,13 @@ def test_channels_first(tmp_path, backend, head):
     theano = backend == "theano"
     bn, of_bn = norm("bn", 4, axis=1)
     flat_bn, of_flat_bn = norm("flat_bn", 4 * 2 * 1)
-    a, b, alpha = [draw(4, 3, 3, 3), draw(4)], [draw(4, 4, 3, 3), draw(4)], draw(4, 4, 3)
+    a, b, alpha = [draw(4, 3, 3, 3), draw(4)], [draw(4, 4, 2, 2), draw(4)], draw(4, 4, 3)
     fields = {"order": "th", "border_mode": "same", "subsample": [2, 2]}
     config = [
         first((3, 7, 6), "Convolution2D", "a", **conv(4, (3, 3), **fields)),
         layer("PReLU", "prelu", init="zero", shared_axes=None),
         bn,
-        layer("Convolution2D", "b", **conv(4, (3, 3), order="th", border_mode="same")),
+        layer("Convolution2D", "b", **conv(4, (2, 2), order="th", border_mode="same")),
         layer(
             "MaxPooling2D", "max", pool_size=[2, 2], strides=[2, 2], border_mode="valid", dim_ordering="th"
         ),
@@ -233,7 +233,7 @@ def test_channels_first(tmp_path, backend, head):
     # of 7 rows and 6 columns: TensorFlow adds (1, 1) rows and (0, 1) columns, Theano half a kernel everywhere
     x = convolved(x, *a, 2, theano, ((1, 1), (1, 1) if theano else (0, 1)))
     x = normed(np.where(x > 0, x, alpha * x), of_bn, 1)
-    x = convolved(x, *b, 1, theano, ((1, 1), (1, 1)))
+    x = convolved(x, *b, 1, theano, ((1, 0), (1, 0)) if theano else ((0, 1), (0, 1)))
     x = np.tanh(x[:, :, :4, :2].reshape(2, 4, 2, 2, 1, 2).max((3, 5)).reshape(2, -1))
     if head == "norm":
         config.append(flat_bn)
