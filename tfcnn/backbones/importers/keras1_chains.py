@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+Json = dict | list | str | float | bool | None
 
-def with_inputs(config):
+
+def with_inputs(config: Json) -> Json:
     """A model's description whose chains have what Keras 3 asks for: a name, and an InputLayer before all others.
 
     Keras 1 and early versions of Keras 2 describe a chain by a list of its layers, and any Keras before tf.keras
@@ -27,7 +29,7 @@ def with_inputs(config):
     return {**config, "config": chain}
 
 
-def with_hard_sigmoid(config) -> Iterator[str]:
+def with_hard_sigmoid(config: Json) -> Iterator[str]:
     """Names the layers whose activation is hard_sigmoid: 0.2 x + 0.5 before Keras 3, x / 6 + 0.5 in it.
 
     Args:
