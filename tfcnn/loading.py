@@ -17,6 +17,8 @@ import numpy as np
 from tfcnn import layers  # noqa: F401  (registers tfcnn's own)
 from tfcnn.backbones.convert import flat, float_input, is_transparent
 from tfcnn.backbones.graph import zero_rgb
+from tfcnn.backbones.importers import keras1
+from tfcnn.backbones.importers.keras1_chains import with_hard_sigmoid, with_inputs
 from tfcnn.backbones.layers import Preprocess, preprocessed
 from tfcnn.backbones.rows import Preprocessing
 from tfcnn.backbones.table import preprocessing as find_preprocessing
@@ -94,6 +96,13 @@ def _keras_model(path: pathlib.Path, allow_custom_objects: bool) -> keras.Model:
         ) from error
     if config is None:
         raise InputError(f"{path} holds weights without a model: give it as the weights of a net")
+    if suffix == ".h5" and keras1.is_readable(path, config):
+        return keras1.load(path, config)
+    if suffix == ".h5" and keras1.version_of(path).startswith("2."):
+        if other := ", ".join(with_hard_sigmoid(config)):
+            raise InputError(
+                f"{path} is of Keras 2, whose hard_sigmoid in {other} is another function in Keras 3"
+            )
     foreign = list(dict.fromkeys(_foreign(config)))
     if foreign and not allow_custom_objects:
         raise InputError(
@@ -125,6 +134,10 @@ def _opened(path: pathlib.Path, suffix: str, config: dict, safe_mode: bool) -> k
         named = path if path.suffix == suffix else pathlib.Path(folder) / f"model{suffix}"
         if named != path:
             named.symlink_to(path.resolve())
+        written, config = config, with_inputs(config) if suffix == ".h5" else config
+        if config != written:
+            named = pathlib.Path(folder) / "chains.h5"
+            _copy_with(path, named, json.dumps(config))
         try:
             return keras.saving.load_model(named, compile=False, safe_mode=safe_mode)
         except Exception:

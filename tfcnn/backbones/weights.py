@@ -75,7 +75,7 @@ def opened(path: str | os.PathLike, model: keras.Model, skip: Collection[str] = 
                 file = stack.enter_context(h5py.File(path))
                 legacy = file.get("model_weights", file)
                 if "layer_names" in legacy.attrs or "layer_names0" in legacy.attrs:
-                    arrays = _in_order(_legacy(legacy), model, skip)
+                    arrays = _in_order(legacy_arrays(legacy), model, skip)
                 else:
                     arrays = _by_class(file, [(type(layer).__name__, layer.name) for layer in model.layers])
         except InputError:
@@ -88,8 +88,8 @@ def opened(path: str | os.PathLike, model: keras.Model, skip: Collection[str] = 
         yield arrays
 
 
-def _legacy(file: h5py.Group) -> Arrays:
-    """Keras 1 and 2: a group a layer, and the order of its arrays in an attribute."""
+def legacy_arrays(file: h5py.Group) -> Arrays:
+    """Reads Keras 1's and 2's order: a group a layer, and the order of its arrays in an attribute."""
     return {
         layer: [file[layer][weight] for weight in _attribute(file[layer], "weight_names")]
         for layer in _attribute(file, "layer_names")
