@@ -209,7 +209,7 @@ def convolved(x, kernel, bias, stride, flip, pads):
 
 
 @pytest.mark.parametrize("backend", ["theano", "tensorflow"])
-@pytest.mark.parametrize("head", ["dense", "norm", "merge", "output"])
+@pytest.mark.parametrize("head", ["dense", "norm", "inside", "merge", "output"])
 def test_channels_first(tmp_path, backend, head):
     """Maps, weights and the rows of a dense layer are turned; Theano's kernels and padding are its own."""
     theano = backend == "theano"
@@ -239,8 +239,8 @@ def test_channels_first(tmp_path, backend, head):
         config.append(flat_bn)
         weights["flat_bn"] = of_flat_bn
         x = normed(x, of_flat_bn)
-    if head in ("dense", "norm"):
-        config.append(dense("dense", 5))
+    if head in ("dense", "norm", "inside"):
+        config.append(chain(dense("dense", 5)) if head == "inside" else dense("dense", 5))
         weights["dense"] = [draw(8, 5), draw(5)]
         x = x @ weights["dense"][0] + weights["dense"][1]
     if head == "merge":
