@@ -105,7 +105,7 @@ class Net:
 
     def norm(self, x, name, scale, gain=1.0):
         """BatchNorm and its Scale, both in place; the statistics are sums, and the third blob counts them."""
-        count, factor = self.shapes[x][0], 999.982
+        count, factor = self.shapes[x][0], 7.5
         statistics = [0.5 * self.normal(count), self.random.uniform(0.5, 1.5, count).astype("f4")]
         self.weights[name] = [*(factor * each for each in statistics), np.array([factor])]
         self.weights[scale] = [
