@@ -10,7 +10,7 @@ import pytest
 import small_training as small
 
 import tfcnn.layers  # noqa: F401  (all that keras' own load_model needs)
-from tfcnn import datasets, images, load_model
+from tfcnn import datasets, files, images, load_model
 from tfcnn.errors import InputError
 from tfcnn.training import releases
 
@@ -170,6 +170,12 @@ def test_a_net_trained_in_mixed_precision_is_released_in_float32(tmp_path):
     releases.save(model, tmp_path, CARD)
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert loaded(small.arrays()["image"]).dtype == "float32"
+
+
+def test_what_a_kill_left_half_written_is_deleted(tmp_path):
+    files.beside(tmp_path / "model.keras").write_bytes(b"half")
+    releases.save(small.small_net(), tmp_path, CARD)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "model.keras"]
 
 
 def test_a_card_that_lacks_something_is_refused(tmp_path):

@@ -89,6 +89,8 @@ def save(
         contents["flags.txt"] = flags.encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(".*.part.*"):
+            path.unlink(missing_ok=True)  # what a kill left half written
         for name, data in contents.items():
             files.write_bytes(folder / name, data)
     except OSError as error:
