@@ -114,12 +114,18 @@ def open_video(source: str | os.PathLike | int) -> Video:
         InputError: there is no such file or camera, or OpenCV cannot read it.
     """
     if isinstance(source, int):
-        name = f"camera{source}"
+        name, why = f"camera{source}", ": it is not there, or another program has it"
     else:
         source = name = os.fspath(source)
+        why = " as a video"
         if not os.path.isfile(name):
             raise InputError(f"{name}: no such file")
-    capture = cv2.VideoCapture(source)
+    logging = cv2.utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # OpenCV prints a line for each way that it tries
+    try:
+        capture = cv2.VideoCapture(source)
+    finally:
+        logging.setLogLevel(level)
     if not capture.isOpened():
-        raise InputError(f"{name} cannot be opened as a video")
+        raise InputError(f"{name} cannot be opened{why}")
     return Video(name, capture)
