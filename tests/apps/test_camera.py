@@ -75,6 +75,7 @@ def test_a_camera_that_is_not_there_is_one_line(run_app, app, tmp_path):
     assert done.stderr.startswith(f"{app}: camera97 cannot be opened") and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_camera_without_a_frame_is_refused_by_its_name(run):
     done, out = run(*DETECT, "--camera=2")
     assert done.returncode == 1 and "camera2: not one frame of it could be read" in done.stderr, done.stderr
