@@ -46,9 +46,11 @@ def main(run: cli.Run) -> None:
     if proposals:
         raise InputError("--proposals_file belongs to pictures, not to a video's frames")
     found: list[dict] = []
-    rows = of_video(run, predictor, film, found)
-    box_files.save(run, found, predictor.names, predictor.category_ids)
-    run.table(COLUMNS, rows)
+    try:
+        of_video(run, predictor, film, found)
+    finally:  # also when Ctrl-C ends a camera
+        if run.begun:
+            box_files.save(run, found, predictor.names, predictor.category_ids)
 
 
 def of_pictures(run: cli.Run) -> None:
@@ -90,8 +92,8 @@ def work(run: cli.Run) -> cli.Work:
     return cli.Work(answer, predictor.batch_size, prepare, facts)
 
 
-def of_video(run: cli.Run, predictor: Predictor, source: video.Video, found: list[dict]) -> list[list]:
-    """Detect in a video's frames and write it with the boxes drawn; a table's rows."""
+def of_video(run: cli.Run, predictor: Predictor, source: video.Video, found: list[dict]) -> None:
+    """Detect in a video's frames and write it with the boxes drawn."""
     least = detecting.least_drawn(predictor)
 
     def answer(name, frame):
@@ -99,7 +101,7 @@ def of_video(run: cli.Run, predictor: Predictor, source: video.Video, found: lis
         found.extend(detections.to_coco(name, predictor.category_ids))
         return box_files.entries(detections), lambda: detecting.shown(detections, least).draw(frame)
 
-    return over_frames(run, source, "detect", "detections", "detected", answer)
+    over_frames(run, source, "detect", "detections", "detected", answer)
 
 
 def _open_video():

@@ -50,12 +50,15 @@ def main(run: cli.Run) -> None:
         )
     find = person_flags.open_detector(run) if DETECTOR.value else None
     found: list[dict] = []
-    if film:
-        rows = of_video(run, estimator, film, find, found)
-    else:
-        rows = of_pictures(run, estimator, find, boxes, found)
-    run.save_json(found, "poses.json")
-    run.table(["input", "persons", "speed" if film else "box"], rows)
+    try:
+        if film:
+            of_video(run, estimator, film, find, found)
+        else:
+            rows = of_pictures(run, estimator, find, boxes, found)
+            run.table(["input", "persons", "box"], rows)
+    finally:  # also when Ctrl-C ends the work
+        if run.begun:
+            run.save_json(found, "poses.json")
 
 
 def check(run: cli.Run) -> None:
@@ -138,8 +141,8 @@ def of_video(
     source: video.Video,
     find: Callable[[np.ndarray], np.ndarray] | None,
     found: list[dict],
-) -> list[list]:
-    """Estimate the poses in a video's frames and write it with the skeletons drawn; a table's rows."""
+) -> None:
+    """Estimate the poses in a video's frames and write it with the skeletons drawn."""
 
     def answer(name, frame):
         (poses,) = poses_of(estimator, [(frame, find(frame) if find else None)])
@@ -147,7 +150,7 @@ def of_video(
             found.extend(pose.to_coco(name))
         return [pose.fields() for pose in poses], lambda: drawn(frame, poses)
 
-    return over_frames(run, source, "pose", "persons", "pose", answer)
+    over_frames(run, source, "pose", "persons", "pose", answer)
 
 
 def drawn(image: np.ndarray, poses: list[Pose], stage: int = -1) -> np.ndarray:

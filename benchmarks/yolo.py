@@ -1,7 +1,8 @@
 """Pictures a second of the YOLO paper's two networks on this machine, by every path that there is.
 
     python benchmarks/yolo.py [--net=yolo,fast_yolo] [--batch=8] [--rounds=5] [--paths=TensorFlow,LiteRT]
-    python benchmarks/yolo.py --model=out/train_detector/release [--images=photos]
+    python benchmarks/yolo.py --model=out/train_detector/release [--images=photos] \
+        [--data=voc2007-320.zip --limit=200 --calibration=photos]
 
 The networks are the paper's of 24 and 9 convolutions at 448 px with random weights, decoding and suppression included.
 They have no batch norm, so there is none to fuse. Each path is made, measured and forgotten: the large network with its
@@ -11,7 +12,9 @@ the machine disturb less), and the share of that peak. Peers are measured where 
 absent; all have random weights.
 
 The second command measures a trained detector of any kind from the files to the detections: reading, resizing, network,
-suppression; its ratios are of processor time.
+suppression; its ratios are of processor time. With --data it says beside each path its 11-point mAP on the first
+--limit pictures of VOC's val and what it loses to the first path, as `evaluate --limit` does (a release has learned
+val: then the figures are too high, and only the differences count).
 """
 
 import argparse
@@ -34,10 +37,12 @@ import tensorflow as tf  # noqa: E402
 from keras import layers  # noqa: E402
 
 import tfcnn  # noqa: E402
-from tfcnn import backbones, images  # noqa: E402
+from tfcnn import backbones, datasets, images  # noqa: E402
+from tfcnn.datasets.classes import match  # noqa: E402
 from tfcnn.detection.yolo import yolo  # noqa: E402
 from tfcnn.detection.yolo_weights import CONVOLUTIONS, HIDDEN, SIZE, layers_of  # noqa: E402
 from tfcnn.errors import InputError  # noqa: E402
+from tfcnn.evaluation import voc  # noqa: E402
 from tfcnn.export import litert  # noqa: E402
 from tfcnn.runtime import cores  # noqa: E402
 
@@ -56,6 +61,9 @@ def main():
     parser.add_argument(
         "--runtime", default="tf,litert,litert_int8", help="for --model; litert_int8:100 with 100 proposals"
     )
+    parser.add_argument("--calibration", help="for --model: pictures for the ranges of int8, a folder")
+    parser.add_argument("--data", help="for --model: a folder or zip of VOC, on whose val mAP is measured")
+    parser.add_argument("--limit", type=int, default=200, help="pictures of --data")
     options = parser.parse_args()
     tf.get_logger().setLevel("ERROR")
     print(f"{cores()} cores, TensorFlow {tf.__version__}", flush=True)
@@ -269,11 +277,15 @@ def report(title, rows, wanted, peak, rounds):
 def end_to_end(options):
     """From the files to the detections, all runtimes in turn."""
     sources = images.find([options.images]) if options.images else images.packaged() * 4
-    detectors, times = {}, {}
+    seen = images.find([options.calibration]) if options.calibration else None
+    detectors, times, exact = {}, {}, {}
     for row in options.runtime.split(","):
         runtime, _, proposals = row.partition(":")
         detectors[row] = tfcnn.detector(
-            options.model, runtime=runtime, proposals=int(proposals) if proposals else None
+            options.model,
+            runtime=runtime,
+            proposals=int(proposals) if proposals else None,
+            calibration=seen if runtime == "litert_int8" else None,
         )
         detectors[row](sources[: detectors[row].batch_size])
         times[row] = []
@@ -282,12 +294,29 @@ def end_to_end(options):
             began, worked = time.perf_counter(), time.process_time()
             detector(sources)
             times[row].append((time.perf_counter() - began, time.process_time() - worked))
-    print(f"{len(sources)} pictures, {'ms':>27} {'cpu ms':>9} {'a second':>9} {'of the first':>13}")
+    if options.data:
+        data = datasets.open("voc", options.data, "val")
+        exact = {row: precision(detector, data, options.limit) for row, detector in detectors.items()}
+    title = f"{'mAP of ' + str(min(options.limit, len(data))):>14} {'change':>7}" if exact else ""
+    print(f"{len(sources)} pictures, {'ms':>27} {'cpu ms':>9} {'a second':>9} {'of the first':>13} {title}")
     first = np.array(next(iter(times.values())))
     for row, values in times.items():
         wall, cpu = np.median(values, axis=0) / len(sources)
         ratio = np.median(np.array(values)[:, 1] / first[:, 1])
-        print(f"{row:38} {1000 * wall:9.1f} {1000 * cpu:9.1f} {1 / wall:9.1f} {ratio:13.2f}")
+        figures = ""
+        if exact:
+            figures = f"{100 * exact[row]:14.1f} {100 * (exact[row] - next(iter(exact.values()))):+7.1f}"
+        print(f"{row:38} {1000 * wall:9.1f} {1000 * cpu:9.1f} {1 / wall:9.1f} {ratio:13.2f} {figures}")
+
+
+def precision(detector, data, limit):
+    """A detector's 11-point mAP on the first pictures of a data set, as `evaluate --limit` measures it, 0..1."""
+    records = data.examples[:limit]
+    present = {int(label) for record in data.examples for label in record.labels}
+    index = match(detector.names, detector.category_ids, data.classes, data.category_ids, present)
+    found = detector.over_records(records)[0]
+    found = {image: own.relabelled(index, data.classes) for image, own in found.items()}
+    return voc.summarize(voc.match(records, found, len(data.classes)), data.classes)["map_11"]
 
 
 if __name__ == "__main__":

@@ -117,14 +117,19 @@ def open_video(source: str | os.PathLike | int) -> Video:
         InputError: there is no such file or camera, or OpenCV cannot read it.
     """
     if isinstance(source, int):
-        name, said = f"camera{source}", f"camera {source} cannot be opened: cameras are counted from 0"
+        name = f"camera{source}"
+        said = f"camera {source} cannot be opened: it is not there (they count from 0), or another program has it"
     else:
         source = name = os.fspath(source)
         if not os.path.isfile(name):
             raise InputError(f"{name}: no such file")
         said = f"{name} cannot be opened as a video"
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-    capture = cv2.VideoCapture(source)
+    logging = cv2.utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)  # OpenCV prints a line for each way that it tries
+    try:
+        capture = cv2.VideoCapture(source)
+    finally:
+        logging.setLogLevel(level)
     if not capture.isOpened():
         raise InputError(said)
     return Video(name, capture)

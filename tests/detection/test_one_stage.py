@@ -8,8 +8,10 @@ import tensorflow as tf
 from tfcnn import backbones
 from tfcnn.detection import one_stage
 from tfcnn.detection.one_stage import OneStageLoss
+from tfcnn.errors import InputError
 
 CENTER = OneStageLoss(assignment="center")
+IMAGE = np.random.default_rng(1).uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
 
 
 def grid(side=64):
@@ -57,6 +59,36 @@ def test_center_assignment_by_hand():
     np.testing.assert_array_equal(owner == 0, wanted)
 
 
+@pytest.mark.parametrize(
+    ("strides", "longer", "stride"),
+    [
+        ((8, 16, 32), 64, 8),  # up to 8 strides of 8
+        ((8, 16, 32), 65, 16),
+        ((8, 16, 32), 129, 32),
+        ((8, 16, 32), 999, 32),
+        ((16, 32), 10, 16),  # the finest map has all that is small, the coarsest all that is large
+        ((16, 32), 129, 32),
+        ((16,), 10, 16),
+        ((16,), 999, 16),
+    ],
+)
+def test_center_assignment_takes_the_map_of_the_objects_size(strides, longer, stride):
+    middles, of_cells = one_stage.cells([(64 // s, 64 // s) for s in strides], strides)
+    truth = tf.constant([[28 - longer / 2, 24, 28 + longer / 2, 32]], tf.float32)
+    cells = len(middles)
+    owner = one_stage.assign(
+        tf.zeros([cells, 1]),
+        tf.zeros(cells),
+        tf.zeros([cells, 4]),
+        truth,
+        tf.constant([0]),
+        middles,
+        of_cells,
+        CENTER,
+    ).numpy()
+    assert set(of_cells.numpy()[owner == 0]) == {stride}
+
+
 def test_of_two_objects_in_a_cell_the_smaller_is_answered_for():
     owner, middles = owners([[8, 8, 48, 48], [20, 20, 36, 36]], [0, 1], CENTER)
     assert set(owner[np.abs(middles[:64] - 28).max(axis=1).argsort()[:9]]) == {1}
@@ -83,7 +115,7 @@ def test_dynamic_assignment_gives_every_object_its_best_cells():
 
 
 @pytest.mark.parametrize("assignment", ["center", "dynamic"])
-@pytest.mark.parametrize(("box", "focal"), [("giou", 0.0), ("ciou", 2.0)])
+@pytest.mark.parametrize(("box", "focal"), [("giou", 0.0), ("ciou", 2.0), ("l1", 0.0)])
 def test_without_objects_only_objectness_counts(assignment, box, focal):
     how = OneStageLoss(assignment=assignment, box=box, focal=focal)
     for count in (0, 3):
@@ -109,6 +141,16 @@ def test_cells_inside_an_ignored_object_have_no_objectness():
     assert found["object"] < 0.5 * whole["object"] and found["object"] > 0  # of the cells that answer alone
     np.testing.assert_allclose(all_of_it["object"], whole["object"])
     np.testing.assert_allclose(found["box"], whole["box"])
+
+
+def test_the_loss_on_the_sides_by_hand():
+    """One map of stride 32, one cell: it gives a stride to each side of (16, 16), so (-16, -16, 48, 48)."""
+    raw = [tf.zeros([1, 1, 1, 2]), tf.zeros([1, 1, 1, 1]), tf.zeros([1, 1, 1, 4])]
+    box = tf.constant([[[-16.0, 0, 112, 48]]])  # centre (48, 24), a stride away: within 1.5
+    how = OneStageLoss(assignment="center", box="l1")
+    found = one_stage.one_stage_losses(raw, box, tf.constant([[0]]), how, of_maps=[32])
+    # The sides are 0, 1/2, 2 and 0 strides away: smooth L1 of 0, 1/8, 3/2 and 0, in the mean, times the weight 5.
+    np.testing.assert_allclose(found["box"], 5 * (1 / 8 + 3 / 2) / 4, rtol=1e-6)
 
 
 def test_focal_objectness_by_hand():
@@ -146,3 +188,30 @@ def test_a_score_is_the_geometric_mean_of_class_and_objectness():
     np.testing.assert_allclose(
         boxes[0, 0], [0, 0, 12, 12]
     )  # a stride to each side of (4, 4), cut to the picture
+
+
+@pytest.mark.parametrize("strides", [(16,), (16, 32)])
+def test_maps_of_other_strides_and_their_file(strides, tmp_path):
+    model = one_stage.one_stage(
+        backbones.backbone("tiny", None), 3, strides=strides, channels=16, tower=1, score_threshold=0.0
+    )
+    shapes = [tuple(x.shape[1:]) for x in keras.Model(model.inputs, model.layers[-1].input[:-1])(IMAGE)]
+    assert shapes == [(64 // s, 96 // s, c) for s in strides for c in (3, 1, 4)]
+    cells = sum(shape[0] * shape[1] for shape in shapes[::3])
+    boxes, scores = model.layers[-1].decode([tf.zeros((1, *shape)) for shape in shapes], 64.0, 96.0)
+    assert boxes.shape == (1, cells, 4) and scores.shape == (1, cells, 3)
+    np.testing.assert_allclose(boxes[0, 0], [0, 0, 1.5 * strides[0], 1.5 * strides[0]])
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert tuple(again.layers[-1].strides) == strides
+    for name, value in model(IMAGE).items():
+        np.testing.assert_array_equal(value, again(IMAGE)[name])
+
+
+@pytest.mark.parametrize(
+    ("strides", "why"),
+    [((), "none"), ((8, 32), "8, 32"), ((32, 16), "32, 16"), ((64,), "no endpoint of stride 64")],
+)
+def test_strides_that_are_none_are_refused(strides, why):
+    with pytest.raises(InputError, match=why):
+        one_stage.one_stage(backbones.backbone("tiny", None), 3, strides=strides)

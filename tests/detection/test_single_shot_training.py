@@ -20,11 +20,11 @@ SMALL = {"batch_size": 8, "image_size": SIDE, "threads": 1, "tensorboard": False
 SMALL |= {"augment": "none", "average": 0.0, "warmup": 10}
 
 
-def build(kind):
+def build(kind, **options):
     keras.utils.set_random_seed(1)
     body = backbones.backbone("tiny", None)
     if kind == "one_stage":
-        return one_stage(body, 5, channels=32, tower=1)
+        return one_stage(body, 5, channels=32, tower=1, **options)
     return yolo(body, 5, size=SIDE, grid=6, channels=32, hidden=((256, "leaky"),), dropout=0.0)
 
 
@@ -61,12 +61,19 @@ def test_a_size_that_the_dense_layers_do_not_have_is_one_line(options, why, shap
 
 
 @pytest.mark.parametrize(
-    "loss",
-    [OneStageLoss(assignment="center", box="ciou"), OneStageLoss(focal=2.0), OneStageLoss()],
-    ids=lambda loss: f"{loss.assignment}-{loss.box}-{loss.focal}",
+    ("loss", "strides"),
+    [
+        (OneStageLoss(assignment="center", box="ciou"), (8, 16, 32)),
+        (OneStageLoss(focal=2.0), (8, 16, 32)),
+        (OneStageLoss(), (16,)),
+        (OneStageLoss(assignment="center", box="l1"), (16, 32)),
+    ],
+    ids=lambda value: (
+        str(value) if isinstance(value, tuple) else f"{value.assignment}-{value.box}-{value.focal}"
+    ),
 )
-def test_every_option_of_the_one_stage_loss_reaches_every_weight(loss, shapes):
-    model = build("one_stage")
+def test_every_option_of_the_one_stage_detector_reaches_every_weight(loss, strides, shapes):
+    model = build("one_stage", strides=strides)
     trainee = SingleShotTrainee(model, detection.SingleShotConfig(steps=1, loss=loss, **SMALL))
     batch = {
         k: v for k, v in pipeline.batches(shapes, size=SIDE, batch_size=8).batch(0).items() if k != "image_id"

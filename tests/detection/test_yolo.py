@@ -152,20 +152,31 @@ def test_without_overlap_the_nearest_box_is_responsible():
     assert found["object"] == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize("grid", [2, 7])
-def test_objects_on_the_border_of_cells_belong_to_the_next_cell_and_to_one_alone(grid):
-    edge = 1 / grid
-    boxes = [[edge - 0.05, edge - 0.05, edge + 0.05, edge + 0.05], [0.9, 0.9, 1.0, 1.0]]
-    boxes.append([0.95, 0.95, 1.05, 1.05])  # its centre lies on the picture's last edge
-    for box in boxes:
-        one = losses(
-            np.zeros((1, grid, grid, 1)),
-            np.zeros((1, grid, grid, 2)),
-            np.zeros((1, grid, grid, 2, 4)),
-            [box],
-            [0],
-        )
-        assert one["class"] == pytest.approx(1.0)
+@pytest.mark.parametrize(
+    ("grid", "box", "row", "column", "place"),
+    [
+        (2, [0.25, 0.25, 0.75, 0.75], 1, 1, (0, 0)),  # centre (1/2, 1/2), where four cells meet: the next
+        (7, [2 / 7, 5 / 7, 4 / 7, 1], 6, 3, (0, 0)),  # centre (3/7, 6/7)
+        (7, [0.25, 0.25, 0.5, 0.5], 2, 2, (0.625, 0.625)),  # centre 3/8, 21/8 cells from the corner
+        (8, [0.5, 0.125, 1.5, 0.5], 2, 7, (1, 0.5)),  # centre (1, 5/16), on the right border: the last column
+        (7, [0.25, 0.5, 0.5, 1.5], 6, 2, (0.625, 1)),  # centre (3/8, 1), on the lower border: the last row
+    ],
+)
+def test_an_object_on_the_border_of_cells_is_one_cells_alone(grid, box, row, column, place):
+    """The cell that is to answer gives the object as it is, the others nothing: no term but no_object is above 0."""
+    sides = np.sqrt([box[2] - box[0], box[3] - box[1]])
+
+    def terms(row, column):
+        probability, confidence = np.zeros((1, grid, grid, 1)), np.zeros((1, grid, grid, 1))
+        places = np.zeros((1, grid, grid, 1, 4))
+        probability[0, row, column] = confidence[0, row, column] = 1
+        places[0, row, column] = *place, *sides
+        return losses(probability, confidence, places, [box], [0])
+
+    right = terms(row, column)
+    assert all(right[name] == pytest.approx(0, abs=1e-5) for name in TERMS), right
+    for away in ((row - 1, column), (row, column - 1)):  # the cells on the other side of the border
+        assert terms(*away)["class"] == pytest.approx(1) and terms(*away)["no_object"] == pytest.approx(0.5)
 
 
 def test_without_objects_only_confidence_counts():
@@ -214,12 +225,26 @@ def test_boxes_are_cut_to_the_picture():
 
 
 @pytest.mark.parametrize(
-    ("name", "hidden", "weights"),
-    [("yolo", yolo.YOLO_HIDDEN, 271_703_550), ("fast_yolo", yolo.FAST_YOLO_HIDDEN, 45_089_374)],
+    ("name", "hidden", "weights", "convolutions", "widths"),
+    [
+        ("yolo", yolo.YOLO_HIDDEN, 271_703_550, 24, [4096, 1470]),
+        ("fast_yolo", yolo.FAST_YOLO_HIDDEN, 45_089_374, 9, [256, 4096, 1470]),
+    ],
 )
-def test_the_papers_networks_have_their_weights(name, hidden, weights, unallocated):
+def test_the_papers_networks_have_their_layers_slopes_and_weights(
+    name, hidden, weights, convolutions, widths, unallocated
+):
     model = yolo.yolo(backbones.backbone(name, None), 20, hidden=hidden)
     assert model.count_params() == weights
+    kinds = [type(layer) for layer in model.layers]
+    assert kinds.count(keras.layers.Conv2D) == convolutions
+    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    assert [layer.units for layer in dense] == widths
+    leaky = [layer for layer in model.layers if isinstance(layer, keras.layers.LeakyReLU)]
+    assert len(leaky) == convolutions + 1  # after each convolution and the dense layer of 4096, nowhere else
+    assert all(layer.negative_slope == 0.1 for layer in leaky)  # the paper's equation 2
+    linear = [layer for layer in model.layers if hasattr(layer, "activation")]
+    assert all(layer.activation is keras.activations.linear for layer in linear)
     assert model.get_layer("output").output.shape == (None, 7 * 7 * 30)
 
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,6 +95,35 @@ def test_a_yolo_cell_by_hand():
     np.testing.assert_allclose(targets[2, 3], [0.5, 0.8, 0.5, 0.4], rtol=1e-5)
     assert np.count_nonzero(targets) == 4
     np.testing.assert_allclose(coders.decode_yolo(targets[:, :, None])[2, 3, 0], boxes[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cells", "box", "row", "column", "x", "y"),
+    [
+        (
+            2,
+            [0.25, 0.25, 0.75, 0.75],
+            1,
+            1,
+            0,
+            0,
+        ),  # centre (1/2, 1/2), where four cells meet: the next of both
+        (8, [0.25, 0.5, 0.5, 0.75], 5, 3, 0, 0),  # centre (3/8, 5/8)
+        (3, [0, 1 / 3, 2 / 3, 1], 2, 1, 0, 0),  # centre (1/3, 2/3)
+        (7, [2 / 7, 5 / 7, 4 / 7, 1], 6, 3, 0, 0),  # centre (3/7, 6/7)
+        (2, [0.1875, 0.25, 0.6875, 0.75], 1, 0, 0.875, 0),  # centre (7/16, 1/2): 7/8 of the first column
+        (7, [0.25, 0.25, 0.5, 0.5], 2, 2, 0.625, 0.625),  # centre 3/8, 21/8 cells from the corner
+        (8, [0.5, 0.125, 1.5, 0.5], 2, 7, 1, 0.5),  # centre (1, 5/16), on the right border: 8, cut to 7; 5/2
+        (7, [0.5, 0.25, 1.5, 0.5], 2, 6, 1, 0.625),  # centre (1, 3/8)
+        (8, [0.25, 0.5, 0.375, 1.5], 7, 2, 0.5, 1),  # centre (5/16, 1), on the lower border
+        (7, [0.25, 0.5, 0.5, 1.5], 6, 2, 0.625, 1),
+        (7, [-0.25, -0.125, 0.25, 0.125], 0, 0, 0, 0),  # centre (0, 0), the corner of the first cell
+    ],
+)
+def test_which_cell_is_responsible_for_a_centre_on_a_border(cells, box, row, column, x, y):
+    owner, targets = coders.encode_yolo(tf.constant([box], tf.float32), tf.constant([True]), cells)
+    np.testing.assert_array_equal(np.argwhere(owner == 0), [[row, column]])
+    np.testing.assert_allclose(targets[row, column, :2], [x, y], atol=1e-6)
 
 
 def test_one_object_a_cell_the_first():

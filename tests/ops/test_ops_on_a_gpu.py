@@ -198,7 +198,7 @@ def test_the_step_of_a_detector_with_masks(parts):
     assert refused_in_training(FasterRCNNTrainee(net, FasterRCNNConfig()), batch) == set()
 
 
-@pytest.mark.parametrize("box", ["giou", "ciou"])
+@pytest.mark.parametrize("box", ["giou", "ciou", "l1"])
 @pytest.mark.parametrize("assignment", ["dynamic", "center"])
 def test_the_one_stage_detectors_step(assignment, box):
     net = one_stage.one_stage(backbones.backbone("tiny", None), 5, channels=16, tower=1)

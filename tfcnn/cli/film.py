@@ -22,8 +22,10 @@ def over_frames(
     field: str,
     suffix: str,
     answer: Callable[[str, np.ndarray], tuple[object, Callable[[], np.ndarray]]],
-) -> list[list]:
-    """Works through a video, --limit frames of it, and adds its entry to the results.
+) -> None:
+    """Works through a video, --limit frames of it; adds its entry to the results, and the run's table.
+
+    Ctrl-C, which is how a camera ends, leaves both as they are then.
 
     Args:
         run: the app's run.
@@ -33,9 +35,6 @@ def over_frames(
         suffix: of the film, STEM_SUFFIX.mp4.
         answer: called with a frame's name and its picture (uint8 [H, W, 3]); gives what the entry lists, and a call
             that draws it.
-
-    Returns:
-        Rows of a table.
     """
     from tfcnn.video import Film
 
@@ -62,8 +61,10 @@ def over_frames(
         entry |= {"frames": frames, "frames_per_second": round(frames / (time.perf_counter() - began), 2)}
         if frames:
             run.add(entry)
+            speed = f"{entry['frames_per_second']} frames/s"
+            run.table(["input", "frames", "speed"], [[source.name, f"{frames} frames", speed]])
     if not frames:
+        run.begin()
         run.refuse(source.name, "not one frame of it could be read")
     elif source.count and source.count > frames and run.flags.limit is None:
         run.say(f"{source.name} breaks off after {frames} of {source.count} frames; these are written")
-    return [[source.name, f"{frames} frames", f"{entry['frames_per_second']} frames/s"]]

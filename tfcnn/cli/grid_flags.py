@@ -59,6 +59,11 @@ LAMBDA_COORD = flags.DEFINE_float(
 LAMBDA_NOOBJ = flags.DEFINE_float(
     "lambda_noobj", 0.5, "Of YOLO: weight of the confidence of cells without an object", lower_bound=0.0
 )
+STRIDES = flags.DEFINE_list(
+    "strides",
+    ["8", "16", "32"],
+    "Of one_stage: of the maps whose cells answer, each twice the one before; one is a single scale, e.g. --strides=16",
+)
 CHANNELS = flags.DEFINE_integer("channels", 128, "Of one_stage: channels of neck and head", lower_bound=1)
 TOWER = flags.DEFINE_integer("tower", 2, "Of one_stage: convolutions before each output", lower_bound=1)
 ASSIGNMENT = flags.DEFINE_enum(
@@ -68,7 +73,10 @@ ASSIGNMENT = flags.DEFINE_enum(
     "Of one_stage: the cells nearest an object's centre answer for it, or those that find it best (SimOTA)",
 )
 BOX_LOSS = flags.DEFINE_enum(
-    "box_loss", "giou", ["giou", "ciou"], "Of one_stage: the overlap that is learned"
+    "box_loss",
+    "giou",
+    ["giou", "ciou", "l1"],
+    "Of one_stage: what is learned of a box, its overlap with the object's or smooth L1 of its sides",
 )
 FOCAL = flags.DEFINE_float(
     "focal", 0.0, "Of one_stage: gamma of focal objectness, e.g. --focal=2; 0: cross-entropy", lower_bound=0.0
@@ -87,7 +95,7 @@ OF_YOLO_NET = {
     "dropout": DROPOUT,
 }
 OF_YOLO = (*OF_YOLO_NET.values(), CELL_EPOCHS, CELL_RATE, LAMBDA_COORD, LAMBDA_NOOBJ)
-OF_ONE_STAGE_NET = {"channels": CHANNELS, "tower": TOWER}
+OF_ONE_STAGE_NET = {"strides": STRIDES, "channels": CHANNELS, "tower": TOWER}
 OF_ONE_STAGE = (*OF_ONE_STAGE_NET.values(), ASSIGNMENT, BOX_LOSS, FOCAL)
 
 
@@ -107,12 +115,14 @@ def architecture(detector: str, size: int, nms_threshold: float) -> dict:
         nms_threshold: of the detections.
 
     Raises:
-        InputError: channels that are no numbers.
+        InputError: channels or strides that are no numbers.
     """
     if detector == "one_stage":
-        return {"channels": CHANNELS.value, "tower": TOWER.value, "nms_threshold": nms_threshold}
-    if not all(text.strip().isdigit() and int(text) for text in CONVOLUTIONS.value):
-        raise InputError(f"--convolutions={','.join(CONVOLUTIONS.value)}: channels are whole numbers from 1")
+        strides = numbers(STRIDES, "strides")
+        if not strides:
+            raise InputError("--strides is empty: one_stage needs a map, e.g. --strides=8,16,32")
+        own = {"strides": strides, "channels": CHANNELS.value, "tower": TOWER.value}
+        return own | {"nms_threshold": nms_threshold}
     hidden = [[DENSE_UNITS.value, "leaky"]] if DENSE_UNITS.value else []
     return {
         "size": size,
@@ -120,10 +130,17 @@ def architecture(detector: str, size: int, nms_threshold: float) -> dict:
         "boxes": CELL_BOXES.value,
         "endpoint": ENDPOINT.value,
         "passthrough": PASSTHROUGH.value,
-        "convolutions": [int(text) for text in CONVOLUTIONS.value],
+        "convolutions": numbers(CONVOLUTIONS, "channels"),
         "channels": DENSE_CHANNELS.value,
         "resample": RESAMPLE.value,
         "hidden": [[256, "linear"], *hidden] if detector == "fast_yolo" else hidden,
         "dropout": DROPOUT.value,
         "nms_threshold": nms_threshold,
     }
+
+
+def numbers(flag: flags.FlagHolder[list[str]], what: str) -> list[int]:
+    """A list of whole numbers from 1, in the flag's own words where it is none."""
+    if not all(text.strip().isdecimal() and int(text) for text in flag.value):
+        raise InputError(f"--{flag.name}={','.join(flag.value)}: {what} are whole numbers from 1")
+    return [int(text) for text in flag.value]

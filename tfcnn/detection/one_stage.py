@@ -1,9 +1,10 @@
 """What became of YOLO's idea: cells of several maps, no dense layers, no anchors, each part an option.
 
-As in YOLO every cell gives boxes and class scores at once. What is new: the cells of three maps (strides 8, 16, 32)
+As in YOLO every cell gives boxes and class scores at once. What is new: the cells of several maps (strides 8, 16, 32)
 answer for objects of all sizes; a cell's box is the distances from its middle to the four sides; the loss of a box is
-on its overlap (GIoU or CIoU); objectness is a cross-entropy, focal if asked; and the cells that answer for an object
-are the nearest to its centre on the map of its size, or those that find it best (dynamic assignment).
+on its overlap (GIoU or CIoU), or on its sides (smooth L1); objectness is a cross-entropy, focal if asked; and the cells
+that answer for an object are the nearest to its centre on the map of its size, or those that find it best (dynamic
+assignment).
 
 Letters: N images, P cells of all maps, M padded ground-truth boxes, K classes.
 
@@ -12,6 +13,7 @@ Source: Redmon et al. 2016 (YOLO); Tian et al. 2019 (FCOS), sections 3.1, 3.2 an
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +24,8 @@ from keras import layers
 from tfcnn.detection import endpoints
 from tfcnn.detection.faster_rcnn import top_down
 from tfcnn.detection.outputs import DetectionLayer
-from tfcnn.detection.rpn import inside_ignored
+from tfcnn.detection.rpn import inside_ignored, smooth_l1
+from tfcnn.errors import InputError
 from tfcnn.ops import box_losses
 from tfcnn.ops import boxes as box_ops
 
@@ -37,10 +40,12 @@ class OneStageLoss:
     Attributes:
         assignment: "center": the cells within 1.5 strides of an object's centre, on the map of its size; "dynamic":
             SimOTA.
-        box: "giou" or "ciou".
+        box: "giou" or "ciou": 1 less the overlap; "l1": smooth L1, the mean over the four sides, in
+            strides of the cell.
         focal: gamma of focal objectness (with alpha 0.25 for objects); 0: cross-entropy.
         box_weight, object_weight: factors of the terms.
-        sizes: a map answers for objects whose longer side is up to so many of its strides (assignment "center").
+        size: a map answers for objects whose longer side is up to so many of its strides, the coarsest for all above
+            (assignment "center").
     """
 
     assignment: str = "dynamic"
@@ -48,13 +53,14 @@ class OneStageLoss:
     focal: float = 0.0
     box_weight: float = 5.0
     object_weight: float = 1.0
-    sizes: tuple[float, ...] = (8.0, 8.0, 1e9)
+    size: float = 8.0
 
 
 def one_stage(
     backbone: keras.Model,
     classes: int,
     *,
+    strides: Sequence[int] = STRIDES,
     channels: int = 128,
     tower: int = 2,
     score_threshold: float = 0.05,
@@ -66,6 +72,7 @@ def one_stage(
     Args:
         backbone: keras.Model from image to a dict of endpoints (tfcnn.backbones.backbone).
         classes: K.
+        strides: of the maps whose cells answer, rising, each twice the one before; one map is a single scale.
         channels: of the neck and the head.
         tower: separable convolutions before each output.
         score_threshold, nms_threshold, max_detections: of the detections. A cell's score of a class is the geometric
@@ -76,12 +83,20 @@ def one_stage(
         [N, D], labels int32 [N, D] (-1 is padding), count int32 [N].
 
     Raises:
-        InputError: the backbone has no endpoint of stride 8, 16 or 32.
+        InputError: strides that do not double, or the backbone has no endpoint of one.
     """
+    strides = tuple(strides)
+    if not strides or any(2 * one != other for one, other in itertools.pairwise(strides)):
+        given = ", ".join(map(str, strides)) or "none"
+        raise InputError(
+            f"A one-stage detector needs strides each twice the one before, such as 8, 16, 32: {given}."
+        )
     image = backbone.inputs[0]
-    maps = top_down([backbone.output[name] for name in endpoints.endpoints_at(backbone, STRIDES)], channels)
+    maps = top_down([backbone.output[name] for name in endpoints.endpoints_at(backbone, strides)], channels)
     raw = [x for level in head(maps, classes, channels, tower) for x in level]
-    detections = CellDetections(classes, score_threshold, nms_threshold, max_detections, name="detections")
+    detections = CellDetections(
+        classes, score_threshold, nms_threshold, max_detections, strides, name="detections"
+    )
     found = detections([*raw, image])
     return endpoints.remember(keras.Model(image, found, name="one_stage"), backbone)
 
@@ -147,18 +162,21 @@ def cells(shapes: Sequence[tf.Tensor], strides: Sequence[int]) -> tuple[tf.Tenso
     return tf.concat(middles, axis=0), tf.concat(sides, axis=0)
 
 
-def flatten(raw: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+def flatten(
+    raw: Sequence[tf.Tensor], of_maps: Sequence[int] = STRIDES
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """The head's maps as lists of cells.
 
     Args:
-        raw: of the three maps one after the other class logits, objectness logits, distances, as `head`.
+        raw: of the maps one after the other class logits, objectness logits, distances, as `head`.
+        of_maps: their strides, pixels.
 
     Returns:
         class logits [N, P, K], objectness logits [N, P], boxes [N, P, 4] in pixels, middles [P, 2], strides [P].
     """
     levels = [raw[i : i + 3] for i in range(0, len(raw), 3)]
     shapes = [(tf.shape(level[0])[1], tf.shape(level[0])[2]) for level in levels]
-    middles, strides = cells(shapes, STRIDES)
+    middles, strides = cells(shapes, of_maps)
     rows = [
         tf.concat([tf.reshape(x, [tf.shape(x)[0], -1, x.shape[-1]]) for x in kind], axis=1)
         for kind in zip(*levels, strict=True)
@@ -175,6 +193,7 @@ def one_stage_losses(
     how: OneStageLoss,
     ignore: tf.Tensor | None = None,
     ignore_overlap: float = 0.7,
+    of_maps: Sequence[int] = STRIDES,
 ) -> dict[str, tf.Tensor]:
     """Objectness of every cell; class and box of the cells that answer for an object.
 
@@ -184,11 +203,12 @@ def one_stage_losses(
         how: what the loss is made of.
         ignore: bool [N, M], boxes of crowds and difficult objects, whose label is -1: a cell without an object that
             lies in one by more than `ignore_overlap` of its area has no term; None: none.
+        of_maps: the maps' strides, pixels.
 
     Returns:
         {"object", "class", "box"}: [N] each, weighted, divided by the number of cells that answer.
     """
-    logits, objectness, boxes, middles, strides = flatten(raw)
+    logits, objectness, boxes, middles, strides = flatten(raw, of_maps)
     owner = tf.stop_gradient(
         tf.map_fn(
             lambda one: assign(*one, middles, strides, how),
@@ -208,7 +228,6 @@ def one_stage_losses(
     target = tf.gather(truth, tf.maximum(owner, 0), batch_dims=1)  # [N, P, 4]
     target = tf.where(positive[..., None], target, tf.stop_gradient(boxes))
     label = tf.gather(labels, tf.maximum(owner, 0), batch_dims=1)
-    overlap = {"giou": box_losses.giou, "ciou": box_losses.ciou}[how.box](boxes, target)
     quality = tf.stop_gradient(box_ops.aligned_iou(boxes, target))[..., None]
     wanted = tf.one_hot(label, logits.shape[-1]) * quality  # a class' score is to say how well the box fits
     of_class = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits), axis=-1)
@@ -216,9 +235,16 @@ def one_stage_losses(
         "object": how.object_weight
         * tf.reduce_sum(held * _objectness(objectness, weight, how.focal), axis=1),
         "class": tf.reduce_sum(of_class * weight, axis=1),
-        "box": how.box_weight * tf.reduce_sum((1 - overlap) * weight, axis=1),
+        "box": how.box_weight * tf.reduce_sum(_box_loss(boxes, target, strides, how.box) * weight, axis=1),
     }
     return {name: term / number for name, term in terms.items()}
+
+
+def _box_loss(boxes, target, strides, kind):
+    """Of boxes [N, P, 4] and targets, with the strides [P] of their cells: [N, P]."""
+    if kind == "l1":
+        return tf.reduce_mean(smooth_l1((boxes - target) / strides[:, None]), axis=-1)
+    return 1 - {"giou": box_losses.giou, "ciou": box_losses.ciou}[kind](boxes, target)
 
 
 def _objectness(logits, target, gamma):
@@ -245,7 +271,7 @@ def assign(
         logits [P, K], objectness [P], boxes [P, 4]: what the net says now.
         truth: float32 [M, 4]. labels: int32 [M], -1 for padding.
         middles, strides: of `cells`.
-        how: `assignment` and `sizes` are read.
+        how: `assignment` and `size` are read.
 
     Source: FCOS, section 3.2 and center sampling ("center"); YOLOX, section 2.1, SimOTA ("dynamic").
     """
@@ -258,9 +284,9 @@ def assign(
     real = (labels >= 0)[:, None]
     if how.assignment == "center":
         longer = tf.reduce_max(truth[:, 2:] - truth[:, :2], axis=-1)[:, None]  # [M, 1]
-        ends = [0.0] + [size * stride for size, stride in zip(how.sizes, STRIDES, strict=True)]
-        low = tf.gather(tf.constant(ends[:-1]), _level(strides))
-        high = tf.gather(tf.constant(ends[1:]), _level(strides))
+        finest, coarsest = tf.reduce_min(strides), tf.reduce_max(strides)
+        low = tf.where(strides > finest, how.size * strides / 2, 0.0)  # up to what the finer map answers for
+        high = tf.where(strides < coarsest, how.size * strides, float("inf"))
         able = real & near & (longer > low) & (longer <= high)
         area = box_ops.area(truth)[:, None]
         cost = tf.where(able, area + 0 * away, float("inf"))  # of several the smallest object
@@ -278,10 +304,6 @@ def assign(
     limits = -tf.math.top_k(-cost, most).values  # [M, 10], rising
     limit = tf.gather(limits, count - 1, batch_dims=1)[:, None]
     return _cheapest(tf.where(cost <= limit, cost, float("inf")))
-
-
-def _level(strides):
-    return tf.cast(tf.round(tf.math.log(strides / STRIDES[0]) / tf.math.log(2.0)), tf.int32)
 
 
 def _cheapest(cost):
@@ -304,18 +326,19 @@ class CellDetections(DetectionLayer):
         score_threshold: float = 0.05,
         nms_threshold: float = 0.5,
         max_detections: int = 100,
+        strides: Sequence[int] = STRIDES,
         **kwargs: Any,
     ):
         super().__init__(score_threshold, nms_threshold, max_detections, **kwargs)
-        self.classes = classes
+        self.classes, self.strides = classes, tuple(strides)
 
     def decode(
         self, raw: list[tf.Tensor], height: tf.Tensor, width: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Boxes float32 [N, P, 4] and scores [N, P, K] before suppression, of `head` and the picture's sides."""
-        logits, objectness, boxes, _, _ = flatten([tf.cast(x, tf.float32) for x in raw])
+        logits, objectness, boxes, _, _ = flatten([tf.cast(x, tf.float32) for x in raw], self.strides)
         product = tf.sigmoid(logits) * tf.sigmoid(objectness)[..., None]
         return box_ops.clip(boxes, height, width), tf.sqrt(product)
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"classes": self.classes}
+        return super().get_config() | {"classes": self.classes, "strides": list(self.strides)}

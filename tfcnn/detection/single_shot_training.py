@@ -215,7 +215,9 @@ class SingleShotTrainee:
         labels = tf.where(ignore, -1, batch["labels"])
         raw = [tf.cast(x, tf.float32) for x in tf.nest.flatten(self._net(image, training=True))]
         if isinstance(self.output, CellDetections):
-            terms = one_stage.one_stage_losses(raw, boxes, labels, self.config.loss, ignore, overlap)
+            terms = one_stage.one_stage_losses(
+                raw, boxes, labels, self.config.loss, ignore, overlap, self.output.strides
+            )
         else:  # of several objects in a cell a random one is answered for, as darknet shuffles them
             order = tf.argsort(draws.uniform(tf.shape(labels), batch["seed"]), axis=1)
             height, width = tf.shape(image)[1], tf.shape(image)[2]
