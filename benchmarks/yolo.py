@@ -21,6 +21,7 @@ import importlib.util
 import os
 import pathlib
 import sys
+import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -36,7 +37,7 @@ from tfcnn import backbones, images  # noqa: E402
 from tfcnn.detection.yolo import yolo  # noqa: E402
 from tfcnn.detection.yolo_weights import CONVOLUTIONS, HIDDEN, SIZE, layers_of  # noqa: E402
 from tfcnn.errors import InputError  # noqa: E402
-from tfcnn.export import litert  # noqa: E402
+from tfcnn.export import exported, litert  # noqa: E402
 from tfcnn.runtime import cores  # noqa: E402
 
 PAPER = {"yolo": 45, "fast_yolo": 155}  # frames/s on a Titan X
@@ -84,6 +85,7 @@ def paths(name, batch):
         "LiteRT float": lite,
         "LiteRT int8": lambda name, x: lite(name, x, [x]),
         "convolutions LiteRT int8, dense bfloat16": lite_convolutions,
+        "onnxruntime": onnx,
     }
     operations = 2 * multiplications(name)
     print(f"\n{name}: {operations / 1e9:.1f} billion operations a picture")
@@ -91,7 +93,7 @@ def paths(name, batch):
         f"{row}, batch {len(x)}": (functools.partial(make, name, x), len(x), operations)
         for row, make in rows.items()
         for x in (one, many)
-    } | {"onnxruntime": (lambda: absent("tf2onnx", "onnxruntime"), 1, operations)}
+    }
 
 
 def build(name, policy="float32"):
@@ -141,12 +143,25 @@ def chosen_bfloat16(name, pictures):
 
 def lite(name, pictures, calibration=None):
     """The network by LiteRT, decoding and suppression by TensorFlow."""
-    model = build(name)
-    output, picture = model.layers[-1], tf.constant(pictures)
-    raw = keras.Model(model.inputs[0], {"raw": output.input[0]})
+    raw, detect = halves(name, pictures)
     program = litert.Program(raw, list(pictures.shape), cores(), calibration)
-    detect = tf.function(lambda x: output([x, picture])["count"])
     return lambda: detect(program(pictures)["raw"]).numpy()
+
+
+def onnx(name, pictures):
+    """The network by onnxruntime, decoding and suppression by TensorFlow."""
+    raw, detect = halves(name, pictures)
+    with tempfile.TemporaryDirectory() as folder:
+        answer = exported.export(raw, folder, "onnx", threads=cores()).answer
+    return lambda: detect(answer(pictures)["raw"]).numpy()
+
+
+def halves(name, pictures):
+    """(the network up to its raw output, what decodes and suppresses that output of these pictures)."""
+    model, picture = build(name), tf.constant(pictures)
+    output = model.layers[-1]
+    raw = keras.Model(model.inputs[0], {"raw": output.input[0]})
+    return raw, tf.function(lambda x: output([x, picture])["count"])
 
 
 def lite_convolutions(name, pictures):
