@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := -m pip install -qq
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: setup demo test test-all test-oldest test-cluster lint bench clean
+.PHONY: setup demo test test-all test-oldest test-extras test-cluster lint bench clean
 
 setup: $(VENV)/.installed
 
@@ -43,6 +43,18 @@ OLDEST_PYTHON ?= $(shell for v in 3.12 3.11; do python$$v -c 'import venv' 2>/de
 test-oldest: .venv-oldest/.installed
 	@.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
+# What needs the packages of ONNX and Ray, in an environment of its own.
+.venv-extras/.installed: requirements.txt pyproject.toml
+	@echo "setup: TensorFlow with the packages of ONNX and Ray in .venv-extras"
+	@$(PYTHON) -m venv .venv-extras
+	@.venv-extras/bin/python $(INSTALL) --upgrade pip setuptools
+	@.venv-extras/bin/python $(INSTALL) --editable '.[test,onnx,ray]'
+	@touch $@
+
+# One after the other: each of Ray's tests takes all cores.
+test-extras: .venv-extras/.installed
+	@.venv-extras/bin/python -m pytest -m extras
+
 # The module file under the real Lmod, the batch scripts under a real SLURM; says so where it cannot be root.
 test-cluster: setup
 	@cluster/test.sh
@@ -58,4 +70,4 @@ bench: setup
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file; done
 
 clean:
-	rm -rf .venv .venv-oldest .venv-cluster out build *.egg-info
+	rm -rf .venv .venv-oldest .venv-extras .venv-cluster out build *.egg-info

@@ -31,7 +31,7 @@ FORMAT = flags.DEFINE_list(
     "format",
     ["litert"],
     "What to write: saved_model, with signatures; litert, with float32; litert_float16, whose kernels are halves; "
-    "litert_int8; onnx (pip install tf2onnx onnx onnxruntime); tf1_graph, a frozen graph for TensorFlow 1.15; or all, "
+    "litert_int8; onnx (pip install 'tfcnn[onnx]'); tf1_graph, a frozen graph for TensorFlow 1.15; or all, "
     "e.g. --format=litert_int8,tf1_graph",
 )
 CALIBRATION = flags.DEFINE_string(

@@ -25,6 +25,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 import weakref
 
@@ -43,7 +44,7 @@ from tfcnn.detection.yolo import yolo  # noqa: E402
 from tfcnn.detection.yolo_weights import CONVOLUTIONS, HIDDEN, SIZE, layers_of  # noqa: E402
 from tfcnn.errors import InputError  # noqa: E402
 from tfcnn.evaluation import voc  # noqa: E402
-from tfcnn.export import litert  # noqa: E402
+from tfcnn.export import exported, litert  # noqa: E402
 from tfcnn.runtime import cores  # noqa: E402
 
 PAPER = {"yolo": 45, "fast_yolo": 155}  # frames/s on a Titan X
@@ -94,6 +95,7 @@ def paths(name, batch):
         "LiteRT float": lite,
         "LiteRT int8": lambda name, x: lite(name, x, [x]),
         "convolutions LiteRT int8, dense bfloat16": lite_convolutions,
+        "onnxruntime": onnx,
     }
     operations = 2 * multiplications(name)
     print(f"\n{name}: {operations / 1e9:.1f} billion operations a picture")
@@ -101,7 +103,7 @@ def paths(name, batch):
         f"{row}, batch {len(x)}": (functools.partial(make, name, x), len(x), operations)
         for row, make in rows.items()
         for x in (one, many)
-    } | {"onnxruntime": (lambda: absent("tf2onnx", "onnxruntime"), 1, operations)}
+    }
 
 
 def build(name, policy="float32"):
@@ -151,12 +153,25 @@ def chosen_bfloat16(name, pictures):
 
 def lite(name, pictures, calibration=None):
     """The network by LiteRT, decoding and suppression by TensorFlow."""
-    model = build(name)
-    output, picture = model.layers[-1], tf.constant(pictures)
-    raw = keras.Model(model.inputs[0], {"raw": output.input[0]})
+    raw, detect = halves(name, pictures)
     program = litert.Program(raw, list(pictures.shape), cores(), calibration)
-    detect = tf.function(lambda x: output([x, picture])["count"])
     return lambda: detect(program(pictures)["raw"]).numpy()
+
+
+def onnx(name, pictures):
+    """The network by onnxruntime, decoding and suppression by TensorFlow."""
+    raw, detect = halves(name, pictures)
+    with tempfile.TemporaryDirectory() as folder:
+        answer = exported.export(raw, folder, "onnx", threads=cores()).answer
+    return lambda: detect(answer(pictures)["raw"]).numpy()
+
+
+def halves(name, pictures):
+    """(the network up to its raw output, what decodes and suppresses that output of these pictures)."""
+    model, picture = build(name), tf.constant(pictures)
+    output = model.layers[-1]
+    raw = keras.Model(model.inputs[0], {"raw": output.input[0]})
+    return raw, tf.function(lambda x: output([x, picture])["count"])
 
 
 def lite_convolutions(name, pictures):

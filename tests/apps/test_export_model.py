@@ -11,6 +11,8 @@ import pytest
 from tfcnn.export import tf1_graph
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# What a data set's figures are measured of; with ONNX where its packages are.
+MEASURED = ["litert", pytest.param("saved_model,litert,onnx,tf1_graph", marks=pytest.mark.extras)]
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +64,30 @@ print(top1([{"scores": np.float32(row)} for row in rows], [0, 0, 0]))
     assert float(done.stdout) == pytest.approx(1 / 3)
 
 
-def test_a_data_set_says_the_accuracy_of_each_format(run_app, tmp_path):
+def needs(formats):
+    """The formats one by one; the test is skipped where one's packages are absent."""
     pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
-    flags = ["--model=digits", "--dataset=digits", "--split=test", "--limit=20", "--format=litert"]
+    if "onnx" in formats:
+        pytest.importorskip("tf2onnx", reason="the extra onnx is not installed")
+    return formats.split(",")
+
+
+@pytest.mark.parametrize("formats", MEASURED)
+def test_a_data_set_says_the_accuracy_of_each_format(run_app, tmp_path, formats):
+    kinds = needs(formats)
+    flags = ["--model=digits", "--dataset=digits", "--split=test", "--limit=20", f"--format={formats}"]
     done = run_app("export_model", *flags, f"--output_dir={tmp_path}")
     assert done.returncode == 0 and "top-1" in done.stdout, done.stderr
     report = json.loads((tmp_path / "results.json").read_text())
-    assert set(report["metrics"]["top1"]) == {"keras", "litert"} and report["metrics"]["top1"]["litert"] > 0.9
-    assert report["images"][-1]["top1"] == report["metrics"]["top1"]["litert"]
+    assert set(report["metrics"]["top1"]) == {"keras", *kinds} and set(report["milliseconds"]) == set(kinds)
+    for entry, kind in zip(report["images"][-len(kinds) :], kinds, strict=True):
+        assert entry["top1"] == report["metrics"]["top1"][kind] > 0.9
+        assert entry["milliseconds"] > 0 and entry["keras_milliseconds"] > 0
 
 
-def test_a_data_set_says_the_map_of_a_detector_in_each_format(run_app, tmp_path):
-    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
+@pytest.mark.parametrize("formats", MEASURED)
+def test_a_data_set_says_the_map_of_a_detector_in_each_format(run_app, tmp_path, formats):
+    kinds = needs(formats)
     import keras
 
     from tfcnn import backbones, datasets
@@ -86,14 +100,16 @@ def test_a_data_set_says_the_map_of_a_detector_in_each_format(run_app, tmp_path)
     card = {"kind": "faster_rcnn", "classes": names, "image_size": 64, "longest": 100, "resize": "fit"}
     (tmp_path / "card.json").write_text(json.dumps(card))
     flags = [f"--model={tmp_path}", "--image_size=64"]
-    flags += ["--dataset=shapes", "--split=val", "--limit=4", "--format=litert"]
+    flags += ["--dataset=shapes", "--split=val", "--limit=4", f"--format={formats}"]
     done = run_app("export_model", *flags, f"--output_dir={tmp_path / 'out'}")
     assert done.returncode == 0 and "mAP" in done.stdout, done.stderr
     assert "measured in bars at 64 px" in done.stderr  # a program takes one size
-    metrics = json.loads((tmp_path / "out" / "results.json").read_text())["metrics"]
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(report["milliseconds"]) == set(kinds)
     for name in ("map_11", "map_area"):
-        assert set(metrics[name]) == {"keras", "litert"}
-        assert metrics[name]["litert"] == pytest.approx(metrics[name]["keras"], abs=1e-3)
+        measured = report["metrics"][name]
+        assert set(measured) == {"keras", *kinds}
+        assert measured == {kind: pytest.approx(measured["keras"], abs=1e-3) for kind in measured}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """--engine=ray on a small app without TensorFlow: the files of a run here, refused pictures and the page included."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def contents(folder):
     return found | {"results": results}
 
 
+@pytest.mark.extras
 def test_ray_finds_what_this_process_finds(folder):
     pytest.importorskip("ray.data", reason="the extra ray is not installed")
     done = {}
@@ -67,7 +69,11 @@ def test_ray_finds_what_this_process_finds(folder):
             f"--output_dir={engine}",
             "--quiet",
         ]
-        paths = {"PYTHONPATH": ":".join([str(ROOT), *filter(None, sys.path)]), "RAY_DEDUP_LOGS": "0"}
+        paths = {
+            **os.environ,
+            "PYTHONPATH": ":".join([str(ROOT), *filter(None, sys.path)]),
+            "RAY_DEDUP_LOGS": "0",
+        }
         done[engine] = subprocess.run(
             command, cwd=folder, env=paths, capture_output=True, text=True, check=False
         )

@@ -39,13 +39,14 @@ def made(model, folder, kind):
 
 @pytest.mark.parametrize(
     "kind,difference",
-    [("saved_model", 1e-5), ("tf1_graph", 1e-5), ("litert", 1e-5), ("litert_float16", 1e-2), ("onnx", 1e-5)],
+    [("saved_model", 1e-5), ("tf1_graph", 1e-5), ("litert", 1e-5), ("litert_float16", 1e-2)]
+    + [pytest.param("onnx", 1e-5, marks=pytest.mark.extras)],
 )
 def test_every_format_answers_as_keras(model, answers, tmp_path, kind, difference):
     if kind.startswith("litert"):
         pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
     if kind == "onnx":
-        pytest.importorskip("tf2onnx", reason="the packages of ONNX are not installed")
+        pytest.importorskip("tf2onnx", reason="the extra onnx is not installed")
     written = made(model, tmp_path, kind)
     found = [written.answer(picture[None]) for picture in PICTURES]
     assert set(found[0]) == {"logits", "scores"}
@@ -144,7 +145,7 @@ def test_boxes_moved_apart_are_suppressed_as_class_by_class(seed):
 def test_onnx_says_what_to_install(model, tmp_path):
     if all(importlib.util.find_spec(name) for name in ("tf2onnx", "onnx", "onnxruntime")):
         pytest.skip("the packages are installed")
-    with pytest.raises(InputError, match="pip install .*onnx"):
+    with pytest.raises(InputError, match=r"pip install 'tfcnn\[onnx\]'"):
         made(model, tmp_path, "onnx")
     with pytest.raises(InputError, match="none of saved_model"):
         made(model, tmp_path, "coreml")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import importlib
+import itertools
 import logging
 import os
 import pathlib
@@ -21,6 +22,7 @@ from tfcnn.cli import scale
 from tfcnn.cli.items import Picture
 from tfcnn.errors import InputError
 from tfcnn.report import MOST_PICTURES
+from tfcnn.runtime import quiet
 
 if TYPE_CHECKING:
     from tfcnn.cli.run import Run
@@ -84,16 +86,19 @@ def lines(run: Run, begin: str, parts: Sequence[tuple[int, list, list]]) -> Iter
         return
     data = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS)).map(
         Worker,
-        fn_constructor_args=(run.app, module, begin, state),
+        fn_constructor_args=(run.app, module, begin, state, os.getcwd()),
         concurrency=(1, min(count, len(rows))),
         **needs,
     )
-    for row in data.iter_rows():
+    with quiet():  # Ray's C++ writes to this terminal as its actors start
+        found = iter(data.iter_rows())
+        first = next(found)
+    for row in itertools.chain([first], found):
         yield files.from_json(row["line"], "what Ray gave back")
 
 
 def _told(source: images.Source) -> list:
-    return [source.file, source.name, os.path.abspath(source.path), source.member]
+    return [source.file, source.name, os.fspath(source.path), source.member]
 
 
 class Worker:
@@ -104,11 +109,13 @@ class Worker:
         module: where it lies.
         begin: the function of it that begins its work.
         state: {flag: (value, whether it is the default)}.
+        folder: where the command was given, which its paths start from.
     """
 
-    def __init__(self, app: str, module: str, begin: str, state: dict[str, tuple[Any, bool]]):
+    def __init__(self, app: str, module: str, begin: str, state: dict[str, tuple[Any, bool]], folder: str):
         from tfcnn.cli.run import Run
 
+        os.chdir(folder)
         begin = getattr(importlib.import_module(module), begin)
         flags.FLAGS.mark_as_parsed()
         for name, (value, default) in state.items():

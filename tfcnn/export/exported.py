@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfcnn import files
 from tfcnn.errors import InputError
-from tfcnn.export import litert, tf1_graph
+from tfcnn.export import litert, suppression, tf1_graph
 from tfcnn.ops import boxes as box_ops
 from tfcnn.runtime import quiet
 
@@ -56,9 +56,10 @@ def export(
         model: one tensor of pictures [N, H, W, 3] -> a tensor or a dict of tensors; a detector with its suppression.
         folder: to write to; it must be there.
         kind: one of FORMATS.
-        size: side in pixels of the pictures of a format that needs one (LiteRT), where the model is open to any.
+        size: side in pixels of the pictures of a format that needs one (LiteRT, and ONNX of a detector with boxes of
+            each class, which takes one picture at a time there), where the model is open to any.
         calibration: pictures float32 [H, W, 3] of that size, for litert_int8.
-        threads: of LiteRT.
+        threads: of LiteRT and onnxruntime.
 
     Raises:
         InputError: an unknown format, packages that are not installed, or the format lacks an operation of the model.
@@ -69,7 +70,7 @@ def export(
     if kind == "saved_model":
         return _saved_model(model, folder)
     if kind == "onnx":
-        return _onnx(model, folder)
+        return _onnx(model, folder, size, threads)
     if kind == "tf1_graph":
         names = tf1_graph.write(model, folder / "graph.pb")
         described = {
@@ -198,26 +199,67 @@ def _saved_model(model, folder):
     return _exported(folder, [path.as_posix() for path in written], answer)
 
 
-def _onnx(model, folder):
-    missing = [name for name in ("tf2onnx", "onnx", "onnxruntime") if not importlib.util.find_spec(name)]
-    if missing:
-        raise InputError(f"ONNX needs packages that are not installed: pip install {' '.join(missing)}")
-    import onnxruntime
-
+def _onnx(model, folder, size, threads):
+    if not all(importlib.util.find_spec(name) for name in ("tf2onnx", "onnx", "onnxruntime")):
+        raise InputError("ONNX needs packages that are not installed: pip install 'tfcnn[onnx]'")
     path = folder / "model.onnx"
-    try:
-        with quiet():
-            model.export(path, format="onnx", verbose=False)
-    except Exception as error:  # of tf2onnx' own kinds
-        raise InputError(f"ONNX cannot be made of {model.name}: {' '.join(str(error).split())}") from error
-    session = onnxruntime.InferenceSession(str(path))
+    session, lacking = _in_onnx(model, path, threads)
+    if lacking and suppression.is_detector(
+        model
+    ):  # boxes of each class have a form in LiteRT's operations alone
+        _, height, width, depth = model.input_shape
+        shape = [1, height or size, width or size, depth]
+        session, _ = _in_onnx(suppression.in_litert(model, shape), path, threads)
+    if session is None:
+        raise InputError(f"ONNX lacks the operation {', '.join(lacking)} of {model.name}; TensorFlow runs it")
     (taken,) = session.get_inputs()
-    names = sorted(model.output) if isinstance(model.output, dict) else ["output"]
+    names = [each.name for each in session.get_outputs()] if isinstance(model.output, dict) else ["output"]
 
     def answer(image):
         return dict(zip(names, session.run(None, {taken.name: np.asarray(image)}), strict=True))
 
     return _exported(folder, ["model.onnx"], answer)
+
+
+def _in_onnx(model, path, threads):
+    """(a session of the file that was written, the operations that ONNX lacks); if there are any, neither is there."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # said here, since Keras finds it out only of models that were called
+    spec = tf.TensorSpec(model.input_shape, model.inputs[0].dtype, model.inputs[0].name)
+    lacking = []
+    try:
+        with files.written(path) as part, quiet():
+            try:
+                model.export(part, format="onnx", verbose=False, input_signature=[spec])
+                session = onnxruntime.InferenceSession(str(part), options)
+            except Exception as error:  # of tf2onnx' and onnxruntime's own kinds
+                lacking = _not_in_onnx(part)  # tf2onnx writes them as they are
+                why = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise InputError(f"ONNX cannot be made of {model.name}: {why}") from error
+    except InputError:
+        if not lacking:
+            raise
+        return None, lacking
+    return session, []
+
+
+def _not_in_onnx(path):
+    """The operations in a file that no version of ONNX has, each once."""
+    import onnx
+
+    if not path.exists():
+        return []
+    found: dict[str, None] = {}
+    graphs = [onnx.load(path, load_external_data=False).graph]
+    for graph in graphs:  # grows by the graphs of loops and branches
+        for node in graph.node:
+            if not node.domain and not onnx.defs.has(node.op_type):
+                found[node.op_type] = None
+            graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return list(found)
 
 
 def _exported(folder, names, answer):

@@ -10,7 +10,7 @@ P boxes of a picture, K classes, L detections or proposals.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -48,6 +48,19 @@ def is_detector(model: keras.Model) -> bool:
     return any(hasattr(layer, METHOD) for layer in model.layers)
 
 
+def in_litert(model: keras.Model, shape: Sequence[int] | None = None) -> keras.Model:
+    """The detector with `call_in_litert` in place of `call`: for one picture of known size at a time.
+
+    Args:
+        model: pictures [N, H, W, 3] -> a dict of tensors.
+        shape: what the new model takes, [1, H, W, 3]; None: what the old one does.
+    """
+    image = None if shape is None else keras.Input(batch_shape=shape, name=model.inputs[0].name)
+    return rebuilt(
+        model, lambda layer: InLiteRT(layer) if hasattr(layer, METHOD) else layer, inputs=image, values=None
+    )
+
+
 def program(model: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """Gives a model as a function of pictures that LiteRT can run.
 
@@ -58,10 +71,7 @@ def program(model: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     Returns:
         A function to {output: tensor}; a model of one output without a name has "output".
     """
-    if is_detector(model):
-        model = rebuilt(
-            model, lambda layer: InLiteRT(layer) if hasattr(layer, METHOD) else layer, values=None
-        )
+    model = in_litert(model) if is_detector(model) else model
 
     def whole(image):
         outputs = model(image, training=False)
