@@ -6,6 +6,7 @@ threads and devices start with the first computation, which is after the fork.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pathlib
@@ -96,6 +97,8 @@ def _serve() -> None:
     with quiet():
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
+    gc.collect()
+    gc.freeze()  # else each fork, at its end, looks for garbage in all that the import made: a second
     for line in sys.stdin:
         child = os.fork()
         if not child:
