@@ -63,6 +63,26 @@ def warm():
 
 
 @pytest.fixture(scope="session")
+def light():
+    """As `warm`, without TensorFlow: for programs that need none, or are to show that they import none."""
+    with Warm(["absl.flags", "numpy", "PIL.Image", "tfcnn.cli"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def run_source(warm, tmp_path_factory):
+    """A function from a program's source and its arguments to the finished process, run as `run_app` does."""
+
+    def run(source, *arguments, timeout=600):
+        folder = tmp_path_factory.mktemp("source")
+        (folder / "program.py").write_text(source)
+        variables = {"PYTHONPATH": str(ROOT)}
+        return warm.run("program", [*map(str, arguments)], folder, variables, timeout)
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def run_app(warm):
     """A function from an app's name and its arguments to the finished process, its output as text."""
 

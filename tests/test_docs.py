@@ -5,8 +5,6 @@ import json
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 import skimage.data
@@ -34,11 +32,12 @@ ROWS = [
 # Parses many commands of an app as the app would, without its work; prints its flags and what it refuses.
 PARSE = """
 import importlib, json, sys
-app = importlib.import_module(f"apps.{sys.argv[1]}")
+_, app, commands = sys.argv
+importlib.import_module(f"apps.{app}")
 from absl import flags
 from absl.testing import flagsaver
 refused = []
-for arguments in json.load(sys.stdin):
+for arguments in json.loads(commands):
     with flagsaver.flagsaver():
         try:
             rest = flags.FLAGS(["app", *arguments])
@@ -49,14 +48,20 @@ print(json.dumps({"flags": list(flags.FLAGS), "refused": refused}))
 """
 
 
-@functools.cache
-def parsed(app):
-    """{"flags": the app's, "refused": commands of the pages that it does not take, with the reason}."""
-    command = [sys.executable, "-c", PARSE, app]
-    text = json.dumps(APPS.get(app, []))
-    done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def parsed(light, tmp_path_factory):
+    """{"flags": an app's, "refused": commands of the pages that it does not take, with the reason}, of its name."""
+    folder = tmp_path_factory.mktemp("parse")
+    (folder / "parse.py").write_text(PARSE)
+
+    @functools.cache
+    def parsed(app):
+        arguments = [app, json.dumps(APPS.get(app, []))]
+        done = light.run("parse", arguments, ROOT, {"PYTHONPATH": str(folder)}, 60)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout)
+
+    return parsed
 
 
 def blocks(page, language):
@@ -139,12 +144,12 @@ def test_readme_lists_every_app_and_no_other():
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_apps_flags_and_values_are_known(app):
+def test_apps_flags_and_values_are_known(app, parsed):
     assert app in cli.apps()
     assert not parsed(app)["refused"]
 
 
-def test_flags_that_sentences_name_exist():
+def test_flags_that_sentences_name_exist(parsed):
     known = {flag for app in cli.apps() for flag in parsed(app)["flags"]}
     named = {flag for page in PAGES.values() for flag in re.findall(r"`--(\w+)", page)}
     assert len(named) > 30 and not named - known

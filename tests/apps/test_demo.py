@@ -57,7 +57,7 @@ def test_one_page_shows_what_the_apps_made(run_app, tmp_path):
 
 def test_a_failed_example_is_named_and_the_others_shown(run_app, tmp_path):
     (tmp_path / "nets").write_text("in the way")
-    done = run_app("demo", "--apps=nets,download", f"--output_dir={tmp_path}", "--quiet")
+    done = run_app("demo", "--apps=nets,download", "--at_once=1", f"--output_dir={tmp_path}", "--quiet")
     assert done.returncode == 1 and "tfcnn nets: ended with status 2" in done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     assert [entry["folder"] for entry in results["images"]] == ["download"]

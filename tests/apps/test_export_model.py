@@ -2,15 +2,11 @@
 
 import csv
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from tfcnn.export import tf1_graph
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 # What a data set's figures are measured of; with ONNX where its packages are.
 MEASURED = ["litert", pytest.param("saved_model,litert,onnx,tf1_graph", marks=pytest.mark.extras)]
 
@@ -53,14 +49,15 @@ def test_a_format_whose_packages_are_not_there_is_refused_by_name(out):
     assert done.returncode == 1 and "pip install" in refused["onnx"] and list(refused) == ["onnx"]
 
 
-def test_scores_that_are_not_finite_are_right_nowhere():
+def test_scores_that_are_not_finite_are_right_nowhere(run_source):
     code = """
 import numpy as np
 from apps.export_model import top1
 rows = ([np.nan, np.nan], [0.9, 0.1], [np.inf, 0.1])
 print(top1([{"scores": np.float32(row)} for row in rows], [0, 0, 0]))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run_source(code)
+    assert done.returncode == 0, done.stderr
     assert float(done.stdout) == pytest.approx(1 / 3)
 
 

@@ -1,16 +1,11 @@
 """train_robust and robustness as a person runs them: digits trained and attacked, pictures on a release."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from tfcnn import images
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def report(folder):
@@ -72,7 +67,7 @@ def test_pictures_have_entries_with_the_least_eps(run_app, tmp_path, trained):
     assert found["metrics"]["curve"][1]["error"] == pytest.approx(fooled)
 
 
-def test_answers_that_are_not_finite_are_refused():
+def test_answers_that_are_not_finite_are_refused(run_source):
     code = """
 import numpy as np
 from apps.robustness import answer_function
@@ -82,7 +77,7 @@ try:
 except ValueError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run_source(code)
     assert "not finite" in done.stdout
 
 

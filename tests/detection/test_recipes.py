@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,14 +10,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("fast*_rcnn_*.txt"))
 # Parses a recipe as the app does, builds the model with random weights and prints what was built.
 BUILT = """
-import json, os, sys
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-sys.path.insert(0, sys.argv[1])
+import json, sys
 from absl import flags
 from apps import train_detector as app
 from tfcnn.cli import region_flags, training_flags
 flags.FLAGS.set_default("batch_size", 16)
-flags.FLAGS(["train_detector", *sys.argv[3:]])
+flags.FLAGS(["train_detector", *sys.argv[1:]])
 import dataclasses
 import keras
 import numpy as np
@@ -85,20 +81,23 @@ print(json.dumps(found, default=str))
 """
 
 
-def built(name, *more):
-    command = [sys.executable, "-c", BUILT, str(ROOT), name, f"--flagfile={ROOT / 'recipes' / name}", *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture(scope="module")
+def built(run_source):
+    def build(name, *more):
+        done = run_source(BUILT, f"--flagfile={ROOT / 'recipes' / name}", *more)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return build
 
 
 @pytest.fixture(scope="module")
-def faster():
+def faster(built):
     return built("faster_rcnn_paper.txt")
 
 
 @pytest.fixture(scope="module")
-def fast():
+def fast(built):
     return built("fast_rcnn_paper.txt", "--box_targets=fixed")  # there is nothing to measure
 
 

@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -11,10 +9,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECIPES = ("yolo_paper", "fast_yolo_paper")
 # Parses both recipes as the app does and prints what they say; trains YOLO's head on a small backbone for a step.
 READ = """
-import json, os, sys
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import json, sys
 root, *names = sys.argv[1:]
-sys.path.insert(0, root)
 from absl import flags
 from absl.testing import flagsaver
 from apps import train_detector as app
@@ -65,9 +61,8 @@ print(json.dumps(found, default=str))
 
 
 @pytest.fixture(scope="module")
-def found():
-    command = [sys.executable, "-c", READ, str(ROOT), *RECIPES]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+def found(run_source):
+    done = run_source(READ, ROOT, *RECIPES)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -6,6 +6,8 @@ threads and devices start with the first computation, which is after the fork.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import pathlib
@@ -19,9 +21,14 @@ from collections.abc import Mapping, Sequence
 
 
 class Warm:
-    """A server that runs apps; a context, at whose end it is gone."""
+    """A server that runs apps; a context, at whose end it is gone.
 
-    def __init__(self):
+    Args:
+        modules: what it imports before the first.
+    """
+
+    def __init__(self, modules: Sequence[str] = ("keras", "tensorflow")):
+        self._modules = modules
         self._server: subprocess.Popen | None = None
 
     def __enter__(self) -> Warm:
@@ -44,7 +51,7 @@ class Warm:
             module: e.g. "apps.classify", looked for in `cwd`, then where this process finds modules.
             arguments: of the command.
             cwd: the folder to run in.
-            env: environment variables beside those of this process; TensorFlow is imported without them.
+            env: environment variables beside those of this process; the server's modules are imported without them.
             timeout: seconds, after which the app is killed.
 
         Returns:
@@ -57,7 +64,7 @@ class Warm:
             home = str(pathlib.Path(__file__).resolve().parents[2])
             paths = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
             self._server = subprocess.Popen(
-                [sys.executable, "-m", __spec__.name],
+                [sys.executable, "-m", __spec__.name, *self._modules],
                 env={**os.environ, "PYTHONPATH": paths},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -88,14 +95,16 @@ class Warm:
         self._server = None
 
 
-def _serve() -> None:
+def _serve(modules: Sequence[str]) -> None:
     """Answer each request, a line of JSON, with its app's exit status; end with standard input."""
     from tfcnn.runtime import quiet
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet():
-        import keras  # noqa: F401
-        import tensorflow  # noqa: F401
+        for module in modules:
+            importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # else each fork, at its end, looks for garbage in all that the import made: a second
     for line in sys.stdin:
         child = os.fork()
         if not child:
@@ -118,4 +127,4 @@ def _become(request):
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(sys.argv[1:])

@@ -80,8 +80,8 @@ class FasterRCNN:
         def propose(picture, size, shapes):
             return test_time.propose(first, tf.cast(picture, tf.float32), size, shapes, self.proposal_count)
 
-        self._find = tf.function(find, reduce_retracing=True)
-        self._propose = tf.function(propose, reduce_retracing=True)
+        self._find = tf.function(find, reduce_retracing=True, autograph=False)
+        self._propose = tf.function(propose, reduce_retracing=True, autograph=False)
 
     def __call__(
         self,

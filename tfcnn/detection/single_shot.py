@@ -75,7 +75,7 @@ class SingleShot:
                 boxes = test_time.vote(boxes, labels, tf.concat(all_boxes, axis=1)[:, :, None], scores)
             return {"boxes": boxes, "scores": scores_kept, "labels": labels, "count": count}
 
-        self._find = tf.function(find, reduce_retracing=True)
+        self._find = tf.function(find, reduce_retracing=True, autograph=False)
 
     def __call__(
         self,

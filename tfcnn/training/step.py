@@ -153,7 +153,8 @@ class Step:
                 result = self.strategy.run(function, args=inputs)
                 return tf.nest.map_structure(lambda x: self.strategy.experimental_local_results(x)[0], result)
 
-            return tf.function(everywhere, input_signature=signature)
+            # Python's own `if` and `for`: to rewrite every function for AutoGraph takes longer than to trace them.
+            return tf.function(everywhere, input_signature=signature, autograph=False)
 
         self.move = compiled(self._move, [*signature, tf.TensorSpec((2,), tf.float32)])
         self.gather = compiled(self._gather)
