@@ -89,7 +89,7 @@ def main(run: cli.Run) -> None:
                         {
                             "layer": layer,
                             "repeat": repeat + 1,
-                            "picture": path,
+                            **({"picture": path} if path else {}),  # "" with --save_images=false
                             "distance": distance,
                             "psnr": psnr(made, seen),
                             "final": result.final_entry(repeat),

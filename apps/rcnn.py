@@ -249,7 +249,7 @@ def svm(run: cli.Run, model: keras.Model, training: Dataset, proposals: Proposal
         weights, biases, empty = rcnn_svm.train_svms(
             found, training.classes, _config(), run.flags.seed, say=run.say, progress=bar.advance
         )
-    run.save_bytes(rcnn_svm.svm_file(weights, biases, found.fingerprint), "svm.npz")
+    run.save_bytes(rcnn_svm.svm_file(weights, biases, found.fingerprint, SVM_C.value), "svm.npz")
     run.results |= {"svm": "svm.npz", "classes_without_objects": empty}
     run.table(["step", "classes"], [["svm", len(training.classes) - len(empty)]])
 
@@ -261,7 +261,8 @@ def boxes(
     from tfcnn.detection import rcnn, rcnn_svm
 
     found = _features(run, model, training, proposals)
-    svms = rcnn_svm.read_svms(run.output_dir / "svm.npz", found.fingerprint)
+    wanted = SVM_C.value if SVM_C.present else None
+    svms = rcnn_svm.read_svms(run.output_dir / "svm.npz", found.fingerprint, wanted)
     if svms[1].shape != (len(training.classes),):
         raise InputError(f"{run.output_dir / 'svm.npz'} is of other classes: run the step svm again")
     with run.progress(len(training), "boxes") as bar:

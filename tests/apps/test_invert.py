@@ -82,6 +82,16 @@ def test_the_first_start_alone_is_the_same(run, run_app, tmp_path):
     assert np.abs(alone - together).max() <= 2
 
 
+def test_without_pictures_none_is_named(run_app, tmp_path):
+    flags = ["--image_size=48", "--steps=1", "--layer=stem", "--method=momentum", "--save_images=false"]
+    done = run_app("invert", *flags, f"--output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads((tmp_path / "results.json").read_text())["images"]
+    assert "picture" not in entry and "files" not in entry
+    assert [code["layer"] for code in entry["layers"]] == ["stem"] and "picture" not in entry["layers"][0]
+    assert not list(tmp_path.glob("*.png"))
+
+
 def test_any_picture_and_one_that_is_none(run_app, tmp_path):
     images.write(tmp_path / "thin.png", np.full((1, 90), 60, np.uint8))
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")

@@ -64,6 +64,9 @@ def test_features_of_another_precision_are_refused_and_a_part_of_the_validation_
     done = run_app("rcnn", "boxes", *flags, "--validate_images=3")
     assert done.returncode == 0, done.stderr
     assert json.loads((out / "results.json").read_text())["metrics"]["last"]["images"] == 3
+    done = run_app("rcnn", "boxes", *flags, "--svm_c=0.5")
+    assert done.returncode in (1, 2) and len(done.stderr.splitlines()) == 1
+    assert "svm_c=0.001, not 0.5" in done.stderr
 
 
 @pytest.mark.parametrize(

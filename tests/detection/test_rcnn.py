@@ -307,9 +307,12 @@ def test_every_region_is_a_negative_once(features, shapes, retrain):
 def test_svms_are_read_for_their_own_features_alone(features, tmp_path):
     weights, biases = np.ones((3, 2), np.float32), np.zeros(2, np.float32)
     path = tmp_path / "svm.npz"
-    path.write_bytes(rcnn_svm.svm_file(weights, biases, features.fingerprint))
-    found = rcnn_svm.read_svms(path, features.fingerprint)
-    assert (found[0] == weights).all() and (found[1] == biases).all()
+    path.write_bytes(rcnn_svm.svm_file(weights, biases, features.fingerprint, 0.001))
+    for svm_c in (None, 0.001):
+        found = rcnn_svm.read_svms(path, features.fingerprint, svm_c)
+        assert (found[0] == weights).all() and (found[1] == biases).all()
+    with pytest.raises(InputError, match=r"svm_c=0.001, not 0.01: run the svm step again"):
+        rcnn_svm.read_svms(path, features.fingerprint, 0.01)
     with pytest.raises(InputError, match="of other net and precision"):
         rcnn_svm.read_svms(path, features.fingerprint | {"net": "0", "precision": "int8"})
     for content in (path.read_bytes()[:-30], b"", b"nothing"):

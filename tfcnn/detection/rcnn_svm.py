@@ -179,39 +179,48 @@ def train_svms(
     return weights, biases, empty
 
 
-def svm_file(weights: np.ndarray, biases: np.ndarray, fingerprint: Mapping[str, str]) -> bytes:
+def svm_file(weights: np.ndarray, biases: np.ndarray, fingerprint: Mapping[str, str], svm_c: float) -> bytes:
     """The content of an .npz file of SVMs.
 
     Args:
         weights, biases: of `train_svms`.
         fingerprint: of the features that they were trained on.
+        svm_c: with which they were trained.
     """
-    buffer = io.BytesIO()
-    np.savez(buffer, weights=weights, biases=biases, fingerprint=np.array(json.dumps(dict(fingerprint))))
+    buffer, known = io.BytesIO(), np.array(json.dumps(dict(fingerprint)))
+    np.savez(buffer, weights=weights, biases=biases, fingerprint=known, svm_c=svm_c)
     return buffer.getvalue()
 
 
-def read_svms(path: str | pathlib.Path, fingerprint: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray]:
+def read_svms(
+    path: str | pathlib.Path, fingerprint: Mapping[str, str], svm_c: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The weights float32 [D, K] and biases [K] of a file that `svm_file` made.
 
     Args:
         path: of the file.
         fingerprint: of the features that the SVMs are to be of.
+        svm_c: with which they are to be trained; None: any.
 
     Raises:
-        InputError: it is not there, damaged, without a fingerprint, or of other features.
+        InputError: it is not there, damaged, without a fingerprint, of other features, or of another C.
     """
     try:
         with np.load(path) as archive:
             arrays = dict(archive)
         weights, biases = arrays["weights"], arrays["biases"]
         known = json.loads(str(arrays.get("fingerprint", "null")))
+        own_c = float(arrays["svm_c"]) if "svm_c" in arrays else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is not there or damaged: run the svm step.") from error
     if not isinstance(known, dict):
         raise InputError(f"{path} does not tell which features it is of: run the svm step again.")
     if what := changed(known, fingerprint):
         raise InputError(f"The SVMs in {path} are of other {what}: run the svm step again.")
+    if svm_c not in (None, own_c):
+        raise InputError(
+            f"The SVMs in {path} were trained with svm_c={own_c or 'unknown'}, not {svm_c}: run the svm step again."
+        )
     return weights, biases
 
 
