@@ -149,7 +149,10 @@ def over_windows(values: np.ndarray, picture: np.ndarray, window: int) -> np.nda
         for value, x in zip(row, np.linspace(0, width - window, len(row)).round().astype(int), strict=True):
             total[y : y + window, x : x + window] += value
             count[y : y + window, x : x + window] += 1
-    return draw.heat_map(total / np.maximum(count, 1), picture)
+    mean = total / np.maximum(count, 1)
+    return draw.heat_map(
+        mean, picture, (0.0, float(mean.max()))
+    )  # a picture of one window is light, not dark
 
 
 def accuracy(ranks: Sequence[tuple[int, int, int]], classes: Sequence[tuple[str, str]]) -> dict:

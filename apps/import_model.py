@@ -98,7 +98,7 @@ def main(run: cli.Run) -> None:
         allow_left_over=LEFT_OVER.value == "allow",
         allow_custom_objects=run.flags.allow_custom_objects,
     )
-    run.net = imported.model.name
+    run.net, classes = imported.model.name, class_names(run, imported.model)
     run.begin()
     if how:
         run.say(
@@ -122,7 +122,7 @@ def main(run: cli.Run) -> None:
                 f"the outputs differ from the reference by {difference:.3g}, more than --tolerance="
                 f"{TOLERANCE.value:g}: see to --mean, --scale and --channels"
             )
-    run.results["release"] = save(run, imported.model, kind)
+    run.results["release"] = save(run, imported.model, kind, classes)
     rows = [[each["from"], each["to"], "x".join(map(str, each["shape"]))] for each in imported.layers]
     run.table(["in the file", "in the model", "weights"], rows)
 
@@ -207,13 +207,17 @@ def compare(run: cli.Run, imported: Imported, picture: np.ndarray, scores: np.nd
     )
 
 
-def save(run: cli.Run, model: keras.Model, kind: str) -> str:
+def class_names(run: cli.Run, model: keras.Model) -> list[str]:
+    """The names of a classifier's classes; [] of what is none."""
+    scores = model.output.get("scores") if isinstance(model.output, dict) else model.output
+    shape = getattr(scores, "shape", ())
+    return [label for _, label in class_pairs(run.flags, shape[-1])] if len(shape) == 2 else []
+
+
+def save(run: cli.Run, model: keras.Model, kind: str, classes: list[str]) -> str:
     """Write the release; its folder relative to output_dir."""
     from tfcnn.training import releases
 
-    scores = model.output.get("scores") if isinstance(model.output, dict) else model.output
-    shape = getattr(scores, "shape", ())
-    classes = [label for _, label in class_pairs(run.flags, shape[-1])] if len(shape) == 2 else []
     lines = usage.as_lines(run.flags, [name for name in run.flag_names if name not in usage.OF_THE_MACHINE])
     card = {
         "data": f"imported from {pathlib.Path(run.flags.model).name}",

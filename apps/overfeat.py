@@ -120,10 +120,17 @@ def outputs(model: keras.Model) -> dict:
 
 
 def look(window: SlidingWindow | AnchorWindow, image: np.ndarray, scales: Sequence[int]) -> list[Windows]:
-    """The picture at every scale, with --flip mirrored too."""
-    return [
-        window(image, scale, flip) for scale in scales for flip in ([False, True] if FLIP.value else [False])
-    ]
+    """The picture at every scale, with --flip mirrored too; scales at which it has one size are one.
+
+    A scale is the wish of a size, and a window is never smaller than the net's own: seen twice, every window would
+    count twice.
+    """
+    looks: dict[tuple[int, ...], list[Windows]] = {}
+    for scale in scales:
+        found = window(image, scale, False)
+        if tuple(found.size) not in looks:
+            looks[tuple(found.size)] = [found, *([window(image, scale, True)] if FLIP.value else [])]
+    return [each for found in looks.values() for each in found]
 
 
 def detections(found: Found, names: Sequence[str]) -> Detections:
@@ -144,7 +151,9 @@ def show(
     """Save a picture of the best class at each step: its map at each scale, the boxes of windows, the merged ones."""
     best = int(merged.labels[0])
     image = picture.image
-    maps = [draw.heat_map(nearest(each.scores[..., best], image.shape[:2]), image) for each in looks]
+    answers = [each.scores[..., best] for each in looks]
+    span = (0.0, max(float(scores.max()) for scores in answers))  # one for all scales: they are compared
+    maps = [draw.heat_map(nearest(scores, image.shape[:2]), image, span) for scores in answers]
     captions = [f"{' x '.join(map(str, reversed(each.scores.shape[:2])))} windows" for each in looks]
     own = before.labels == best
     boxes = draw.boxes(image, before.boxes[own], before.labels[own])

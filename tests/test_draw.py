@@ -59,6 +59,9 @@ def test_heat_grows_lighter_with_the_value_and_reads_in_grey():
     grey = ramp[0].astype(float) @ [0.299, 0.587, 0.114]
     assert (np.diff(grey) > -1).all() and grey[0] < 20 and grey[-1] > 220
     assert (draw.heat_map(np.full((2, 2), 5.0)) == draw.heat_map(np.array([[0.0, 1.0]]))[0, 0]).all()
+    one, two = (draw.heat_map(np.array([[value, 0.0]]), span=(0.0, 0.8))[0, 0] for value in (0.8, 0.1))
+    assert (one == ramp[0, -1]).all() and 0 < two.sum() < one.sum()  # maps of one span compare
+    assert (draw.heat_map(np.array([[0.8]]), span=(0.0, 0.8)) == ramp[0, -1]).all()
     over = draw.heat_map(np.array([[0.0, 1.0]]), np.full((10, 40, 3), 100, np.uint8))
     assert over.shape == (10, 40, 3) and over[:, 30:].mean() > over[:, :10].mean() + 50
     for bad in (np.nan, np.inf):

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import tfcnn
-from tfcnn import cards
+from tfcnn import cards, importing
 from tfcnn.backbones import classifier
 from tfcnn.backbones.rows import Preprocessing
 from tfcnn.errors import InputError
@@ -32,6 +32,8 @@ def folder(tmp_path_factory):
     shutil.copy(folder / "model.keras", folder / "model.bin")
     shutil.copy(folder / "legacy.h5", folder / "legacy.model")
     (folder / "text.keras").write_text("no model")
+    data = (folder / "model.keras").read_bytes()
+    (folder / "cut.keras").write_bytes(data[: len(data) // 2])
     with zipfile.ZipFile(folder / "other.zip", "w") as archive:
         archive.writestr("a.txt", "a")
     return folder
@@ -59,6 +61,7 @@ def test_every_form_of_a_model(folder, source):
     [
         ("none.keras", "There is no model"),
         ("text.keras", "no model of Keras"),
+        ("cut.keras", "damaged or cut short"),
         ("other.zip", "no model of Keras"),
         ("only.weights.h5", "holds weights without a model"),
     ],
@@ -387,3 +390,10 @@ def test_weights_that_are_not_finite_are_one_line(tmp_path, bad):
     model.save(tmp_path / "bad.keras")
     with pytest.raises(InputError, match="not finite in first/kernel"):
         tfcnn.load_model(tmp_path / "bad.keras")
+
+
+def test_half_a_file_is_said_to_be_one(folder):
+    with pytest.raises(InputError, match="cut.keras is damaged or cut short"):
+        importing.import_model(folder / "cut.keras")
+    with pytest.raises(InputError, match="cut.keras is damaged or cut short"):
+        classifier("tiny", folder / "cut.keras", classes=7, size=32)

@@ -153,12 +153,16 @@ def skeleton(
     return np.array(picture)
 
 
-def heat_map(values: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
+def heat_map(
+    values: np.ndarray, image: np.ndarray | None = None, span: tuple[float, float] | None = None
+) -> np.ndarray:
     """Show a map in colours, its least value dark and its greatest light.
 
     Args:
         values: [h, w]; a constant map is all dark.
         image: uint8 [H, W, 3]; the map is then laid over it, stretched to its size.
+        span: the values that are darkest and lightest, where it is not the map's own: so several maps compare, and
+            a map of one value says which.
 
     Returns:
         uint8 [h, w, 3], with `image` [H, W, 3].
@@ -166,7 +170,7 @@ def heat_map(values: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
     Raises:
         InputError: a value is not finite.
     """
-    scaled = unit_range(values)
+    scaled = unit_range(values, span)
     if image is None:
         return np.rint(_heat(scaled)).astype(np.uint8)
     height, width = image.shape[:2]
@@ -177,12 +181,13 @@ def heat_map(values: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
     return np.rint((1 - alpha) * grey + alpha * _heat(scaled[..., 0])).astype(np.uint8)
 
 
-def unit_range(values: np.ndarray) -> np.ndarray:
-    """A map shifted and scaled to 0..1, float32; a constant one becomes 0."""
+def unit_range(values: np.ndarray, span: tuple[float, float] | None = None) -> np.ndarray:
+    """A map shifted and scaled to 0..1, float32; a constant one becomes 0. With `span` that becomes 0..1, cut there."""
     values = np.asarray(values, np.float64)
     if not np.isfinite(values).all():
         raise InputError("non-finite")
-    low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
+    low, high = span or (values.min(initial=np.inf), values.max(initial=-np.inf))
+    values = np.clip(values, low, high) if span else values
     return ((values - low) / (high - low) if high > low else np.zeros_like(values)).astype(np.float32)
 
 

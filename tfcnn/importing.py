@@ -3,13 +3,12 @@
 import os
 import pathlib
 import re
-import zipfile
 from collections.abc import Sequence
 
 import h5py
 import keras
 
-from tfcnn import backbones
+from tfcnn import backbones, sources
 from tfcnn.backbones import weights
 from tfcnn.backbones.importers import caffe, darknet, protobuf, slim
 from tfcnn.backbones.importers.imported import Imported
@@ -52,7 +51,7 @@ def kind_of(source: str | os.PathLike) -> str:
         return "checkpoint"
     if not path.is_file():
         raise InputError(f"There is no model {source}: give {FORMATS}")
-    if zipfile.is_zipfile(path):
+    if sources.is_archive(path):
         return "keras"
     if h5py.is_hdf5(path):
         try:

@@ -14,7 +14,10 @@ import h5py
 import keras
 import numpy as np
 
-from tfcnn import layers  # noqa: F401  (registers tfcnn's own)
+from tfcnn import (
+    layers,  # noqa: F401  (registers tfcnn's own)
+    sources,
+)
 from tfcnn.backbones.convert import flat, float_input, is_transparent
 from tfcnn.backbones.graph import zero_rgb
 from tfcnn.backbones.importers import keras1
@@ -91,6 +94,8 @@ def _keras_model(path: pathlib.Path, allow_custom_objects: bool) -> keras.Model:
     try:
         suffix, config = _configuration(path)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        if sources.is_archive(path) and not zipfile.is_zipfile(path):
+            raise InputError(f"{path} is damaged or cut short: the file ends before its end") from error
         raise InputError(
             f"{path} is no model of Keras: give a .keras, or an .h5 that holds a model"
         ) from error

@@ -118,6 +118,7 @@ def test_a_preprocessing_of_the_factory_goes_into_the_net(run_app, tmp_path):
         (["--model=digits", "--mean=nan"], ["--mean", "finite"]),
         (["--model=digits", "--scale=inf"], ["--scale", "finite"]),
         (["--model=digits", "--weights=none"], ["--weights"]),
+        (["--model=digits", "--labels={folder}/net.prototxt"], ["--labels", "there are 10 classes"]),
         (["--model=digits", "--preprocessing=vgg16", "--mean=3"], ["--preprocessing", "drop"]),
         (["--model=digits", "--preprocessing=vgg61"], ["vgg61", "vgg16"]),
         (["--model=digits", "--reference={folder}/cat.png", "--scores={folder}/empty.npy"], ["empty.npy"]),

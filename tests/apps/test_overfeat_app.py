@@ -48,6 +48,23 @@ def test_windows_and_merged_boxes(run_app, model, pictures, tmp_path):
     assert 1 <= len(listed) <= 2 and listed[0]["image_id"] == "noise"
 
 
+def test_scales_that_become_one_size_are_seen_once(run_app, model, pictures, tmp_path):
+    entries = []
+    for scales in ("64", "20,64"):
+        out = tmp_path / scales
+        done = run_app(
+            "overfeat",
+            pictures / "noise.png",
+            f"--model={model}",
+            f"--scales={scales}",
+            f"--output_dir={out}",
+        )
+        assert done.returncode == 0, done.stderr
+        (entry,) = json.loads((out / "results.json").read_text())["images"]
+        entries.append([entry[key] for key in ("maps", "windows", "merged")])
+    assert entries[0] == entries[1]
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [

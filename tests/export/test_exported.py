@@ -184,6 +184,14 @@ def test_an_operation_that_litert_lacks_is_named_and_the_converter_is_silent(tmp
     assert capfd.readouterr().err == ""
 
 
+def test_half_floats_are_said_to_be_what_litert_lacks(tmp_path):
+    picture = keras.Input((8, 8, 3))
+    halves = layers.Conv2D(4, 3, dtype=keras.DTypePolicy("mixed_float16"), name="halves")(picture)
+    model = keras.Model(picture, layers.GlobalAveragePooling2D(dtype="float32")(halves), name="mixed")
+    with pytest.raises(InputError, match="Conv2D.* of mixed in float16: save it in float32, as import_model"):
+        exported.export(model, tmp_path, "litert", size=8)
+
+
 def crops(pictures):
     return tf.image.crop_and_resize(pictures, [[0.0, 0, 1, 1]], [0], [4, 4])
 

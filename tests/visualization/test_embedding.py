@@ -58,7 +58,7 @@ def test_pca_is_the_two_directions_of_greatest_variance(digits):
         expected = centred @ vectors[:, -1 - axis]
         sign = np.sign((expected * found[:, axis]).sum())
         np.testing.assert_allclose(found[:, axis], sign * expected, atol=1e-2)
-    with pytest.raises(InputError, match="5 pictures at least.*4"):
+    with pytest.raises(InputError, match="5 pictures at least, and there are 4; method=pca needs 2"):
         embedding.positions(codes[:4])
 
 

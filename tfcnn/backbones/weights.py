@@ -15,6 +15,7 @@ import h5py
 import keras
 import numpy as np
 
+from tfcnn import sources
 from tfcnn.backbones.download import existing
 from tfcnn.backbones.importers import efficientnet_lite
 from tfcnn.errors import InputError
@@ -81,6 +82,8 @@ def opened(path: str | os.PathLike, model: keras.Model, skip: Collection[str] = 
         except InputError:
             raise
         except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            if sources.is_archive(path) and not zipfile.is_zipfile(path):
+                raise InputError(f"{path} is damaged or cut short: the file ends before its end") from error
             raise InputError(
                 f"{path} holds no weights that can be read: "
                 "it should be a .keras, a .weights.h5 or a legacy .h5 of Keras, or a PyTorch file of before 1.6"

@@ -77,9 +77,13 @@ def converted(
         except Exception as error:  # the converter's own error type is not public
             if "not supported" not in str(error) and "custom op" not in str(error).lower():
                 raise
-            raise InputError(
-                f"LiteRT lacks {_lacking(str(error))} of {model.name}; TensorFlow runs it"
-            ) from error
+            halves = {getattr(layer, "compute_dtype", "") for layer in model.layers} & {"float16", "bfloat16"}
+            instead = (
+                f" in {' and '.join(sorted(halves))}: save it in float32, as import_model does"
+                if halves
+                else "; TensorFlow runs it"
+            )
+            raise InputError(f"LiteRT lacks {_lacking(str(error))} of {model.name}{instead}") from error
 
 
 def _lacking(text: str) -> str:

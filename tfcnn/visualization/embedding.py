@@ -118,7 +118,10 @@ def positions(
     """
     least = 5 if method == "tsne" else 2
     if len(codes) < least:
-        raise InputError(f"method={method} needs {least} pictures at least, and there are {len(codes)}")
+        fewer = "; method=pca needs 2" if 2 <= len(codes) < least else ""
+        raise InputError(
+            f"method={method} needs {least} pictures at least, and there are {len(codes)}{fewer}"
+        )
     small = reduced(codes, COMPONENTS if method == "tsne" else 2)
     if method == "tsne":
         small = _tsne(small, min(perplexity, (len(codes) - 1) / 3), seed)
