@@ -27,7 +27,7 @@ PUBLISHED = [
 OURS = [  # mAP on VOC 2007 val, trained on train alone
     ("HOG windows*", 0.084, 28.3),
     ("deformable parts*", 0.37, 28.1),
-    ("R-CNN", 0.46 + 0.65, 52.6),
+    ("R-CNN", 0.46 + 0.65, 52.5),
     ("Fast R-CNN", 0.46 + 0.14, 58.6),
     ("Faster R-CNN", 0.039, 65.1),
     ("YOLO", 1 / 41, 52.7),
