@@ -1,8 +1,5 @@
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
@@ -10,10 +7,8 @@ HERE = pathlib.Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def apart():
-    variables = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    command = [sys.executable, "replicas.py"]
-    done = subprocess.run(command, cwd=HERE, env=variables, capture_output=True, text=True)
+def apart(warm):
+    done = warm.run("replicas", [], HERE, {"PYTHONPATH": str(HERE.parents[1])}, 600)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
