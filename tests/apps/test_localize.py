@@ -59,9 +59,9 @@ def test_a_finished_run_trains_nothing_more(run_app, trained):
 def test_a_localizer_is_trained_on_with_its_own_head_or_with_the_one_that_flags_ask_for(
     run_app, trained, tmp_path
 ):
-    release = trained[1] / "release"
+    release, short = trained[1] / "release", ["--steps=2", "--classifier_epochs=1"]
     for name, more, layers in (("own", [], {"box_flatten"}), ("new", ["--per_place"], {"box_mean"})):
-        flags = [*FLAGS, f"--init={release}", *more, f"--output_dir={tmp_path / name}"]
+        flags = [*FLAGS, *short, f"--init={release}", *more, f"--output_dir={tmp_path / name}"]
         done = run_app("train_localizer", *flags)
         assert done.returncode == 0, done.stderr
         found = {layer.name for layer in tfcnn.load_model(tmp_path / name / "release").layers}

@@ -1,6 +1,6 @@
 """Trains the small net on one device and on two logical ones, and prints how far their weights are apart.
 
-Run by test_training_replicas.py in a process of its own: logical devices are set before TensorFlow starts.
+Run by test_training_replicas.py in a fork of its own: logical devices are set before TensorFlow computes.
 """
 
 import json

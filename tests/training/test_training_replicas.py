@@ -1,26 +1,26 @@
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 HERE = pathlib.Path(__file__).parent
 
 
-def printed(*command):
-    """What a script of this folder prints, run in a process of its own."""
-    variables = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
-    command = [sys.executable, *command]
-    done = subprocess.run(command, cwd=HERE, env=variables, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def printed(warm):
+    """A function from a script of this folder and its arguments to what it prints."""
+
+    def printed(script, *arguments):
+        done = warm.run(script, list(arguments), HERE, {"PYTHONPATH": str(HERE.parents[1])}, 600)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout)
+
+    return printed
 
 
 @pytest.fixture(scope="module")
-def apart():
-    return printed("replicas.py")
+def apart(printed):
+    return printed("replicas")
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
@@ -44,9 +44,9 @@ def test_a_data_sets_batches_are_cut_for_two_devices(apart):
     [["yolo"], pytest.param(["one_stage", "faster_rcnn", "mask_rcnn"], marks=pytest.mark.slow)],
     ids=" ".join,
 )
-def test_two_devices_end_with_the_detector_of_one(kinds):
+def test_two_devices_end_with_the_detector_of_one(printed, kinds):
     """What is drawn (YOLO's object of a cell, anchors, regions) belongs to the picture, not to the device."""
-    found = printed("replicas_of_detectors.py", *kinds)
+    found = printed("replicas_of_detectors", *kinds)
     assert [*found] == kinds
     for kind, numbers in found.items():
         assert numbers["apart"] < 1e-6 and numbers["moved"] > 1e-3, (kind, numbers)
