@@ -403,3 +403,11 @@ def test_the_packaged_photographs_are_there_the_cat_first():
     sources = images.packaged()
     assert len(sources) >= 6 and sources[0].name == "chelsea.png"
     assert all(min(images.read(source).shape[:2]) >= 300 for source in sources)
+
+
+def test_a_picture_too_long_for_memory_is_refused():
+    images.check_pixels((384, 3840), 100, 1000)
+    with pytest.raises(
+        InputError, match="1000x1 becomes 388992x384 pixels: at this scale sides may differ 108"
+    ):
+        images.check_pixels((384, 388992), 1, 1000)

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 MAX_PIXELS = 100_000_000
+MOST_PIXELS = 16_000_000  # of a picture as a net that slides over it sees it
 _ANIMATIONS = {"GIF", "PNG", "WEBP", "AVIF"}
 _ORIENTATION = 0x0112  # EXIF's tag
 # Cameras' and microscopes' bits in files of 16: a picture that would be seen at a sixteenth of its light.
@@ -305,6 +306,19 @@ def resize(
         resized[rows, columns] = _resample(image, inner_h, inner_w)
         return resized, at
     return _resample(image, out_h, out_w), at
+
+
+def check_pixels(size: tuple[int, int], height: int, width: int) -> None:
+    """See that a picture of height x width is not enlarged beyond what memory holds.
+
+    Raises:
+        InputError: `size`, at which it is looked at, has more than MOST_PIXELS.
+    """
+    if size[0] * size[1] > MOST_PIXELS:
+        ratio = MOST_PIXELS // min(size) ** 2
+        raise InputError(
+            f"{width}x{height} becomes {size[1]}x{size[0]} pixels: at this scale sides may differ {ratio} times"
+        )
 
 
 def _resample(image, height, width, box=None):

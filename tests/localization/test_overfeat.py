@@ -196,13 +196,3 @@ def test_what_is_wrong_is_said():
         SlidingWindow(several)
     with pytest.raises(InputError, match="no one square size"):
         SlidingWindow(backbones.classifier("tiny", None, classes=3, size=(None, None)))
-
-
-def test_a_picture_too_long_for_memory_is_refused():
-    from tfcnn.localization.places import check_pixels
-
-    check_pixels((384, 3840), 100, 1000)
-    with pytest.raises(
-        InputError, match="1000x1 becomes 388992x384 pixels: at this scale sides may differ 108"
-    ):
-        check_pixels((384, 388992), 1, 1000)

@@ -23,7 +23,6 @@ from tfcnn.detection import rpn
 from tfcnn.errors import InputError, NotFinite
 from tfcnn.localization import heads
 from tfcnn.localization.overfeat import Windows
-from tfcnn.localization.places import check_pixels
 from tfcnn.ops import anchors as anchor_ops
 from tfcnn.ops import boxes as box_ops
 from tfcnn.ops import coders
@@ -234,14 +233,14 @@ class AnchorWindow:
             flip: look at its mirror image, and mirror what is found.
 
         Raises:
-            InputError: a number is not finite, or as `check_pixels`.
+            InputError: a number is not finite, or as `images.check_pixels`.
         """
         height, width = image.shape[:2]
         scale = max(shorter, self.window) / min(height, width)
         size = tuple(
             max(self.window, round(side * scale / self.step) * self.step) for side in (height, width)
         )
-        check_pixels(size, height, width)
+        images.check_pixels(size, height, width)
         picture, at = images.resize(image, size)
         picture = picture[:, ::-1] if flip else picture
         scores, boxes = (

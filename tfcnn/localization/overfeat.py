@@ -24,7 +24,6 @@ from tfcnn.backbones.graph import made_by
 from tfcnn.backbones.heads import with_logits
 from tfcnn.errors import InputError
 from tfcnn.localization import heads
-from tfcnn.localization.places import check_pixels
 
 MERGE_THRESHOLD = 0.75  # t, which the paper does not give
 MOST_WINDOWS = 300  # of a class, the best that are merged: pairs grow with the square
@@ -199,11 +198,11 @@ class SlidingWindow:
             flip: look at its mirror image, and mirror what is found.
 
         Raises:
-            InputError: as `maps`, or as `check_pixels`.
+            InputError: as `maps`, or as `images.check_pixels`.
         """
         height, width = image.shape[:2]
         size = self.size_of(height, width, shorter)
-        check_pixels(size, height, width)
+        images.check_pixels(size, height, width)
         picture, at = images.resize(image, size)
         found = self.maps(picture[:, ::-1] if flip else picture)
         rows, columns = found["scores"].shape[:2]

@@ -14,8 +14,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfcnn.errors import InputError
-
 LEAST = -60.0  # of a weight's logarithm below the greatest's: a window of weak locations has a mean, too
 
 
@@ -74,19 +72,3 @@ class MeanOfPlaces(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"size": self.size, "stride": self.stride}
-
-
-MOST_PIXELS = 16_000_000  # of a picture as the net sees it
-
-
-def check_pixels(size: tuple[int, int], height: int, width: int) -> None:
-    """See that a picture of height x width is not enlarged beyond what memory holds.
-
-    Raises:
-        InputError: `size`, at which it is looked at, has more than MOST_PIXELS.
-    """
-    if size[0] * size[1] > MOST_PIXELS:
-        ratio = MOST_PIXELS // min(size) ** 2
-        raise InputError(
-            f"{width}x{height} becomes {size[1]}x{size[0]} pixels: at this scale sides may differ {ratio} times"
-        )
