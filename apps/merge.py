@@ -10,7 +10,6 @@ from absl import flags
 
 from tfcnn import cli
 from tfcnn.cli import shards
-from tfcnn.cli.output import RESULTS
 from tfcnn.errors import InputError
 
 GROUP, SUMMARY = "start", "make one result of the shards of a run"
@@ -29,11 +28,10 @@ def main(run: cli.Run) -> None:
         )
     roots = [pathlib.Path(path) for path in SHARDS.value]
     found = shards.belonging(shards.find(roots))
-    folder = run.output_dir
     if run.flags["output_dir"].using_default_value and len(roots) == 1 and found[0].folder != roots[0]:
-        (folder,) = roots
-    if not run.flags.overwrite and (folder / RESULTS).exists():
-        raise InputError(f"{folder} holds a {RESULTS}, and --overwrite=false")
+        (run.output_dir,) = roots
+    run.check_output_dir()
+    folder = run.output_dir
     app, *command = shards.command(found, folder, pathlib.Path(__file__).parent)
     run.say(f"{len(found)} shards of {app}, into {folder}")
     run.begin()
@@ -45,4 +43,4 @@ def main(run: cli.Run) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main, pictures=False, arguments="shards")
+    cli.start(main, pictures=False, arguments="shards", finds_folder=True)

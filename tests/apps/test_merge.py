@@ -78,7 +78,11 @@ def test_merged_shards_equal_the_run_over_everything(warm, run_app, folder, modu
         arguments = ["in", *flags, f"--output_dir={where}", *shard, "--threads=1"]
         done = warm.run(module, arguments, folder, environment, 120)
         assert done.returncode == (0 if shard == ["--shard=1/2"] else 1), done.stderr
-    done = run_app("merge", parts, cwd=folder)
+    (folder / "out" / "merge").mkdir(exist_ok=True)
+    (folder / "out" / "merge" / "results.json").write_text(
+        "{}"
+    )  # of another merging: nothing is written there
+    done = run_app("merge", parts, "--overwrite=false", cwd=folder)
     assert done.returncode == 1, done.stderr
     expected, found = contents(folder / whole, whole), contents(folder / parts, parts)
     assert found.keys() == expected.keys()

@@ -35,6 +35,7 @@ def start(
     trains: str | None = None,
     at_scale: bool = False,
     arguments: str | None = None,
+    finds_folder: bool = False,
     **defaults: object,
 ) -> None:
     """Run an app and exit with the status that every app promises.
@@ -48,11 +49,12 @@ def start(
             resume and checkpoint_minutes among the defaults.
         at_scale: whether it works by `Run.over_pictures`: --shard and --engine.
         arguments: of an app without pictures: the list flag that plain arguments are added to.
+        finds_folder: whether main itself finds out where it writes, and then calls `Run.check_output_dir`.
         defaults: the app's own defaults of common flags, e.g. batch_size=32; an app that takes no pictures keeps
             those of the picture flags that it names here. An app whose pictures need not be squares names longest:
             only there --resize may be fit.
     """
-    names = main.__globals__
+    names, checked = main.__globals__, not finds_folder
     spec = names.get("__spec__")
     name = spec.name.rpartition(".")[2] if spec else pathlib.Path(names["__file__"]).stem
     warnings.filterwarnings("ignore", module="PIL")  # a damaged picture's file is refused by name
@@ -62,7 +64,8 @@ def start(
     try:
         kinds = {PICTURES: pictures or trainer, TRAINERS: trainer, AT_SCALE: at_scale}
         defaults = {"output_dir": f"out/{name}", **defaults}
-        status = _run(main, name, names["SUMMARY"], kinds, pictures, arguments, (words, trains), defaults)
+        words = (words, trains)
+        status = _run(main, name, names["SUMMARY"], kinds, pictures, arguments, words, defaults, checked)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output went away; Python would complain of it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -70,7 +73,7 @@ def start(
     sys.exit(status)
 
 
-def _run(main, name, summary, kinds, pictures, arguments_of, words, defaults):
+def _run(main, name, summary, kinds, pictures, arguments_of, words, defaults, checked):
     (words, trains), trainer = words, kinds[TRAINERS]
     absent = [f for f, group in GROUPS.items() if not kinds.get(group, True) and f not in defaults]
     absent += ["max_pixels", "image_format"] if trainer else []
@@ -110,12 +113,12 @@ def _run(main, name, summary, kinds, pictures, arguments_of, words, defaults):
     trainer = trainer or (trains is not None and FLAGS[words].value == trains)
     run = Run(name, FLAGS, trainer)
     run.only_as = f"--{words}={trains}" if trains else ""
-    return _guard(run, main, pictures, trainer)
+    return _guard(run, main, pictures, trainer, checked)
 
 
-def _guard(run, main, pictures, trainer):
+def _guard(run, main, pictures, trainer, checked):
     """Run main and leave the other workers; a process whose TensorFlow waits for one that is gone ends at once."""
-    status = _status(run, main, pictures, trainer)
+    status = _status(run, main, pictures, trainer, checked)
     if run.meeting:
         run.meeting.leave(run.failure if status not in (0, 75, 130) else "")
         if status or run.meeting.lost:
@@ -126,7 +129,7 @@ def _guard(run, main, pictures, trainer):
     return status
 
 
-def _status(run, main, pictures, trainer):
+def _status(run, main, pictures, trainer, checked):
     """Run main; every way to fail becomes its exit status."""
     status = 0
     try:
@@ -144,7 +147,8 @@ def _status(run, main, pictures, trainer):
             _look_for_a_run(run)
             _look_for_workers(run)
             run.stop.listen()
-        run.check_output_dir()
+        if checked:
+            run.check_output_dir()
         main(run)
         run.begin()
     except NothingToDo as done:
