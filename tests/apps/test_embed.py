@@ -50,6 +50,26 @@ def test_a_folder_by_a_small_nets_codes(run_app, tmp_path):
     assert np.load(tmp_path / "out" / "codes.npy").shape == (6, 16)
 
 
+def test_an_unreadable_picture_of_a_data_set_is_named_in_a_line_and_the_others_are_laid_out(
+    run_app, tmp_path
+):
+    for number in range(6):
+        folder = tmp_path / "data" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        images.write(folder / f"{number}.png", np.full((20, 30, 3), 40 * number, np.uint8))
+    (tmp_path / "data" / "a" / "bad.png").write_bytes(b"no picture")
+    flags = ["--dataset=folder", f"--data={tmp_path / 'data'}", "--layer=pixels", "--batch_size=2"]
+    done = run_app("embed", *flags, "--method=pca", "--quiet", f"--output_dir={tmp_path / 'out'}")
+    (line,) = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and line.startswith("embed: refused ") and "bad.png" in line, done.stderr
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [each["file"] for each in report["refused"]] == ["a/bad.png"]
+    assert sorted(entry["file"] for entry in report["images"]) == [
+        f"{'ab'[n % 2]}/{n}.png" for n in (0, 2, 4, 1, 3, 5)
+    ]
+    assert report["metrics"]["images"] == 6 and np.load(tmp_path / "out" / "codes.npy").shape[0] == 6
+
+
 def test_of_many_pictures_some_are_shown_and_all_codes_are_kept(run_app, tmp_path):
     common = ["--class=0,1", "--limit=40", "--most=15", "--grid=3"]
     report = {}

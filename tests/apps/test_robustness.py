@@ -67,6 +67,31 @@ def test_pictures_have_entries_with_the_least_eps(run_app, tmp_path, trained):
     assert found["metrics"]["curve"][1]["error"] == pytest.approx(fooled)
 
 
+def test_an_unreadable_picture_of_a_data_set_is_named_in_a_line_and_the_others_are_measured(
+    run_app, tmp_path, trained
+):
+    for number, picture in enumerate(np.random.default_rng(0).integers(0, 256, [10, 16, 16, 3], np.uint8)):
+        (tmp_path / "data" / "val" / str(number)).mkdir(parents=True)
+        images.write(tmp_path / "data" / "val" / str(number) / "a.png", picture)
+    (tmp_path / "data" / "val" / "3" / "broken.png").write_bytes(b"no picture")
+    flags = [
+        f"--model={trained[1] / 'release'}",
+        "--dataset=folder",
+        f"--data={tmp_path / 'data'}",
+        "--split=val",
+        "--eps=0,32",
+    ]
+    done = run_app("robustness", *flags, "--quiet", f"--output_dir={tmp_path / 'out'}")
+    (line,) = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and line.startswith("robustness: refused ") and "broken.png" in line, (
+        done.stderr
+    )
+    found = report(tmp_path / "out")
+    assert [each["file"] for each in found["refused"]] == ["3/broken.png"] and found["metrics"][
+        "images"
+    ] == 10
+
+
 def test_answers_that_are_not_finite_are_refused(run_source):
     code = """
 import numpy as np

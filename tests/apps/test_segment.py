@@ -78,6 +78,24 @@ def test_an_even_picture_is_refused_by_name(run_app, model, tmp_path):
     assert not list((tmp_path / "out").glob("*mask*"))
 
 
+def test_a_data_set_without_files_is_measured_and_one_without_masks_refused(run_app, model, tmp_path):
+    """The reader of drawn shapes has no files; that of digits no masks."""
+    flags = [f"--model={model}", "--limit=2", "--save_images=false"]
+    done = run_app("segment", *flags, "--dataset=shapes", "--split=val", f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(report["images"]) == report["metrics"]["images"] == 2 and report["refused"] == []
+    assert all(0 <= entry["iou"] <= 1 and "mask" not in entry for entry in report["images"])
+    for more, word in (
+        (["--dataset=digits", "--split=test"], "no picture has one object of any class, with a mask"),
+        (["--dataset=voc", "--split=val"], "--data"),
+        (["--dataset=voc", f"--data={tmp_path / 'nowhere'}", "--split=val"], "nowhere"),
+    ):
+        wrong = run_app("segment", *flags, *more, f"--output_dir={tmp_path / 'none'}")
+        (line,) = wrong.stderr.strip().splitlines()
+        assert wrong.returncode == 2 and word in line and not (tmp_path / "none").exists(), line
+
+
 def test_masks_of_a_data_set_are_measured(run, run_app, model, tmp_path):
     """The disk is the one object of its picture; a picture of two objects has no single right mask, and is left out."""
     _, out, mask = run
