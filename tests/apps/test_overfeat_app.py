@@ -48,7 +48,6 @@ def test_windows_and_merged_boxes(run_app, model, pictures, tmp_path):
     assert 1 <= len(listed) <= 2 and listed[0]["image_id"] == "noise"
 
 
-<<<<<<< HEAD
 def test_scales_that_become_one_size_are_seen_once(run_app, model, pictures, tmp_path):
     entries = []
     for scales in ("64", "20,64"):
@@ -64,7 +63,8 @@ def test_scales_that_become_one_size_are_seen_once(run_app, model, pictures, tmp
         (entry,) = json.loads((out / "results.json").read_text())["images"]
         entries.append([entry[key] for key in ("maps", "windows", "merged")])
     assert entries[0] == entries[1]
-=======
+
+
 def test_offsets_are_for_windows_not_for_region_proposal_networks(run_app, pictures, tmp_path):
     net = backbones.classifier("tiny", None, classes=3, size=64)
     localization.with_class_rpn(net, channels=8).save(tmp_path / "rpn.keras")
@@ -79,7 +79,6 @@ def test_offsets_are_for_windows_not_for_region_proposal_networks(run_app, pictu
     assert done.returncode == 0, done.stderr
     (entry,) = json.loads((tmp_path / "out" / "results.json").read_text())["images"]
     assert entry["file"].endswith("noise.png") and "merged" in entry
->>>>>>> tb
 
 
 @pytest.mark.parametrize(
