@@ -99,6 +99,7 @@ class Made:
 
 
 def class_of(name: str) -> str:
+    """Gives the name that Keras 2 and 3 have for a class of Keras 1."""
     return CLASSES.get(name, name)
 
 
