@@ -43,12 +43,14 @@ OLDEST_PYTHON ?= $(shell for v in 3.12 3.11; do python$$v -c 'import venv' 2>/de
 test-oldest: .venv-oldest/.installed
 	@.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-# What needs the packages of ONNX and Ray, in an environment of its own.
+# What needs the packages of ONNX, Ray and opencv-contrib, in an environment of its own. opencv-contrib is put over
+# OpenCV, whose files have the same names, once that is there.
 .venv-extras/.installed: requirements.txt pyproject.toml
-	@echo "setup: TensorFlow with the packages of ONNX and Ray in .venv-extras"
+	@echo "setup: TensorFlow with the packages of ONNX, Ray and opencv-contrib in .venv-extras"
 	@$(PYTHON) -m venv .venv-extras
 	@.venv-extras/bin/python $(INSTALL) --upgrade pip setuptools
-	@.venv-extras/bin/python $(INSTALL) --editable '.[test,onnx,ray]'
+	@.venv-extras/bin/python $(INSTALL) --editable '.[test,onnx,ray,contrib]'
+	@.venv-extras/bin/python $(INSTALL) --force-reinstall --no-deps 'opencv-contrib-python-headless>=4.10,<5'
 	@touch $@
 
 # One after the other: each of Ray's tests takes all cores.

@@ -63,6 +63,12 @@ BING = flags.DEFINE_string(
     "Of bing: bing.json of --train_bing; none: the packaged one, trained on VOC, e.g. "
     "--bing_weights=out/propose/bing.json",
 )
+SEARCH = flags.DEFINE_enum(
+    "search",
+    None,
+    ["own", "contrib"],
+    "Of edge_boxes: our own search or opencv-contrib's; none: opencv-contrib's where it is installed, else our own",
+)
 TRAIN_BING = flags.DEFINE_bool(
     "train_bing", False, "Train BING on --dataset and --split and write bing.json, instead of proposing"
 )
@@ -70,6 +76,7 @@ DRAWN = flags.DEFINE_integer(
     "draw_best", 15, "Best proposals that are drawn, e.g. --draw_best=30", lower_bound=1
 )
 
+SEARCHES = {"own": "our own", "contrib": "opencv-contrib's"}
 SHOWN = 20  # pictures of a data set that are drawn
 
 
@@ -138,6 +145,8 @@ def proposer(run: cli.Run) -> Proposer:
 
     if BING.value and METHOD.value != "bing":
         raise InputError("--bing_weights belongs to --method=bing")
+    if SEARCH.value and METHOD.value != "edge_boxes":
+        raise InputError("--search belongs to --method=edge_boxes")
     if run.flags.model and METHOD.value != "rpn":
         raise InputError("--model belongs to --method=rpn: a Faster R-CNN's release, folder or .keras file")
     predictor = None
@@ -152,6 +161,11 @@ def proposer(run: cli.Run) -> Proposer:
             proposals=PROPOSALS.value,
             allow_custom_objects=run.flags.allow_custom_objects,
         )
+    if METHOD.value == "edge_boxes":
+        from tfcnn.detection.proposals import edge_boxes
+
+        run.results["search"] = search = edge_boxes.search_of(SEARCH.value)
+        run.say(f"edge_boxes with {SEARCHES[search]} search")
     return proposals.proposer(
         METHOD.value,
         PROPOSALS.value,
@@ -159,6 +173,7 @@ def proposer(run: cli.Run) -> Proposer:
         bing_weights=BING.value,
         predictor=predictor,
         longest=run.flags.longest,
+        search=SEARCH.value,
     )
 
 

@@ -21,12 +21,18 @@ COUNTS = ("100", "1000", "10000")
 STYLES = {"grouping": "-", "window scoring": "--", "baseline": ":"}
 
 
+def name_of(found: dict) -> str:
+    """The method's name, with the search of EdgeBoxes where it is not our own."""
+    name = METHODS[found["flags"]["method"]].name
+    return f"{name}, opencv-contrib's search" if found.get("search") == "contrib" else name
+
+
 def row(found: dict) -> str:
     """A method's line of the table."""
     metrics, method = found["metrics"], METHODS[found["flags"]["method"]]
     repeated = metrics.get("repeatability", {})
     cells = [
-        method.name,
+        name_of(found),
         method.type,
         f"{metrics['seconds_per_image']:.3f}",
         f"{metrics['proposals_per_image']:.0f}",
@@ -52,7 +58,7 @@ def main(folders: list[str]) -> None:
             method = METHODS[found["flags"]["method"]]
             curve = found["metrics"][count]["curve"]
             axes.plot(
-                np.linspace(0.5, 1, 11), curve, STYLES[method.type], color=f"C{number}", label=method.name
+                np.linspace(0.5, 1, 11), curve, STYLES[method.type], color=f"C{number}", label=name_of(found)
             )
         axes.set(title=f"at most {count} proposals", xlabel="IoU", xlim=(0.5, 1), ylim=(0, 1))
         axes.grid(alpha=0.3)

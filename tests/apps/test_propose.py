@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import pytest
 
 from tfcnn.datasets.proposals import Proposals
@@ -35,6 +36,27 @@ def test_proposals_of_a_photograph_are_read_by_who_takes_a_file_of_them(run_app,
     assert scores == sorted(scores, reverse=True)
     found = Proposals(tmp_path / "results.json", count=30).of("chelsea.png")
     assert found.shape == (30, 4) and found[:, 2].max() <= entry["width"]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        "own",
+        pytest.param(
+            "contrib",
+            marks=[
+                pytest.mark.extras,
+                pytest.mark.skipif(not hasattr(cv2, "ximgproc"), reason="the extra contrib is not installed"),
+            ],
+        ),
+    ],
+)
+def test_the_search_of_edge_boxes_is_said(run_app, tmp_path, search):
+    flags = ["--method=edge_boxes", f"--search={search}", "--limit=1", "--longest=100", "--proposals=50"]
+    done = run_app("propose", *flags, f"--output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path)["search"] == search
+    assert {"own": "our own search", "contrib": "opencv-contrib's search"}[search] in done.stderr
 
 
 def test_recall_on_a_data_set_grows_with_the_number_of_proposals(measured):
@@ -78,6 +100,12 @@ def test_recall_is_measured_on_as_many_proposals_as_it_says(run_app, tmp_path, f
         (["--dataset=digits"], "no boxes"),
         (["--dataset=shapes", "--proposals=300", "--counts=100,1000"], "more than --proposals=300"),
         (["--model=faster_rcnn_voc"], "--method=rpn"),
+        (["--search=own"], "--method=edge_boxes"),
+        pytest.param(
+            ["--method=edge_boxes", "--search=contrib"],
+            "opencv-contrib-python-headless",
+            marks=pytest.mark.skipif(hasattr(cv2, "ximgproc"), reason="the extra contrib is installed"),
+        ),
     ],
 )
 def test_a_wrong_command_is_one_line_and_leaves_nothing(run_app, tmp_path, flags, said):

@@ -155,6 +155,17 @@ def test_wrong_requests_are_named():
         proposals.proposer("bing", bing_weights="no.json")
 
 
+def test_the_search_of_edge_boxes_is_opencvs_where_it_is_installed(monkeypatch):
+    monkeypatch.setattr(edge_boxes.cv2, "ximgproc", None, raising=False)
+    assert edge_boxes.search_of() == "contrib" and edge_boxes.search_of("own") == "own"
+    monkeypatch.delattr(edge_boxes.cv2, "ximgproc")
+    assert edge_boxes.search_of() == "own"
+    with pytest.raises(InputError, match="opencv-contrib-python-headless"):
+        proposals.proposer("edge_boxes", search="contrib")
+    with pytest.raises(InputError, match="contrib"):
+        proposals.proposer("edge_boxes", search="conrtib")
+
+
 def test_sliding_windows_of_a_size_stand_in_an_even_grid():
     image = np.zeros((400, 500, 3), np.uint8)
     boxes, _ = baselines.sliding_window(image, 10_000)

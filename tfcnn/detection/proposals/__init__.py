@@ -67,6 +67,7 @@ def proposer(
     bing_weights: str | os.PathLike | None = None,
     predictor: Predictor | None = None,
     longest: int = LONGEST,
+    search: str | None = None,
 ) -> Proposer:
     """A method of proposals, ready to be called on a picture.
 
@@ -77,12 +78,14 @@ def proposer(
         bing_weights: of bing: a file that `bing.save` wrote; None: those trained on VOC 2007.
         predictor: of rpn: a Faster R-CNN, which `tfcnn.detector` opens, with `count` proposals.
         longest: most pixels of the longer side; a larger picture is reduced to it first. The rpn takes its model's.
+        search: of edge_boxes: "own", "contrib" (opencv-contrib's), or None: opencv-contrib's where it is installed.
 
     Returns:
         A function from uint8 [H, W, 3] to float32 [n, 5] (x1, y1, x2, y2, score), in the picture's pixels, best first.
 
     Raises:
-        InputError: an unknown method, a count below 1, or weights or a predictor that cannot be used.
+        InputError: an unknown method, a count below 1, or weights, a predictor or a search that
+            cannot be used.
     """
     if method not in METHODS:
         raise unknown("proposal method", method, METHODS)
@@ -100,6 +103,8 @@ def proposer(
         compute = functools.partial(compute, **{name: getattr(module, value.removeprefix("."))})
     if method == "bing":
         compute = functools.partial(compute, weights=module.Weights.read(bing_weights or module.PACKAGED))
+    if method == "edge_boxes":
+        compute = functools.partial(compute, search=module.search_of(search))
 
     def propose(image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
