@@ -91,16 +91,18 @@ def show(run: cli.Run, model: keras.Model, names: list[str]) -> None:
     """Write templates as glyphs, strokes along the edges that they ask for; of two mirror images the first one."""
     from tfcnn.ops import hog
 
-    output = model.layers[-1]
-    if model.get_layer("hog").features != "felzenszwalb":
-        return
+    output, features = model.layers[-1], model.get_layer("hog").features
     tiles = []
     for (h, w), labels in zip(output.shapes, output.labels, strict=True):
         kernels = np.moveaxis(model.get_layer(f"templates_{h}x{w}").kernel.numpy(), -1, 0)
         for column, label in enumerate(labels):
             if column and np.allclose(kernels[column], hog.mirrored(kernels[column - 1]), atol=1e-3):
                 continue
-            glyph = draw.hog_glyphs(hog.orientation_weights(kernels[column]), 20, offset=0)
+            if features == "felzenszwalb":
+                glyph = draw.hog_glyphs(hog.orientation_weights(kernels[column]), 20, offset=0)
+            else:  # what the blocks that a cell lies in ask of it
+                asked = hog.cell_weights(np.maximum(kernels[column], 0)[None]).numpy()[0]
+                glyph = draw.hog_glyphs(asked, 20)
             tiles.append((label, images.resize(glyph, 200, "letterbox", fill=(255, 255, 255))[0]))
     tiles = svm_flags.shown(sorted(tiles, key=lambda tile: tile[0]), names)
     sheet = draw.grid([tile for _, tile in tiles], 6, [names[label] for label, _ in tiles])

@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+import tfcnn
+from tfcnn import images
+
 DATA = ["--dataset=shapes", "--classes=ring", "--train_size=96", "--train_images=24", "--validate_images=4"]
 DATA += ["--rounds=1", "--pictures=4", "--aspects=1", "--largest=1", "--per_octave=2", "--negatives=200"]
 
@@ -52,6 +55,28 @@ def test_the_same_command_again_trains_nothing_and_another_is_refused(run_app, r
     assert done.returncode == 0 and "nothing to do" in done.stdout
     done = run_app(*train, "--svm_c=0.5")
     assert done.returncode == 2 and "--svm_c" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_dalals_window_is_trained_drawn_and_detects(run_app, tmp_path):
+    """The person's window of 64 x 128 pixels, on drawn shapes."""
+    own = ["--features=dalal_triggs", "--window=16,8", "--margin=2", "--mirrored=false", "--train_size=160"]
+    done = run_app("hog_detector", "train", *DATA, *own, f"--output_dir={tmp_path / 'trained'}")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "trained"
+    settings = json.loads((folder / "release/card.json").read_text())["settings"]
+    assert settings["window"] == [16, 8] and settings["features"] == "dalal_triggs"
+    assert not settings["mirrored"] and settings["margin"] == 2
+    model = tfcnn.load_model(folder / "release")
+    assert model.get_layer("templates_16x8").kernel.shape == (15, 7, 36, 1)  # 3780 numbers
+    strokes = images.read(folder / "templates.png")
+    assert (
+        "templates.png" in results(folder)["files"] and (strokes < 40).mean() > 0.1 and strokes.max() == 255
+    )
+    done = run_app(
+        "hog_detector", f"--model={folder / 'release'}", "--limit=1", f"--output_dir={tmp_path / 'out'}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(results(tmp_path / "out")["images"]) == 1
 
 
 @pytest.mark.slow

@@ -98,6 +98,27 @@ def test_templates_take_the_nearest_shape():
     assert hog_objects.shape_of(2.0, 40, 0) == (8, 5) and hog_objects.shape_of(0.3, 40, 1) == (6, 12)
 
 
+def test_a_given_window_learns_from_objects_of_its_shape():
+    config = HogSvmConfig(window=(16, 8), margin=2)  # 12 x 4 cells: three times as high as wide
+    sides = [(30, 90), (30, 61), (30, 134), (30, 59), (30, 136), (90, 30)]
+    found = [hog_objects.has_shape(np.float32([5, 5, 5 + w, 5 + h]), config) for w, h in sides]
+    assert found == [True, True, True, False, False, False]
+    assert all(hog_objects.has_shape(np.float32([0, 0, *each]), HogSvmConfig()) for each in sides)
+
+
+@pytest.mark.parametrize(("upright", "kept"), [(20, 20), (19, 40)])
+def test_other_shapes_are_learned_from_where_there_are_few(shapes, upright, kept):
+    def record(number):
+        width = 20 if number < upright else 60
+        whole = np.float32([[0, 0, width, 60]])
+        unclear = {"difficult": None, "truncated": None, "crowd": None}
+        return dataclasses.replace(shapes.examples[0], boxes=whole, labels=np.zeros(1, int), **unclear)
+
+    training = dataclasses.replace(shapes, examples=[record(number) for number in range(40)])
+    ((shape, _, objects),) = hog_objects.grouped(training, HogSvmConfig(window=(16, 8), margin=2))
+    assert shape == (16, 8) and len(objects) == kept
+
+
 @pytest.fixture(scope="module")
 def shapes():
     return restricted(datasets.open("shapes", split="train"), ["ring"])

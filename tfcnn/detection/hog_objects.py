@@ -19,6 +19,7 @@ from tfcnn.ops import hog
 
 ASPECTS = (2.6, 1.6, 1.0, 0.62, 0.42)  # height over width: all templates have one of these shapes
 FEWEST = 20  # whole objects of a class; with less, cut off ones are taken, too
+ALIKE = 1.5  # the most by which the aspect of an object that a given window learns from differs, as a factor
 COVERED = 0.5  # least IoU that the smallest window can have with an object to learn from
 
 
@@ -30,7 +31,7 @@ class HogSvmConfig:
         features, cell, margin, largest, per_octave: of `tfcnn.detection.hog_svm.hog_svm`.
         area: cells of an object in its template.
         window: (height, width) in cells of one template a class, its margin included, instead of aspects: Dalal's
-            person has 16 x 8 cells with a margin of 2.
+            person has 16 x 8 cells with a margin of 2. It learns from the objects of about its shape.
         aspects: templates of a class, before mirroring.
         mirrored: give each template its mirror image, and sort objects by the side that they face; else one template
             learns from objects and their mirror images.
@@ -82,7 +83,8 @@ def in_turn(training: Dataset, rng: np.random.Generator) -> np.ndarray:
 def grouped(training: Dataset, config: HogSvmConfig) -> list[tuple[tuple[int, int], int, list]]:
     """Sorts objects by class and aspect, those left out that no window can cover or that are cut off.
 
-    A class with fewer than FEWEST of them keeps the others, too.
+    With a window given, objects of other shapes are left out as well: an upright person's window learns little from one
+    who sits. A class with fewer than FEWEST objects keeps the others, too.
 
     Returns:
         ((kh, kw), class, [(record, box float32 [4]), ...]) of each template.
@@ -106,7 +108,9 @@ def grouped(training: Dataset, config: HogSvmConfig) -> list[tuple[tuple[int, in
                 "more pictures."
             )
         large = [each for each in objects if findable(*each[:2], config)]
-        choices = ([each for each in large if not each[2]], large, objects)
+        alike = [each for each in large if has_shape(each[1], config)]
+        uncut = [[each for each in own if not each[2]] for own in (alike, large)]
+        choices = (uncut[0], alike, uncut[1], large, objects)
         chosen = next((each for each in choices if len(each) >= FEWEST), objects)
         whole = [(record, box) for record, box, _ in chosen]
         whole.sort(key=lambda pair: _aspect(pair[1]), reverse=True)
@@ -120,6 +124,14 @@ def grouped(training: Dataset, config: HogSvmConfig) -> list[tuple[tuple[int, in
             step = max(1.0, len(own) / config.objects)
             found.append((shape, label, [own[int(i * step)] for i in range(int(len(own) / step))]))
     return found
+
+
+def has_shape(box: np.ndarray, config: HogSvmConfig) -> bool:
+    """Whether the aspect of an object's box [4] is within a factor of ALIKE of the window that is given, if one is."""
+    if config.window is None:
+        return True
+    height, width = (side - 2 * config.margin for side in config.window)
+    return abs(np.log(_aspect(box) * width / height)) <= np.log(ALIKE)
 
 
 def findable(record: Record, box: np.ndarray, config: HogSvmConfig) -> bool:
