@@ -7,6 +7,8 @@ import pytest
 
 from tfcnn.datasets.proposals import Proposals
 
+CONTRIB = hasattr(getattr(cv2, "ximgproc", None), "createEdgeBoxes")
+
 
 @pytest.fixture(scope="module")
 def measured(run_app, tmp_path_factory):
@@ -46,7 +48,7 @@ def test_proposals_of_a_photograph_are_read_by_who_takes_a_file_of_them(run_app,
             "contrib",
             marks=[
                 pytest.mark.extras,
-                pytest.mark.skipif(not hasattr(cv2, "ximgproc"), reason="the extra contrib is not installed"),
+                pytest.mark.skipif(not CONTRIB, reason="the extra contrib is not installed"),
             ],
         ),
     ],
@@ -104,7 +106,7 @@ def test_recall_is_measured_on_as_many_proposals_as_it_says(run_app, tmp_path, f
         pytest.param(
             ["--method=edge_boxes", "--search=contrib"],
             "opencv-contrib-python-headless",
-            marks=pytest.mark.skipif(hasattr(cv2, "ximgproc"), reason="the extra contrib is installed"),
+            marks=pytest.mark.skipif(CONTRIB, reason="the extra contrib is installed"),
         ),
     ],
 )

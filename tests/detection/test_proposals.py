@@ -1,5 +1,7 @@
 """Methods of proposals: small pictures whose regions and boxes are known."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -156,8 +158,11 @@ def test_wrong_requests_are_named():
 
 
 def test_the_search_of_edge_boxes_is_opencvs_where_it_is_installed(monkeypatch):
-    monkeypatch.setattr(edge_boxes.cv2, "ximgproc", None, raising=False)
+    contrib = types.SimpleNamespace(createEdgeBoxes=None)
+    monkeypatch.setattr(edge_boxes.cv2, "ximgproc", contrib, raising=False)
     assert edge_boxes.search_of() == "contrib" and edge_boxes.search_of("own") == "own"
+    monkeypatch.delattr(contrib, "createEdgeBoxes")  # what an uninstalled package may leave behind
+    assert edge_boxes.search_of() == "own"
     monkeypatch.delattr(edge_boxes.cv2, "ximgproc")
     assert edge_boxes.search_of() == "own"
     with pytest.raises(InputError, match="opencv-contrib-python-headless"):

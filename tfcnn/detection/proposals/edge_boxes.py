@@ -36,7 +36,7 @@ def search_of(search: str | None = None) -> str:
     Raises:
         InputError: another name, or opencv-contrib is asked for and not installed.
     """
-    installed = hasattr(cv2, "ximgproc")
+    installed = hasattr(getattr(cv2, "ximgproc", None), "createEdgeBoxes")
     if search is None:
         return "contrib" if installed else "own"
     if search not in SEARCHES:
