@@ -33,6 +33,7 @@ MOST_PARTS = 3  # objects whose parts are drawn: more hide the picture
 
 
 def main(run: cli.Run) -> None:
+    svm_flags.check_flags(STEP.value, (ASPECTS, PARTS, SIDE, RADIUS, ROOT_ROUNDS))
     if STEP.value == "train":
         train(run)
         return

@@ -172,7 +172,7 @@ def of_detectors(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | 
 
 def of_localizers(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | str, Detections]:
     """The five guesses of localizers, likewise."""
-    testing_flags.refuse("a localizer")
+    testing_flags.refuse("a localizer", but=("image_size",))
     own = box_files.open_localizer(run, sources)
     found = _found(run, data, *own, "localize", _index(run, data, own[0]))
     return _recorded(run, data, found, "guesses")

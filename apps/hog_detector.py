@@ -41,6 +41,7 @@ MIRRORED = flags.DEFINE_bool(
 
 
 def main(run: cli.Run) -> None:
+    svm_flags.check_flags(STEP.value, (FEATURES, WINDOW, MARGIN, ASPECTS, MIRRORED))
     if STEP.value == "train":
         train(run)
         return
