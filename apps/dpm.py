@@ -114,6 +114,7 @@ def _mirrors(one, other):
 if __name__ == "__main__":
     cli.start(
         main,
+        without=cli.NO_FACTORY,
         words="step",
         trains="train",
         resume=True,

@@ -111,6 +111,7 @@ def show(run: cli.Run, model: keras.Model, names: list[str]) -> None:
 if __name__ == "__main__":
     cli.start(
         main,
+        without=cli.NO_FACTORY,
         words="step",
         trains="train",
         resume=True,

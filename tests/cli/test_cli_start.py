@@ -183,6 +183,35 @@ def test_a_run_leaves_what_is_promised_and_its_flagfile_repeats_it(probe, photos
     assert refused.returncode == 2 and "--overwrite=false" in one_line(refused.err)
 
 
+@pytest.mark.parametrize(
+    ("app", "flag"),
+    [
+        ("dataset_stats", "--net=resnet50"),
+        ("demo", "--batch_size=4"),
+        ("detect", "--net=resnet50"),
+        ("dpm", "--weights=none"),
+        ("evaluate", "--preprocessing=resnet50"),
+        ("fool_linear", "--model=my.keras"),
+        ("hog_detector", "--net=resnet50"),
+        ("hog_lookalike", "--labels=README.md"),
+        ("music", "--allow_custom_objects"),
+        ("nets", "--net=resnet50"),
+        ("propose", "--net=resnet50"),
+    ],
+)
+def test_a_common_flag_that_means_nothing_to_an_app_is_refused(run_app, tmp_path, app, flag):
+    done = run_app(app, flag, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert done.stderr == f"{app}: {flag.partition('=')[0]} means nothing to {app}\n"
+
+
+def test_a_file_whose_name_begins_with_a_dash_is_told_from_a_flag(probe, photos, tmp_path):
+    (tmp_path / "-dash.png").write_bytes((photos / "a.png").read_bytes())
+    done = probe("-dash.png", "--output_dir=out", cwd=tmp_path)
+    assert done.returncode == 2 and one_line(done.err).endswith("the file of this name is ./-dash.png")
+    assert probe("./-dash.png", "--output_dir=out", cwd=tmp_path).returncode == 0
+
+
 def test_files_of_an_earlier_run_stay_and_are_named(probe, photos, tmp_path):
     out = tmp_path / "out"
     assert probe(photos, f"--output_dir={out}").err.count("earlier run") == 0

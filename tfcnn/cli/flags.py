@@ -24,6 +24,11 @@ MOST_THREADS = (
 )
 
 
+# What names a net of the factory, and what names any: an app without the one or the other refuses them.
+NO_FACTORY = ("net", "weights", "preprocessing")
+NO_NET = (*NO_FACTORY, "model", "allow_custom_objects", "labels")
+
+
 def _flag(group, define, name, *definition, **options):
     define(name, *definition, **options)
     GROUPS[name] = group
