@@ -111,4 +111,6 @@ def _open_video():
 
 
 if __name__ == "__main__":
-    cli.start(main, batch_size=8, model="faster_rcnn_voc", longest=1000, at_scale=True)
+    cli.start(
+        main, without=cli.NO_FACTORY, batch_size=8, model="faster_rcnn_voc", longest=1000, at_scale=True
+    )

@@ -33,6 +33,7 @@ MOST_PARTS = 3  # objects whose parts are drawn: more hide the picture
 
 
 def main(run: cli.Run) -> None:
+    svm_flags.check_flags(STEP.value, (ASPECTS, PARTS, SIDE, RADIUS, ROOT_ROUNDS))
     if STEP.value == "train":
         train(run)
         return
@@ -113,6 +114,7 @@ def _mirrors(one, other):
 if __name__ == "__main__":
     cli.start(
         main,
+        without=cli.NO_FACTORY,
         words="step",
         trains="train",
         resume=True,

@@ -172,7 +172,7 @@ def of_detectors(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | 
 
 def of_localizers(run: cli.Run, data: Dataset, sources: list[str]) -> dict[int | str, Detections]:
     """The five guesses of localizers, likewise."""
-    testing_flags.refuse("a localizer")
+    testing_flags.refuse("a localizer", but=("image_size", "resize"))
     own = box_files.open_localizer(run, sources)
     found = _found(run, data, *own, "localize", _index(run, data, own[0]))
     return _recorded(run, data, found, "guesses")
@@ -374,4 +374,12 @@ def _draw(run: cli.Run, panels: list[Panel], title: str, suffix: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.start(main, pictures=False, batch_size=8, image_size=None, resize="stretch", longest=1000)
+    cli.start(
+        main,
+        without=cli.NO_FACTORY,
+        pictures=False,
+        batch_size=8,
+        image_size=None,
+        resize="stretch",
+        longest=1000,
+    )

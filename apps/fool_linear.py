@@ -152,4 +152,4 @@ def enlarged(image: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    cli.start(main, pictures=False, dataset="digits", image_size=None, batch_size=64)
+    cli.start(main, pictures=False, without=cli.NO_NET, dataset="digits", image_size=None, batch_size=64)

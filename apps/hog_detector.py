@@ -41,6 +41,7 @@ MIRRORED = flags.DEFINE_bool(
 
 
 def main(run: cli.Run) -> None:
+    svm_flags.check_flags(STEP.value, (FEATURES, WINDOW, MARGIN, ASPECTS, MIRRORED))
     if STEP.value == "train":
         train(run)
         return
@@ -112,6 +113,7 @@ def show(run: cli.Run, model: keras.Model, names: list[str]) -> None:
 if __name__ == "__main__":
     cli.start(
         main,
+        without=cli.NO_FACTORY,
         words="step",
         trains="train",
         resume=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags
 
-from tfcnn import cli, draw
+from tfcnn import cli, draw, images
 from tfcnn.cli import box_files, lists
 from tfcnn.detections import Detections
 from tfcnn.errors import InputError
@@ -60,6 +61,11 @@ def main(run: cli.Run) -> None:
     scales = lists.numbers(SCALES.value or "", "scales", int)
     if SCALES.value is not None and min(scales, default=0) < 1:
         raise InputError(f"--scales={SCALES.value}: whole numbers of pixels from 1 on")
+    if max(scales, default=0) > math.isqrt(images.MOST_PIXELS):
+        raise InputError(
+            f"--scales={SCALES.value}: at most {math.isqrt(images.MOST_PIXELS)}, since a picture is looked at with no "
+            f"more than {images.MOST_PIXELS // 10**6} million pixels"
+        )
     for name in ("image_size", "resize", "batch_size"):
         if run.flags[name].present:
             raise InputError(

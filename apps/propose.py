@@ -314,4 +314,4 @@ def _filter(weights) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    cli.start(main, longest=500)
+    cli.start(main, without=(*cli.NO_FACTORY, "labels"), longest=500)

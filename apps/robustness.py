@@ -12,6 +12,7 @@ from absl import flags
 from tfcnn import cli, draw, images
 from tfcnn.cli import data_flags
 from tfcnn.cli.data_flags import DATASET
+from tfcnn.cli.flags import refuse
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ SHOWN, SIDE = 6, 112  # pictures on the sheet, and their sides in pixels at leas
 
 def main(run: cli.Run) -> None:
     sizes = the_sizes()
-    if data_flags.DATA.present and not DATASET.value:
-        raise InputError("--data belongs to --dataset: name a data set with a class a picture")
+    if not DATASET.value:
+        refuse(("data", "split"), "belongs to --dataset: name a data set with a class a picture")
     if DATASET.value and (run.flags.images or TRUTH.value):
         raise InputError("--dataset has pictures and labels of its own: leave --images and --truth away")
     part = data_flags.open_split(SPLIT.value) if DATASET.value else None

@@ -8,7 +8,7 @@ import numpy as np
 from absl import flags
 
 from tfcnn import cli, draw, images
-from tfcnn.cli import asked
+from tfcnn.cli import asked, layers
 from tfcnn.errors import InputError
 from tfcnn.visualization import SALIENCY_METHODS
 
@@ -63,6 +63,8 @@ def main(run: cli.Run) -> None:
     from tfcnn.visualization import saliency
 
     net, size = question.net, question.net.size
+    if CAM_LAYER.value:
+        layers.count(net.model, CAM_LAYER.value, (4,), "cam_layer")
     method = METHOD.value or saliency.usual_method(net.model, question.layer)
     maps = saliency.explained(
         net.model,

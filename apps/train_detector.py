@@ -10,6 +10,7 @@ from absl import flags
 from tfcnn import cli
 from tfcnn.cards import card_of, is_darknet
 from tfcnn.cli import grid_flags, models, region_flags, training_flags, training_record
+from tfcnn.cli.flags import refuse_longest
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def check_flags() -> None:
                 raise InputError(
                     f"--{flag.name} is for --detector={' or '.join(detectors)}, not for {DETECTOR.value}"
                 )
+    refuse_longest(flags.FLAGS.resize)
 
 
 def of_regions() -> bool:

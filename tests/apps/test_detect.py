@@ -56,6 +56,19 @@ def test_labels_of_another_number_are_said_with_their_file_before_a_model_is_ope
     assert done.stderr == f"detect: --labels={tmp_path / 'names.txt'} has 2 names, and there are 20 classes\n"
 
 
+@pytest.mark.parametrize("app", ["detect", "evaluate", "train_detector", "hog_detector"])
+def test_longest_without_fit_is_one_line(run_app, halved, tmp_path, app):
+    data = ["--dataset=voc", f"--data={halved}"] if app in ("evaluate", "train_detector") else []
+    model = ["--model=faster_rcnn_voc"] if app in ("detect", "evaluate") else []
+    resize = ["--resize=letterbox"] if app == "hog_detector" else []  # its release was trained with fit
+    done = run_app(app, *data, *model, *resize, "--longest=500", f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    how = "letterbox" if resize else "stretch"
+    assert done.stderr == (
+        f"{app}: --longest is for --resize=fit, and pictures are brought to their size by {how} here\n"
+    )
+
+
 def test_fit_finds_the_cat_at_its_own_shape(run_app, cat, tmp_path):
     flags = ["--resize=fit", "--image_size=300", "--longest=400", "--max_detections=1"]
     done = run_app("detect", cat, "--model=faster_rcnn_voc", *flags, f"--output_dir={tmp_path}")

@@ -256,6 +256,7 @@ def test_poses_and_guesses(evaluate, tmp_path):
         (["--dataset=voc", "--data={voc}"], "name either --results=FILE or --model=MODEL"),
         (["--dataset=voc", "--data={voc}", "--split=test", "--results=x"], "no split 'test': it has val"),
         (["--dataset=voc", "--data={voc}", "--results={tmp}/none.json"], "No results at"),
+        (["--dataset=voc", "--data={voc}", "--results=x", "--resize=fit"], "--resize is for detectors, and"),
         (["--dataset=voc", "--data={voc}", "--results={tmp}/deep.json"], "nested too deep"),
         (
             ["--dataset=voc", "--data={voc}", "--results={tmp}/nan.json"],

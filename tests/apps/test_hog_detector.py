@@ -141,6 +141,11 @@ def test_a_net_of_one_size_is_not_exported(run_app, released, tmp_path):
         ("hog_detector train --dataset=shapes --window=3", "--window=3"),
         ("hog_detector train --dataset=shapes --model=hog_voc", "--model says nothing of a training"),
         ("dpm train --dataset=shapes --limit=5", "--train_images"),
+        ("dpm train --dataset=shapes --score_threshold=0.5", "--score_threshold is for the step detect"),
+        ("hog_detector train --dataset=shapes --longest=100", "--longest is for the step detect"),
+        ("hog_detector --svm_c=0.1", "--svm_c is for the step train, and this is detect"),
+        ("dpm --dataset=shapes", "--dataset is for the step train, and this is detect"),
+        ("dpm --parts=3", "--parts is for the step train, and this is detect"),
         ("hog_detector train cat.jpg --dataset=shapes", "cat.jpg"),
         (
             "hog_detector train --dataset=shapes --classes=star,circle --train_images=1",

@@ -86,6 +86,7 @@ def test_offsets_are_for_windows_not_for_region_proposal_networks(run_app, pictu
     [
         (["--scales=x"], "--scales=x"),
         (["--scales=0"], "--scales=0"),
+        (["--scales=245,4001"], "at most 4000, since a picture is looked at with no more than 16 million"),
         (["--image_size=96"], "--image_size does nothing here"),
         (["--variant=resnet"], "resnet"),
         (["--model=faster_rcnn_voc"], "faster_rcnn"),

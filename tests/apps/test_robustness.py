@@ -111,6 +111,7 @@ except ValueError as error:
     [
         ("robustness", ["--eps=0,x"], "--eps=0,x"),
         ("robustness", ["--data=x"], "--data belongs to --dataset"),
+        ("robustness", ["--split=test"], "--split belongs to --dataset"),
         ("robustness", ["--eps=4,4"], "different numbers"),
         ("robustness", ["--dataset=digits"], "10 classes"),
         ("robustness", ["--dataset=digits", "--truth=labels.csv"], "--dataset"),

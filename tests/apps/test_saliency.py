@@ -70,6 +70,8 @@ def test_a_channel_of_a_layer_and_the_list_of_layers(run_app, tmp_path):
         (["--class=tabby", "--layer=block10_add"], ["--class", "--layer"]),
         (["--method=gradient", "--samples=4"], ["--samples", "smoothgrad"]),
         (["--method=smooth"], ["smoothgrad"]),
+        (["--method=grad_cam", "--cam_layer=block10_ad"], ["block10_add", "list_layers"]),
+        (["--method=grad_cam", "--cam_layer=logits"], ["--cam_layer=logits", "no map"]),
     ],
 )
 def test_wrong_commands_are_status_2_and_name_what_is_near(run_app, tmp_path, flags, words):

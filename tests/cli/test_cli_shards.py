@@ -231,7 +231,11 @@ def test_names_are_told_apart_by_as_much_of_the_path_as_it_takes():
 
     sources = [source("in/a.png", "a.png"), source("in/x/b.png", "x/b.png"), source("in/y/b.png", "y/b.png")]
     sources += [source("in/y/b.jpg", "y/b.jpg"), source("/up/../c.png", "c.png")]
-    assert unique_stems(sources) == ["a", "x/b", "in/y/b.png", "in/y/b.jpg", "c"]
+    assert unique_stems(sources) == ["a", "x/b", "y/b.png", "y/b.jpg", "c"]
+    alone = [source(f"/a/long/path/{name}", name) for name in ("d.png", "d.jpg", "e.png")]
+    assert unique_stems(alone) == ["d.png", "d.jpg", "e"]
+    alone += [source("/other/d.png", "d.png"), source("/other/e.png", "e.png")]
+    assert unique_stems(alone) == ["a/long/path/d.png", "d.jpg", "a/long/path/e", "other/d", "other/e"]
     long = [source(f"{'ü' * 120}{end}.png", f"{'ü' * 120}{end}.png") for end in "ab"]
     assert unique_stems(long) == ["ü" * 90, "ü" * 90 + "_1"]
 

@@ -183,6 +183,51 @@ def test_a_run_leaves_what_is_promised_and_its_flagfile_repeats_it(probe, photos
     assert refused.returncode == 2 and "--overwrite=false" in one_line(refused.err)
 
 
+@pytest.mark.parametrize(
+    ("app", "flag"),
+    [
+        ("dataset_stats", "--net=resnet50"),
+        ("demo", "--batch_size=4"),
+        ("detect", "--net=resnet50"),
+        ("dpm", "--weights=none"),
+        ("evaluate", "--preprocessing=resnet50"),
+        ("fool_linear", "--model=my.keras"),
+        ("hog_detector", "--net=resnet50"),
+        ("hog_lookalike", "--labels=README.md"),
+        ("music", "--allow_custom_objects"),
+        ("nets", "--net=resnet50"),
+        ("propose", "--net=resnet50"),
+    ],
+)
+def test_a_common_flag_that_means_nothing_to_an_app_is_refused(run_app, tmp_path, app, flag):
+    done = run_app(app, flag, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert done.stderr == f"{app}: {flag.partition('=')[0]} means nothing to {app}\n"
+
+
+def test_a_file_whose_name_begins_with_a_dash_is_told_from_a_flag(probe, photos, tmp_path):
+    (tmp_path / "-dash.png").write_bytes((photos / "a.png").read_bytes())
+    done = probe("-dash.png", "--output_dir=out", cwd=tmp_path)
+    assert done.returncode == 2 and one_line(done.err).endswith("the file of this name is ./-dash.png")
+    assert probe("./-dash.png", "--output_dir=out", cwd=tmp_path).returncode == 0
+
+
+def test_files_of_an_earlier_run_stay_and_are_named(probe, photos, tmp_path):
+    out = tmp_path / "out"
+    assert probe(photos, f"--output_dir={out}").err.count("earlier run") == 0
+    assert "earlier run" not in probe(photos, f"--output_dir={out}").err  # all of them were made anew
+    (out / "c_negative.png").unlink()
+    done = probe(photos / "a.png", f"--output_dir={out}")
+    assert done.returncode == 0
+    (line,) = [each for each in done.err.splitlines() if "earlier run" in each]
+    assert line == (
+        f"probe: {out} keeps 1 file of an earlier run, no longer in results.json and index.html: b_negative.png"
+    )
+    assert (out / "b_negative.png").exists() and "b_negative" not in (out / "results.json").read_text()
+    (out / "results.json").write_text('{"files": [\n"a_negative.png",\n"broken')  # of another program, say
+    assert probe(photos / "b.jpg", f"--output_dir={out}", "--quiet").err == ""
+
+
 def test_pictures_are_left_out_with_save_images_false(probe, photos, tmp_path):
     done = probe(photos, f"--output_dir={tmp_path}", "--save_images=false")
     assert done.returncode == 0
@@ -205,6 +250,7 @@ def test_pictures_are_left_out_with_save_images_false(probe, photos, tmp_path):
         (["--output_dir=/proc/out"], ["output_dir", "/proc/out"]),
         (["--flagfile=none.txt"], ["none.txt"]),
         (["--limit=0"], ["limit"]),
+        (["--image_size=10001"], ["image_size", "10000"]),
         (["--resize=fit"], ["resize", "letterbox"]),  # the probe takes squares
         (["--seed=-1"], ["seed"]),
         (["--threads=100000"], ["threads", "1024"]),

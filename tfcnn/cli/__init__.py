@@ -9,10 +9,23 @@ An app is
 """
 
 from tfcnn.cli.classes import read_truth, resolve_class
+from tfcnn.cli.flags import NO_FACTORY, NO_NET
 from tfcnn.cli.items import Item, Picture
 from tfcnn.cli.models import Net
 from tfcnn.cli.run import TABLE_ROWS, Run
 from tfcnn.cli.scale import Work
 from tfcnn.cli.start import start
 
-__all__ = ["Item", "Net", "Picture", "Run", "TABLE_ROWS", "Work", "read_truth", "resolve_class", "start"]
+__all__ = [
+    "Item",
+    "NO_FACTORY",
+    "NO_NET",
+    "Net",
+    "Picture",
+    "Run",
+    "TABLE_ROWS",
+    "Work",
+    "read_truth",
+    "resolve_class",
+    "start",
+]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from absl import flags
 from absl import logging as _absl_logging  # noqa: F401  (defines --verbosity before TensorFlow would)
 
 from tfcnn import images, runtime
+from tfcnn.errors import InputError
 
 FLAGS = flags.FLAGS
 
@@ -16,9 +18,15 @@ PICTURES = "Flags of every app that takes a picture"
 TRAINERS = "Flags of every trainer"
 AT_SCALE = "Flags of an app that goes over any number of pictures"
 GROUPS: dict[str, str] = {}
+MOST_SIDE = 10_000  # of --image_size: a square of as many pixels as --max_pixels allows of a file
 MOST_THREADS = (
     1024  # of --threads: TensorFlow starts all that it is told, and so many more than cores stand still
 )
+
+
+# What names a net of the factory, and what names any: an app without the one or the other refuses them.
+NO_FACTORY = ("net", "weights", "preprocessing")
+NO_NET = (*NO_FACTORY, "model", "allow_custom_objects", "labels")
 
 
 def _flag(group, define, name, *definition, **options):
@@ -52,7 +60,7 @@ def _define():
     _flag(group, enum, "engine", "local", ["local", "ray"], text)
     group = PICTURES
     text = "Side in pixels of the square that the net sees; none takes the net's own, e.g. --image_size=224"
-    _flag(group, integer, "image_size", None, text, lower_bound=1)
+    _flag(group, integer, "image_size", None, text, lower_bound=1, upper_bound=MOST_SIDE)
     text = "How a picture becomes that square: all of it, ImageNet's middle 87.5 %, or all of it with bars"
     _flag(group, enum, "resize", "stretch", ["stretch", "crop", "letterbox", "fit"], text)
     text = (
@@ -118,3 +126,24 @@ def _is_shard(value):
 
 
 flags.register_validator("shard", _is_shard, "is no part of a whole, as 1/3, 2/3 or 3/3")
+
+
+def refuse(names: Iterable[str], why: str) -> None:
+    """Refuses flags that would do nothing: one that is given is never ignored.
+
+    Args:
+        names: of the flags; one that the app lacks is passed over.
+        why: what follows the flag's name, e.g. "is for the step train, and this is detect".
+
+    Raises:
+        InputError: one of them is given.
+    """
+    for name in names:
+        if name in FLAGS and FLAGS[name].present:
+            raise InputError(f"--{name} {why}")
+
+
+def refuse_longest(resize: str) -> None:
+    """Refuses --longest where pictures become squares by `resize`, which fit alone does not make of them."""
+    if resize != "fit":
+        refuse(["longest"], f"is for --resize=fit, and pictures are brought to their size by {resize} here")

@@ -162,20 +162,24 @@ class Single(Item):
 def unique_stems(sources: Sequence[images.Source]) -> list[str]:
     """A name for each source's files: its stem; where two have the same, its path without suffix.
 
-    What is longer than LONGEST_STEM is cut, so that a suffix such as _detected.png fits.
+    Where two differ in their suffix alone, it is their names with it, within the folder that was given. What is longer
+    than LONGEST_STEM is cut, so that an ending such as _detected.png fits.
     """
     forms = (
         lambda source: pathlib.PurePath(source.name).stem,
         lambda source: os.path.splitext(source.name)[0],
         lambda source: os.path.splitext(source.file)[0],
+        lambda source: source.name,
         lambda source: source.file,
     )
     stems = [""] * len(sources)
-    alike = range(len(sources))  # whose names are not yet told apart; those of one path have one stem
+    alike = list(range(len(sources)))  # whose names are not yet told apart; those of one path have one stem
     for level, form in enumerate(forms):
+        if not alike:
+            break
+        counts = collections.Counter(map(form, sources))
         for index in alike:
             stems[index] = form(sources[index])
-        counts = collections.Counter(stems[index] for index in alike)
         alike = [index for index in alike if counts[stems[index]] > 1] if level < len(forms) - 1 else []
     chosen: set[str] = set()
     for index, stem in enumerate(stems):

@@ -78,13 +78,14 @@ def channels(model: keras.Model, layer: str, wanted: Sequence[str], spread: int)
     return [round(place * (there - 1) / max(1, spread - 1)) for place in range(spread)]
 
 
-def count(model: keras.Model, layer: str, ranks: Sequence[int] = (2, 4)) -> int:
+def count(model: keras.Model, layer: str, ranks: Sequence[int] = (2, 4), flag: str = "layer") -> int:
     """How many channels a layer has.
 
     Args:
         model: flat.
         layer: one of its layers or endpoints.
         ranks: dimensions that its answer may have: 4 is channels at locations, 2 channels alone.
+        flag: that names it.
 
     Raises:
         InputError: no such layer, or its answer has no channels.
@@ -93,5 +94,6 @@ def count(model: keras.Model, layer: str, ranks: Sequence[int] = (2, 4)) -> int:
 
     shape = tap(model, [layer], LISTED).output[layer].shape
     if len(shape) not in ranks or shape[-1] is None:
-        raise InputError(f"--layer={layer} has the shape {shape[1:]}: it has no channels")
+        missing = "no channels" if 2 in ranks else "no map"
+        raise InputError(f"--{flag}={layer} has the shape {shape[1:]}: it has {missing}")
     return shape[-1]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import pathlib
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,36 @@ class Output:
             file.writelines(files.json_parts(obj))
             file.write("\n")
         return relative
+
+    def say_what_stays(self, entries: Iterable[dict[str, Any]]) -> None:
+        """Say which files of an earlier run in output_dir stay there; they took time, and are never deleted.
+
+        Args:
+            entries: of this run: what they name in `files` is this run's.
+        """
+        there = self._files_there() if self.writes else set()
+        for entry in entries if there else ():
+            there.difference_update(entry.get("files", ()))
+        if there:
+            some = ", ".join(sorted(there)[:3]) + (", ..." if len(there) > 3 else "")
+            self.say(
+                f"{self.output_dir} keeps {len(there)} file{'s' * (len(there) > 1)} of an earlier run, no longer in "
+                f"{RESULTS} and {PAGE}: {some}"
+            )
+
+    def _files_there(self):
+        """The files that the results.json in output_dir names, and that are still there."""
+        found, listing = set(), False
+        try:
+            with open(self.output_dir / RESULTS, errors="surrogateescape") as file:
+                for line in file:  # as `files.json_parts` writes it: it may be longer than what memory holds
+                    text = line.strip().rstrip(",")
+                    if listing and text.startswith('"'):
+                        found.add(json.loads(text))
+                    listing = text == '"files": [' or (listing and text != "]")
+            return {name for name in found if (self.output_dir / name).is_file()}
+        except (OSError, ValueError):  # it is no file of ours
+            return set()
 
     def save_picture(self, image: np.ndarray, relative: str) -> str:
         """Write a picture to output_dir, unless --save_images=false.

@@ -329,6 +329,9 @@ class Run(Output):
             "metrics": self.metrics,
             **self.results,
         }
+        if not self.trainer:
+            entries = itertools.chain((i.entry for i in items), (e for e, _ in self.finished_pictures()))
+            self.say_what_stays(itertools.chain((self.results,), entries))
         self.save_json(results, RESULTS)
         cards = [dataclasses.replace(i.card, pictures=i.shown, lines=i.lines) for i in items if i.card]
         journaled = filter(None, map(scale.card, (i for i in scale.all_items(self) if "entry" in i)))

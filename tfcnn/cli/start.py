@@ -10,14 +10,14 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import flags
 
 from tfcnn import files, runtime, workers
 from tfcnn.cli import scale, usage
 from tfcnn.cli.classes import read_labels
-from tfcnn.cli.flags import AT_SCALE, GROUPS, PICTURES, TRAINERS
+from tfcnn.cli.flags import AT_SCALE, GROUPS, PICTURES, TRAINERS, refuse
 from tfcnn.cli.output import FLAGS_FILE, RESULTS, OutputError, one_line
 from tfcnn.cli.run import NothingToDo, Run
 from tfcnn.errors import InputError
@@ -36,6 +36,7 @@ def start(
     at_scale: bool = False,
     arguments: str | None = None,
     finds_folder: bool = False,
+    without: Sequence[str] = (),
     **defaults: object,
 ) -> None:
     """Run an app and exit with the status that every app promises.
@@ -50,6 +51,7 @@ def start(
         at_scale: whether it works by `Run.over_pictures`: --shard and --engine.
         arguments: of an app without pictures: the list flag that plain arguments are added to.
         finds_folder: whether main itself finds out where it writes, and then calls `Run.check_output_dir`.
+        without: common flags that mean nothing to the app, e.g. `NO_NET`: one that is given is refused.
         defaults: the app's own defaults of common flags, e.g. batch_size=32; an app that takes no pictures keeps
             those of the picture flags that it names here. An app whose pictures need not be squares names longest:
             only there --resize may be fit.
@@ -65,7 +67,8 @@ def start(
         kinds = {PICTURES: pictures or trainer, TRAINERS: trainer, AT_SCALE: at_scale}
         defaults = {"output_dir": f"out/{name}", **defaults}
         words = (words, trains)
-        status = _run(main, name, names["SUMMARY"], kinds, pictures, arguments, words, defaults, checked)
+        more = (defaults, checked, without)
+        status = _run(main, name, names["SUMMARY"], kinds, pictures, arguments, words, *more)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output went away; Python would complain of it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,7 +76,7 @@ def start(
     sys.exit(status)
 
 
-def _run(main, name, summary, kinds, pictures, arguments_of, words, defaults, checked):
+def _run(main, name, summary, kinds, pictures, arguments_of, words, defaults, checked, without):
     (words, trains), trainer = words, kinds[TRAINERS]
     absent = [f for f, group in GROUPS.items() if not kinds.get(group, True) and f not in defaults]
     absent += ["max_pixels", "image_format"] if trainer else []
@@ -108,6 +111,11 @@ def _run(main, name, summary, kinds, pictures, arguments_of, words, defaults, ch
                 raise InputError(f"--{flag}={FLAGS[flag].value}: a finite number is needed")
         if FLAGS.images and not pictures:
             raise InputError(f"{name} takes no pictures, but {FLAGS.images[0]} was given")
+        if not (FLAGS.list_nets or FLAGS.list_layers or FLAGS.list_classes):
+            refuse(without, f"means nothing to {name}")
+    except flags.UnrecognizedFlagError as error:
+        alike = [each for each in sys.argv[1:] if each.lstrip("-") == error.flagname and os.path.exists(each)]
+        return _say(name, f"{error}; the file of this name is ./{alike[0]}" if alike else error, 2)
     except (flags.Error, InputError, OSError) as error:
         return _say(name, error, 2)
     trainer = trainer or (trains is not None and FLAGS[words].value == trains)

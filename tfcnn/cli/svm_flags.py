@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from absl import flags
 
 from tfcnn.cards import card_of
-from tfcnn.cli import data_flags, lists, training_record
+from tfcnn.cli import data_flags, detecting, lists, testing_flags, training_record
+from tfcnn.cli.flags import refuse
 from tfcnn.cli.run import Run
 from tfcnn.datasets.classes import restricted, united
 from tfcnn.datasets.example import Dataset, evenly
@@ -53,6 +54,37 @@ SVM_C = flags.DEFINE_float("svm_c", 0.01, "C of the SVMs", lower_bound=1e-9)
 TRAIN_SIZE = flags.DEFINE_integer("train_size", 320, "Longer side of a picture in pixels", lower_bound=32)
 LICENCE = flags.DEFINE_string("licence", "as the data's", "Terms of the released weights, for their card")
 SHOWN = flags.DEFINE_integer("shown", 24, "Templates or components that are drawn, at most", lower_bound=1)
+OF_TRAINING = (
+    "dataset",
+    "data",
+    "train_split",
+    "val_split",
+    "train_images",
+    "validate_images",
+    "area",
+    "cell",
+)
+OF_TRAINING += ("largest", "per_octave", "rounds", "pictures", "negatives", "svm_c", "train_size", "licence")
+OF_TRAINING += ("resume", "checkpoint_minutes")
+OF_DETECTION = (*(flag.name for flag in testing_flags.OF_DETECTORS), *testing_flags.OF_VIEWS)
+OF_DETECTION += (detecting.DRAW.name, "batch_size")
+
+
+def check_flags(step: str, own: Sequence[flags.FlagHolder]) -> None:
+    """Refuses flags of the other step: training searches with settings of its own, and detection with a model's.
+
+    Args:
+        step: "train" or "detect".
+        own: the app's own flags of training.
+
+    Raises:
+        InputError: one of them is given.
+    """
+    if step == "train":
+        refuse(OF_DETECTION, "is for the step detect, and this is train")
+    else:
+        names = (*OF_TRAINING, *(flag.name for flag in own))
+        refuse(names, "is for the step train, and this is detect")
 
 
 def read_data(run: Run) -> tuple[Dataset, Dataset]:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from tfcnn import images
-from tfcnn.cards import model_path
+from tfcnn.cards import card_of, model_path
 from tfcnn.cli import classes, lists
+from tfcnn.cli.flags import refuse as refuse_flags
+from tfcnn.cli.flags import refuse_longest
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.errors import InputError
 
@@ -81,6 +83,7 @@ OF_DETECTORS = (
     PROPOSALS_FILE,
     FLIP,
 )
+OF_VIEWS = ("image_size", "resize", "longest")  # common flags, by which a detector looks at a picture
 
 
 def refuse(what: str, but: Collection[str] = ()) -> None:
@@ -93,9 +96,8 @@ def refuse(what: str, but: Collection[str] = ()) -> None:
     Raises:
         InputError: one of the others is given.
     """
-    for flag in OF_DETECTORS:
-        if flag.present and flag.name not in but:
-            raise InputError(f"--{flag.name} is for detectors, and --model is {what}")
+    names = [*(flag.name for flag in OF_DETECTORS), *OF_VIEWS]
+    refuse_flags((name for name in names if name not in but), f"is for detectors, and --model is {what}")
 
 
 def open_detector(
@@ -123,6 +125,9 @@ def open_detector(
         raise InputError("--resize=crop would cut objects off; take stretch, letterbox or fit")
     for source in sources:
         model_path(source)  # a name that is wrong is said before TensorFlow starts
+    if not plain:
+        own = card_of(sources[0]).get("resize", "stretch")
+        refuse_longest(own if values["resize"].using_default_value else values.resize)
     run.runtime  # noqa: B018  (starts TensorFlow, silently)
     from tfcnn import detector
 
