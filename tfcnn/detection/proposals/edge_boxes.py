@@ -105,10 +105,7 @@ def contrib_search(
         gamma=edges.GAMMA,
         kappa=KAPPA,
     )
-    across = np.mod(orientation + np.pi / 2, np.pi).astype(
-        np.float32
-    )  # its orientation is that of the normal
-    sides, scores = finder.getBoundingBoxes(magnitude, across)
+    sides, scores = finder.getBoundingBoxes(magnitude, normals(orientation))
     if not len(sides):
         return nothing
     boxes = np.array(sides, np.float32)
