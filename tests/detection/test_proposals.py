@@ -120,7 +120,9 @@ def test_merging_several_hierarchies_in_step_is_the_plain_algorithm_on_each():
 @pytest.mark.parametrize("method", ["selective_search", "selective_search_quality", "edge_boxes"])
 def test_the_objects_of_a_scene_are_found(scene, method):
     image, boxes = scene
-    found = proposals.proposer(method, count=100)(image)
+    found = proposals.proposer(method, count=100, search="own")(
+        image
+    )  # OpenCV's is loose in so small a picture
     assert found.shape[1] == 5 and found.dtype == np.float32 and (np.diff(found[:, 4]) <= 0).all()
     for box in boxes:
         assert max(iou(row, box) for row in found) > 0.8
