@@ -12,6 +12,7 @@ from absl import flags
 
 from tfcnn import cli, files, images, report
 from tfcnn.cli import layers, lists
+from tfcnn.cli.flags import refuse
 from tfcnn.cli.output import RESULTS
 from tfcnn.errors import InputError
 
@@ -114,6 +115,12 @@ def main(run: cli.Run) -> None:
         raise InputError("--video and --camera are two inputs; give one of them")
     if moving and run.flags.images:
         raise InputError("--images and a camera or video are two inputs; give one of them")
+    if moving:
+        refuse(["channel"], "is for pictures: of a video, the channel that is looked at has its gradient")
+    else:
+        refuse(["port"], "is for --camera and --video: the page of pictures is a file")
+    if CHANNEL.value:
+        refuse(["gradients"], "is for no --channel: of those that are given each has its gradient")
     film = open_video() if moving else None
     net = run.load_net("any")
     names = LAYER.value or spread(list(layers.maps(net.model)))

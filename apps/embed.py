@@ -12,6 +12,7 @@ from absl import flags
 
 from tfcnn import cli, files, images
 from tfcnn.cli import data_flags, layers, scale
+from tfcnn.cli.flags import refuse
 from tfcnn.cli.output import guarded
 from tfcnn.errors import InputError
 from tfcnn.visualization import code_file
@@ -117,6 +118,8 @@ def main(run: cli.Run) -> None:
         raise InputError("--split, --class and --data belong to --dataset")
     if not run.flags.images and (run.shard or run.merging or run.flags.engine != "local"):
         raise InputError("--shard and --engine belong to --images")
+    if METHOD.value != "tsne":
+        refuse(["perplexity"], f"belongs to --method=tsne, and this is {METHOD.value}")
     names: list[str] = []
     records: list[Record] = []
     code = None
@@ -204,6 +207,7 @@ def coder(run: cli.Run) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
     if layer == PIXELS:
         if CHANNEL.value:
             raise InputError(f"--channel belongs to a layer of a net, not to --layer={PIXELS}")
+        refuse(cli.NO_NET, f"belongs to a net, and the codes are --layer={PIXELS}")
         code = functools.partial(pixels, grey=data_flags.DATASET.value in GREY)
         return code, run.flags.image_size or (8 if data_flags.DATASET.value == DIGITS else 32)
     net = run.load_net("any")

@@ -8,6 +8,7 @@ import numpy as np
 from absl import flags
 
 from tfcnn import cli, draw
+from tfcnn.cli.flags import refuse
 from tfcnn.errors import InputError
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def main(run: cli.Run) -> None:
         raise InputError(f"{net.name} has no convolution with kernels above 1 x 1")
     names = LAYER.value or list(dict.fromkeys([there[0], there[len(there) // 2], there[-1]]))
     layers = {name: filters.kernels(net.model, name) for name in names}
+    if all(values.shape[-1] in (1, 3) for values in layers.values()):
+        refuse(["inputs"], f"is for filters of many input channels, and {', '.join(names)} has 1 or 3")
     chosen = {name: wanted(name, values) for name, values in layers.items()}
 
     rows = []
@@ -173,4 +176,4 @@ def described(channel: int, fit: Gabor) -> dict:
 
 
 if __name__ == "__main__":
-    cli.start(main, pictures=False, image_size=None)
+    cli.start(main, without=["batch_size"], pictures=False, image_size=None)

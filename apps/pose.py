@@ -11,6 +11,7 @@ from absl import flags
 from tfcnn import cli, draw
 from tfcnn.cli import lists, person_flags
 from tfcnn.cli.film import over_frames
+from tfcnn.cli.flags import refuse
 from tfcnn.cli.person_flags import BOXES, DETECTOR
 from tfcnn.errors import InputError
 
@@ -71,6 +72,8 @@ def check(run: cli.Run) -> None:
         raise InputError("--boxes and --person_detector both say where the persons are; give one of them")
     if VIDEO.value is not None and (run.flags.images or BOXES.value):
         raise InputError("--video and --images (or --boxes of pictures) are two inputs; give one of them")
+    if not BOXES.value and not DETECTOR.value:
+        refuse(["person_score"], "belongs to --boxes or --person_detector")
     for name in ("net", "weights", "preprocessing"):
         if run.flags[name].present:
             raise InputError(f"--{name} is not for a pose net, which --model names")
@@ -161,4 +164,4 @@ def drawn(image: np.ndarray, poses: list[Pose], stage: int = -1) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    cli.start(main, batch_size=8, image_size=None, model="pose_lsp")
+    cli.start(main, without=["labels"], batch_size=8, image_size=None, model="pose_lsp")

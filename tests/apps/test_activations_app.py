@@ -91,6 +91,9 @@ def test_a_video_in_the_cameras_place(run_app, tmp_path):
         (["--camera=0", "--video=a.mp4"], ["--video and --camera"]),
         (["--video=none.mp4"], ["none.mp4"]),
         (["--units=none"], ["--units=none"]),
+        (["--port=80"], ["--port is for --camera and --video"]),
+        (["--video=a.mp4", "--channel=2"], ["--channel is for pictures"]),
+        (["--channel=1", "--gradients=2"], ["--gradients is for no --channel"]),
     ],
 )
 def test_wrong_commands(run_app, tmp_path, flags, words):

@@ -99,6 +99,7 @@ def test_eps_0_leaves_the_picture(run_app, tmp_path):
         (["--method=bim", "--restarts=2"], ["random starts"]),
         (["--method=pgdd"], ["pgd"]),
         (["--eps=-1"], ["eps"]),
+        (["--eps=256"], ["eps=256", "255 grey levels"]),
         (["--truth=no.csv"], ["no.csv"]),
     ],
 )

@@ -113,6 +113,8 @@ def test_a_grey_batch_has_codes_of_the_same_length(run_app, tmp_path):
         (["--class=12"], ["12", "0 to 9"]),
         (["--dataset=tiny_imagenet"], ["--data"]),
         (["--channel=3"], ["--channel", "--layer=pixels"]),
+        (["--weights=none"], ["--weights belongs to a net", "--layer=pixels"]),
+        (["--method=pca", "--perplexity=9"], ["--perplexity belongs to --method=tsne"]),
     ],
 )
 def test_wrong_commands(run_app, tmp_path, flags, words):

@@ -54,7 +54,11 @@ def test_a_release_and_chosen_filters(run_app, tmp_path):
 
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [(["--layer=frist"], ["frist", "first, second"]), (["--channel=2"], ["--channel=2", "0 to 1"])],
+    [
+        (["--layer=frist"], ["frist", "first, second"]),
+        (["--channel=2"], ["--channel=2", "0 to 1"]),
+        (["--layer=first", "--inputs=4"], ["--inputs is for filters of many input channels"]),
+    ],
 )
 def test_wrong_commands(run_app, model, tmp_path, flags, words):
     done = run_app("filters", f"--model={model}", *flags, f"--output_dir={tmp_path / 'out'}")

@@ -217,6 +217,7 @@ def test_evaluate_measures_a_pose_net_on_whole_pictures(run_app, trained, tmp_pa
             "--convolutions: --init=",
         ),
         ("pose", ["--model={release}", "--net=tiny"], "--net is not for a pose net"),
+        ("pose", ["--model={release}", "--person_score=0.3"], "--person_score belongs to --boxes or"),
         ("evaluate", ["--dataset=voc", "--data=x", "--model={release}"], "measured on lsp"),
     ],
 )

@@ -176,6 +176,8 @@ class Attack:
         wrong = [value for value in (eps, confidence) if value is not None and not 0 <= value < np.inf]
         if wrong or restarts < 1 or (steps is not None and steps < 1):
             raise InputError("eps and confidence are at least 0, steps and restarts at least 1")
+        if norm != "l2" and method in IN_A_BALL and eps is not None and eps > 255:
+            raise InputError(f"eps={eps:g} is more than the 255 grey levels between black and white")
         self.net = model if isinstance(model, Classifier) else Classifier(model, bounds)
         self.method, self.norm, self.eps = method, norm or ("l2" if method in MINIMAL else "linf"), eps
         self.confidence, self.seed = confidence, seed
