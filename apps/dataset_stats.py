@@ -71,4 +71,4 @@ def table(figures: dict, broken: int) -> tuple[list[str], list[list]]:
 
 
 if __name__ == "__main__":
-    cli.start(main, pictures=False, without=(*cli.NO_NET, "batch_size"))
+    cli.start(main, pictures=False, without=cli.NO_NET)

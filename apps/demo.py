@@ -237,4 +237,4 @@ def show(
 
 
 if __name__ == "__main__":
-    cli.start(main, pictures=False, without=(*cli.NO_NET, "batch_size"))
+    cli.start(main, pictures=False, without=cli.NO_NET)

@@ -76,4 +76,4 @@ def fetched(run: cli.Run, source: Weights, name: str) -> str:
 
 
 if __name__ == "__main__":
-    cli.start(main, pictures=False, without=(*cli.NO_NET, "batch_size"))
+    cli.start(main, pictures=False, without=cli.NO_NET)

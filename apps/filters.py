@@ -176,4 +176,4 @@ def described(channel: int, fit: Gabor) -> dict:
 
 
 if __name__ == "__main__":
-    cli.start(main, without=["batch_size"], pictures=False, image_size=None)
+    cli.start(main, pictures=False, image_size=None)

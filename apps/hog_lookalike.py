@@ -141,4 +141,4 @@ def root_mean_square(one: np.ndarray, other: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    cli.start(main, without=(*cli.NO_NET, "batch_size"), image_size=256, resize="crop", limit=2)
+    cli.start(main, without=cli.NO_NET, image_size=256, resize="crop", limit=2)

@@ -174,4 +174,4 @@ def usual_layers(model: keras.Model) -> list[str]:
 
 
 if __name__ == "__main__":
-    cli.start(main, without=["batch_size"], limit=1, resize="crop")
+    cli.start(main, limit=1, resize="crop")

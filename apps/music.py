@@ -130,4 +130,4 @@ def keep(run: cli.Run, item: cli.Item, name: str, data: bytes) -> str:
 
 
 if __name__ == "__main__":
-    cli.start(main, pictures=False, without=(*cli.NO_NET, "batch_size"))
+    cli.start(main, pictures=False, without=cli.NO_NET)

@@ -58,4 +58,4 @@ def described(name: str, row: Row) -> dict:
 
 
 if __name__ == "__main__":
-    cli.start(main, pictures=False, without=(*cli.NO_NET, "batch_size"))
+    cli.start(main, pictures=False, without=cli.NO_NET)

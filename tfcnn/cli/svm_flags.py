@@ -67,7 +67,7 @@ OF_TRAINING = (
 OF_TRAINING += ("largest", "per_octave", "rounds", "pictures", "negatives", "svm_c", "train_size", "licence")
 OF_TRAINING += ("resume", "checkpoint_minutes")
 OF_DETECTION = (*(flag.name for flag in testing_flags.OF_DETECTORS), *testing_flags.OF_VIEWS)
-OF_DETECTION += (detecting.DRAW.name, "batch_size")
+OF_DETECTION += (detecting.DRAW.name,)
 
 
 def check_flags(step: str, own: Sequence[flags.FlagHolder]) -> None:
