@@ -9,20 +9,15 @@ from absl import flags
 
 from tfcnn import cli, images
 from tfcnn.cli import data_flags
-from tfcnn.cli.classes import labels_for
-from tfcnn.cli.figures import some
+from tfcnn.cli.exported_figures import measuring, prepared, top1
 from tfcnn.cli.lists import paths
 from tfcnn.cli.models import class_pairs
-from tfcnn.cli.training_record import refuse
 from tfcnn.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import keras
 
-    from tfcnn.datasets import Dataset, Record
-    from tfcnn.export.exported import Answer
+    from tfcnn.datasets import Dataset
 
 GROUP, SUMMARY = "models", "write a model as SavedModel, LiteRT, ONNX or a TensorFlow 1 graph"
 
@@ -37,7 +32,8 @@ FORMAT = flags.DEFINE_list(
 CALIBRATION = flags.DEFINE_string(
     "calibration",
     None,
-    "Pictures on which int8 finds its ranges, 100 or more; none takes those of --images, e.g. --calibration=photos",
+    "Pictures on which int8 finds its ranges, 100 or more, without those of --dataset's --split; none takes "
+    "those of --images, e.g. --calibration=photos",
 )
 MOST = flags.DEFINE_integer(
     "calibration_images", 100, "How many of them to take, e.g. --calibration_images=300", lower_bound=1
@@ -48,7 +44,14 @@ TRUTH = flags.DEFINE_string(
     "CSV with the columns file and class_index: measure each format's accuracy, e.g. --truth=labels.csv",
 )
 SPLIT = data_flags.define_split("Part of --dataset, whose pictures say each format's mAP or accuracy")
-MEASURED = {"top1": "top-1", "map_11": "mAP", "AP": "AP"}  # of metrics, what the table shows
+MEASURED = {  # of metrics, what the table shows
+    "top1": "top-1",
+    "map_11": "mAP",
+    "AP": "AP",
+    "segm_AP": "mask AP",
+    "top1_loc": "top-1 loc. error",
+    "pcp_strict": "PCP",
+}
 
 
 def main(run: cli.Run) -> None:
@@ -65,6 +68,7 @@ def main(run: cli.Run) -> None:
     sources = run.sources()
     data = data_flags.open_split(SPLIT.value) if data_flags.DATASET.value else None
     calibration = images.find(paths(CALIBRATION.value)) if CALIBRATION.value else []
+    calibration = others(calibration, data) if calibration and data else calibration
     model, size, classes = opened(run)
     truth = cli.read_truth(TRUTH.value, sources, classes) if TRUTH.value else {}
     from tfcnn.export import exported
@@ -166,11 +170,24 @@ def is_classifier(model: keras.Model) -> bool:
     return len(model.outputs) == 1 and len(model.outputs[0].shape) == 2
 
 
-def prepared(run: cli.Run, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture as the net sees it, float32 [H, W, 3]."""
-    return images.resize(image, list(size) if size[0] != size[1] else size[0], run.flags.resize)[0].astype(
-        np.float32
-    )
+def others(sources: list[images.Source], data: Dataset) -> list[images.Source]:
+    """Pictures to calibrate on without those of the split that is measured: int8 would look better on pictures that
+    its ranges were found on.
+
+    Raises:
+        InputError: none is left.
+    """
+    own = {record.file for record in data.examples}
+    left = [
+        source
+        for source in sources
+        if not own & {source.name, *(source.name.split("/", n)[-1] for n in range(1, 9))}
+    ]
+    if not left:
+        raise InputError(
+            f"--calibration={CALIBRATION.value} has no picture beside those that are measured: name others"
+        )
+    return left
 
 
 def ranges(
@@ -184,115 +201,6 @@ def ranges(
     return [
         prepared(run, images.read(sources[index], run.flags.max_pixels), size) for index in sorted(chosen)
     ]
-
-
-def top1(answers: list[dict[str, np.ndarray]], labels: list[int | None]) -> float | None:
-    """The share of pictures whose best class is the true one; of scores that are not finite none is."""
-    found = [
-        np.isfinite(answer["scores"]).all() and int(np.argmax(answer["scores"])) == label
-        for answer, label in zip(answers, labels, strict=True)
-        if label is not None and "scores" in answer
-    ]
-    return float(np.mean(found)) if found else None
-
-
-def measuring(
-    run: cli.Run, data: Dataset, model: keras.Model, size: tuple[int, int], classes: list
-) -> Callable[[str, Answer], dict[str, float | None]]:
-    """What says the figures on a data set, {name: share}, of a model at work: mAP of a detector, else top-1."""
-    records = data.examples[: run.flags.limit]
-    if classes:
-        labels = data_labels(data, [name for _, name in classes])
-        known = [record for record in records if labels.get(record.label) is not None]
-        if not known:
-            raise InputError(
-                f"{data.name} has no picture of a class that the model knows, such as {classes[0][1]}"
-            )
-        return lambda kind, answer: accuracy_on(run, kind, known, answer, labels, size)
-    from tfcnn.export import exported
-
-    if not (isinstance(model.output, dict) and exported.DETECTIONS <= set(model.output)):
-        raise InputError(f"--dataset measures classifiers and detectors, and {run.net} is neither")
-    return detecting(run, data, model, size)
-
-
-def data_labels(data: Dataset, names: list[str]) -> dict[int, int]:
-    """The model's class of each class of a classification set that it knows by name, by the first of several."""
-    wanted = {name.split(",")[0].strip().lower(): index for index, name in reversed(list(enumerate(names)))}
-    own = [name.split(",")[0].strip().lower() for name in data.classes]
-    return {label: wanted[name] for label, name in enumerate(own) if name in wanted}
-
-
-def accuracy_on(
-    run: cli.Run,
-    kind: str,
-    records: list[Record],
-    answer: Answer,
-    labels: dict[int, int],
-    size: tuple[int, int],
-) -> dict[str, float | None]:
-    """{"top1": the share of a classification set's pictures whose best class is theirs}."""
-    answers, known = [], []
-    with run.progress(len(records), kind) as progress:
-        for record in records:
-            try:
-                answers.append(answer(prepared(run, record.image(), size)[None]))
-                known.append(labels[record.label])
-            except InputError as error:
-                refuse(run, {record.file: str(error)})
-            progress.advance(1)
-    return {"top1": top1(answers, known)}
-
-
-def detecting(
-    run: cli.Run, data: Dataset, model: keras.Model, size: tuple[int, int]
-) -> Callable[[str, Answer], dict[str, float | None]]:
-    """What says a detector's figures by the rule of the data set, its pictures as the app evaluate sees them; those
-    that it fits come in bars, since an exported program takes one size."""
-    from tfcnn import backbones
-    from tfcnn.cards import card_of
-    from tfcnn.datasets.classes import match
-    from tfcnn.evaluation import coco, voc
-    from tfcnn.export import exported
-    from tfcnn.predictor import Predictor
-
-    if size[0] != size[1]:
-        raise InputError(f"--dataset is for detectors of square pictures, not of {size[1]} x {size[0]}")
-    card, source = card_of(run.net), run.net
-    names = labels_for(run.flags.labels, source) or card.get("classes")
-    if not names:
-        raise InputError(f"--model={source} does not say its classes: name them by --labels")
-    records = data.examples[: run.flags.limit]
-    present = {int(label) for record in data.examples for label in record.labels}
-    ids = card.get("category_ids") or range(1, len(names) + 1)
-    index = match(names, ids, data.classes, data.category_ids, present)
-    if max(index) < 0:
-        raise InputError(f"--model={source} knows none of the classes of {data.name}: {some(data.classes)}")
-
-    resize = card.get("resize", "stretch")
-    if resize == "fit":
-        resize = "letterbox"
-        run.say(f"{source} fits pictures, and a program takes one size: measured in bars at {size[0]} px")
-
-    def figures(kind, answer):
-        predictor = Predictor(
-            exported.Detecting(answer, len(names), backbones.zero_rgb(model)),
-            names=names,
-            image_size=size[0],
-            resize=resize,
-            threads=run.threads,
-        )
-        with run.progress(len(records), kind) as progress:
-            found, refused = predictor.over_records(records, progress=progress.advance)
-        refuse(run, refused)
-        found = {image: own.relabelled(index, data.classes) for image, own in found.items()}
-        if data.name == "coco":
-            measured, wanted = coco.evaluate(records, found, data.classes), ("AP", "AP50")
-        else:
-            measured, wanted = voc.evaluate(records, found, data.classes), ("map_11", "map_area")
-        return {name: measured[name] for name in wanted}
-
-    return figures
 
 
 def row(kind: str, entry: dict) -> list[str]:

@@ -30,31 +30,25 @@ LEAST = (0.6, 0.7, 0.7)  # score after each net
 
 def load(folder):
     """The three nets; the first reads pictures of any size."""
-    files = [pathlib.Path(folder) / f"mtcnn_det{number}" for number in (1, 2, 3)]
-    nets = [
-        import_model(f"{file}.caffemodel", prototxt=f"{file}.prototxt", preprocessing=INPUT).model
-        for file in files
-    ]
+    files = [f"{folder}/mtcnn_det{number}." for number in (1, 2, 3)]
+    nets = [import_model(f + "caffemodel", prototxt=f + "prototxt", preprocessing=INPUT).model for f in files]
     return [any_size(nets[0]), *nets[1:]]
 
 
-def suppress(boxes, scores, overlap):
-    """Indices of the boxes (x1, y1, x2, y2) that stay."""
-    return tf.image.non_max_suppression(boxes, scores, len(scores), overlap).numpy()
+def suppress(found, overlap):
+    """The rows (x1, y1, x2, y2, score) that stay, best first."""
+    return found[tf.image.non_max_suppression(found[:, :4], found[:, 4], len(found), overlap).numpy()]
 
 
 def regress(boxes, offsets):
     """Moves each side of a box by a share of its own width or height."""
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    return boxes + offsets * np.concatenate([sizes, sizes], axis=1)
+    return boxes + offsets * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
 
 
 def square(boxes):
     """Squares around the same middles, as large as the longer side."""
-    middle, half = (
-        (boxes[:, :2] + boxes[:, 2:]) / 2,
-        (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) / 2,
-    )
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) / 2
     return np.concatenate([middle - half, middle + half], axis=1)
 
 
@@ -68,37 +62,32 @@ def propose(net, picture):
         rows, columns = np.nonzero(scores >= LEAST[0])
         corner = 2 * np.stack([columns, rows], axis=1)
         boxes = regress(np.concatenate([corner, corner + 12], axis=1) / scale, offsets[rows, columns])
-        kept = suppress(boxes, scores[rows, columns], 0.5) if len(boxes) else []
-        found.append(np.concatenate([boxes, scores[rows, columns, None]], axis=1)[kept])
+        found.append(suppress(np.column_stack([boxes, scores[rows, columns]]), 0.5))
         scale *= STEP
-    found = np.concatenate(found)
-    return square(found[suppress(found[:, :4], found[:, 4], 0.7), :4]) if len(found) else found[:, :4]
+    return square(suppress(np.concatenate(found), 0.7)[:, :4])
 
 
 def refine(net, picture, boxes, least, overlap):
-    """Boxes and scores of the squares that a net of the cascade still takes for faces."""
+    """Boxes and scores, a row each, of the squares that a net of the cascade still takes for faces."""
+    if not len(boxes):
+        return np.zeros((0, 5))
     size, shape = net.input_shape[1], np.array(picture.shape[:2] * 2)
     unit = boxes[:, [1, 0, 3, 2]] / (shape - 1)  # (y, x) order, as crop_and_resize reads it
-    crops = tf.image.crop_and_resize(
-        picture[None].astype(np.float32), unit, np.zeros(len(boxes), int), [size, size]
-    )
+    pixels = picture[None].astype(np.float32)
+    crops = tf.image.crop_and_resize(pixels, unit, np.zeros(len(boxes), int), [size, size])
     answer = net(crops)
     scores = answer["prob"][:, 1].numpy()
     kept = np.flatnonzero(scores >= least)
-    boxes, scores = regress(boxes[kept], answer["bbox_pred"].numpy()[kept]), scores[kept]
-    kept = suppress(boxes, scores, overlap) if len(boxes) else []
-    return boxes[kept], scores[kept]
+    boxes = regress(boxes[kept], answer["bbox_pred"].numpy()[kept])
+    return suppress(np.column_stack([boxes, scores[kept]]), overlap)
 
 
 def faces(nets, picture):
     """The faces in a picture uint8 [H, W, 3], as Detections."""
     boxes = propose(nets[0], picture)
-    if len(boxes):
-        boxes = square(refine(nets[1], picture, boxes, LEAST[1], 0.7)[0])
-    if not len(boxes):
-        return Detections.empty()
-    boxes, scores = refine(nets[2], picture, boxes, LEAST[2], 0.5)
-    return Detections(boxes, scores, np.zeros(len(scores), np.int32), ["face"])
+    boxes = square(refine(nets[1], picture, boxes, LEAST[1], 0.7)[:, :4])
+    found = refine(nets[2], picture, boxes, LEAST[2], 0.5)
+    return Detections(found[:, :4], found[:, 4], np.zeros(len(found), np.int32), ["face"])
 
 
 if __name__ == "__main__":

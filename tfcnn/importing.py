@@ -14,6 +14,7 @@ from tfcnn.backbones.importers import caffe, darknet, protobuf, slim
 from tfcnn.backbones.importers.imported import Imported
 from tfcnn.backbones.rows import Preprocessing
 from tfcnn.cards import is_darknet, releases
+from tfcnn.detection import yolo_weights
 from tfcnn.detection.yolo import FAST_YOLO_HIDDEN, YOLO_HIDDEN, yolo
 from tfcnn.errors import InputError
 from tfcnn.loading import load_model
@@ -57,7 +58,7 @@ def kind_of(source: str | os.PathLike) -> str:
         try:
             with h5py.File(path) as file:
                 return "h5" if "model_config" in file.attrs else "h5_weights"
-        except OSError as error:
+        except (OSError, KeyError, ValueError, RuntimeError) as error:  # all of them h5py's
             raise InputError(f"{source} cannot be read, damaged or cut short: {error}") from error
     with path.open("rb") as file:
         head = file.read(20)
@@ -138,6 +139,14 @@ def _onto_a_net(kind, source, net, preprocessing, allow_left_over):
     if kind == "darknet":
         if net not in ("yolo", "fast_yolo"):
             raise InputError(f"{source} is a file of darknet: its nets are yolo and fast_yolo, not {net}")
+        count, wanted = (
+            darknet.count(source),
+            yolo_weights.parameters(yolo_weights.layers_of(net, VOC_CLASSES)),
+        )
+        if count < wanted:  # seen before the net takes its memory
+            raise InputError(
+                f"{source} belongs to another network: it holds {count:,} numbers, and {net} has {wanted:,} weights"
+            )
         hidden = YOLO_HIDDEN if net == "yolo" else FAST_YOLO_HIDDEN
         model = yolo(backbones.backbone(net, None), VOC_CLASSES, hidden=hidden)
         filled = darknet.load(source, model)

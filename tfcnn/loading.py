@@ -1,6 +1,7 @@
 """Opens tfcnn's releases, and models that others saved, without running code that a file brings along."""
 
 import inspect
+import io
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import keras
 import numpy as np
 
 from tfcnn import (
+    claims,
     layers,  # noqa: F401  (registers tfcnn's own)
     sources,
 )
@@ -38,6 +40,7 @@ FILE_OPS = re.compile(
     r"ReadFile|MatchingFiles|FileSystemSetConfiguration|Write.*|Dump.*|Debug.*|CreateSummary.*|.*SetSummaryWriter|"
     r"Save.*|DistributedSave|MergeV2Checkpoints|CalibrationStatisticsSaver|.*Reader(V2)?|.*Dataset.*|.*PyFunc.*|Rpc.*"
 )
+WEIGHTS = "model.weights.h5"  # in a .keras
 SAVER_OPS = {
     "SaveV2",
     "MergeV2Checkpoints",
@@ -92,8 +95,10 @@ def _darknet_model(path: pathlib.Path, preprocessing: Preprocessing | None) -> k
 def _keras_model(path: pathlib.Path, allow_custom_objects: bool) -> keras.Model:
     """Opens a file whose configuration names nothing foreign, or whatever it names where that is allowed."""
     try:
-        suffix, config = _configuration(path)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        suffix, config, version, old = _configuration(path)
+    except InputError:
+        raise
+    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:  # all of them h5py's
         if sources.is_archive(path) and not zipfile.is_zipfile(path):
             raise InputError(f"{path} is damaged or cut short: the file ends before its end") from error
         raise InputError(
@@ -101,9 +106,9 @@ def _keras_model(path: pathlib.Path, allow_custom_objects: bool) -> keras.Model:
         ) from error
     if config is None:
         raise InputError(f"{path} holds weights without a model: give it as the weights of a net")
-    if suffix == ".h5" and keras1.is_readable(path, config):
+    if old:
         return keras1.load(path, config)
-    if suffix == ".h5" and keras1.version_of(path).startswith("2."):
+    if version.startswith("2."):
         if other := ", ".join(with_hard_sigmoid(config)):
             raise InputError(
                 f"{path} is of Keras 2, whose hard_sigmoid in {other} is another function in Keras 3"
@@ -115,7 +120,8 @@ def _keras_model(path: pathlib.Path, allow_custom_objects: bool) -> keras.Model:
             "allow custom objects if you trust the file, or save the model without"
         )
     try:
-        return _opened(path, suffix, config, safe_mode=not allow_custom_objects)
+        with claims.bounded(path):
+            return _opened(path, suffix, config, safe_mode=not allow_custom_objects)
     except Exception as error:
         needs = f"; it needs {', '.join(foreign)}" if foreign else ""
         raise InputError(
@@ -222,14 +228,30 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()).rsplit("Exception encountered: ", 1)[-1]
 
 
-def _configuration(path: pathlib.Path) -> tuple[str, dict | None]:
-    """Reads the suffix that Keras wants for a file of this content, and the model's description."""
+def _configuration(path: pathlib.Path) -> tuple[str, dict | None, str, bool]:
+    """Reads the suffix that Keras wants for a file of this content, the model's description, the version of Keras that
+    an .h5 names, and whether it is one for the reader of Keras 1."""
     if zipfile.is_zipfile(path):
+        claims.unpacked(path)
         with zipfile.ZipFile(path) as archive:
-            return ".keras", json.loads(archive.read("config.json"))
+            if WEIGHTS in archive.namelist():
+                _check_weights(path, archive)
+            return ".keras", json.loads(archive.read("config.json")), "", False
     with h5py.File(path) as file:
+        claims.check_arrays(path, file)
         config = file.attrs.get("model_config")
-        return ".h5", None if config is None else json.loads(config)
+    if config is None:
+        return ".h5", None, "", False
+    config = json.loads(config)
+    return ".h5", config, keras1.version_of(path), keras1.is_readable(path, config)
+
+
+def _check_weights(path: pathlib.Path, archive: zipfile.ZipFile) -> None:
+    """Sees that no array of a .keras file's weights claims more than the file holds."""
+    with archive.open(WEIGHTS) as member:
+        stored = archive.getinfo(WEIGHTS).compress_type == zipfile.ZIP_STORED
+        with h5py.File(member if stored else io.BytesIO(member.read())) as file:
+            claims.check_arrays(path, file)
 
 
 def _foreign(config) -> Iterator[str]:

@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+from PIL import Image
 
 from tfcnn.export import tf1_graph
 
@@ -52,7 +53,7 @@ def test_a_format_whose_packages_are_not_there_is_refused_by_name(out):
 def test_scores_that_are_not_finite_are_right_nowhere(run_source):
     code = """
 import numpy as np
-from apps.export_model import top1
+from tfcnn.cli.exported_figures import top1
 rows = ([np.nan, np.nan], [0.9, 0.1], [np.inf, 0.1])
 print(top1([{"scores": np.float32(row)} for row in rows], [0, 0, 0]))
 """
@@ -125,3 +126,15 @@ def test_wrong_commands_are_status_2(run_app, tmp_path, flags, words):
     assert done.returncode == 2 and not (tmp_path / "none").exists()
     (line,) = done.stderr.strip().splitlines()[-1:]
     assert all(word in line for word in words), line
+
+
+def test_int8_is_not_calibrated_on_what_is_measured(run_app, tmp_path):
+    flags = ["--model=digits", "--format=litert_int8", "--dataset=folder", "--split=val", "--limit=1"]
+    for split in ("train", "val"):
+        for name in ("0", "1"):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(folder / f"{split}{name}.png")
+    flags += [f"--data={tmp_path / 'data'}", f"--calibration={tmp_path / 'data' / 'val'}"]
+    done = run_app("export_model", *flags, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 2 and "beside those that are measured" in done.stderr, done.stderr

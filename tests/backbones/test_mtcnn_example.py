@@ -1,7 +1,11 @@
 """The example of docs/mtcnn.py: the imported cascade finds the astronaut's face, and no other."""
 
+import ast
 import importlib.util
+import io
 import pathlib
+import re
+import tokenize
 
 import numpy as np
 import pytest
@@ -32,3 +36,27 @@ def test_squares_and_offsets_by_hand(example):
     boxes = np.array([[0.0, 0, 10, 20]])
     np.testing.assert_array_equal(example.square(boxes), [[-5, 0, 15, 20]])
     np.testing.assert_array_equal(example.regress(boxes, np.array([[0.1, 0, -0.1, 0.5]])), [[1, 0, 9, 30]])
+
+
+def test_the_example_has_as_many_lines_as_the_docs_say(example):
+    source = (DOCS / "mtcnn.py").read_text()
+    layout = (
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    )
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in layout:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    tree = ast.parse(source)
+    for node in (tree, *tree.body):
+        if isinstance(node, ast.Module | ast.FunctionDef):
+            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))  # its docstring
+    said = re.search(
+        r"MTCNN's cascade .* is (\d+) lines of Python", (DOCS / "models_and_cluster.md").read_text()
+    )
+    assert len(lines) == int(said[1]) <= 60

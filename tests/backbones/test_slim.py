@@ -223,6 +223,22 @@ def test_checkpoints_that_do_not_fit(mobilenet, tmp_path, case):
         slim.load(write(tmp_path / "model", change(mobilenet[1])))
 
 
+def test_damaged_data_of_a_checkpoint_is_a_line(mobilenet, tmp_path):
+    path = write(tmp_path / "model", mobilenet[1])
+    (data,) = tmp_path.glob("model.data-*")
+    whole = bytearray(data.read_bytes())
+    data.write_bytes(whole[:-4])
+    with pytest.raises(InputError, match="^[^\n]+ cut short[^\n]*$"):
+        slim.load(path)
+    data.write_bytes(whole[:100])
+    with pytest.raises(InputError, match="numbers, and its files have 100 bytes"):
+        slim.load(path)
+    whole[len(whole) // 2] ^= 1
+    data.write_bytes(whole)
+    with pytest.raises(InputError, match="damaged or cut short at Mob[^\n]*$"):
+        slim.load(path)
+
+
 def test_a_net_that_is_not_known_or_not_in_the_file(mobilenet, tmp_path):
     with pytest.raises(InputError, match="the nearest are mobilenet_v1"):
         slim.load(mobilenet[0], "mobilenet")

@@ -110,7 +110,8 @@ def compare(ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np
 
     Returns:
         {"difference": the largest of any number, "agreement": share in 0..1}; None where nothing could be compared.
-        Of a classifier the agreement is that of the best class; a picture's scores, not its logits, are compared. Of a
+        Of a classifier the agreement is that of the best class; a picture's scores, not its logits, are compared, and
+        of a localizer its unit boxes as well. Of a
         detector it is the share of its detections with a score of at least 0.3 for which the other has one of the same
         class with an IoU of at least 0.5; the difference is that of their scores, and "pixels" the largest of any side
         of their boxes. Else the agreement is None.
@@ -123,12 +124,13 @@ def compare(ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np
             differences += [gap[0] for gap in found if gap]
             pixels += [gap[1] for gap in found if gap]
             continue
-        names = ["scores"] if "scores" in own else list(own)
+        names = [name for name in own if name != "logits"]
         differences += [
             float(np.abs(own[name] - np.asarray(other[name], np.float64)).max()) for name in names
         ]
-        if len(names) == 1 and own[names[0]].ndim == 2:
-            agreements.append(bool(np.argmax(own[names[0]]) == np.argmax(other[names[0]])))
+        best = "scores" if "scores" in own else names[0]
+        if (best == "scores" or len(names) == 1) and own[best].ndim == 2:
+            agreements.append(bool(np.argmax(own[best]) == np.argmax(other[best])))
     agreement = float(np.mean(agreements)) if agreements else None
     compared = {"difference": max(differences, default=None), "agreement": agreement}
     detects = any(set(own) >= DETECTIONS for own in ours)
@@ -136,18 +138,26 @@ def compare(ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np
 
 
 class Detecting:
-    """A detector's answer as what a `tfcnn.predictor.Predictor` computes with, one picture after the other.
+    """An answer as what a `tfcnn.predictor.Predictor` computes with, one picture after the other.
 
     Args:
-        answer: the detector at work.
-        classes: K.
+        answer: the detector, localizer or pose net at work.
+        classes: K, of a pose net J.
         zero_rgb: the colour that its network sees as zero.
+        decode: makes of the answers, {output: array [N, ...]}, and of the pictures' height and width what the
+            predictor's own method gives; None leaves a detector's as they are.
     """
 
     needs_proposals = False
 
-    def __init__(self, answer: Answer, classes: int, zero_rgb: Sequence[float]):
-        self._answer, self.classes, self.zero_rgb = answer, classes, zero_rgb
+    def __init__(
+        self,
+        answer: Answer,
+        classes: int,
+        zero_rgb: Sequence[float],
+        decode: Callable[[dict[str, np.ndarray], tuple[int, int]], dict[str, np.ndarray]] | None = None,
+    ):
+        self._answer, self.classes, self.zero_rgb, self._decode = answer, classes, zero_rgb, decode
 
     def __call__(
         self,
@@ -156,9 +166,10 @@ class Detecting:
         shapes: np.ndarray,
         proposals: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
-        """Detections of a batch, as `tfcnn.predictor.Method` says."""
-        found = [self._answer(picture[None].astype(np.float32)) for picture in pictures[0]]
-        return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+        """A batch, as `tfcnn.predictor.Method` says."""
+        answers = [self._answer(picture[None].astype(np.float32)) for picture in pictures[0]]
+        found = {name: np.concatenate([each[name] for each in answers]) for name in answers[0]}
+        return self._decode(found, pictures[0].shape[1:3]) if self._decode else found
 
 
 def paired_milliseconds(

@@ -68,6 +68,19 @@ class Localizer:
         """Guesses of a batch, as `tfcnn.predictor.Method` says."""
         (picture,) = pictures
         scores, boxes = (tensor.numpy() for tensor in self._both(tf.constant(picture)))
+        return self.decode({"scores": scores, "boxes": boxes}, picture.shape[1:3])
+
+    def decode(self, found: dict[str, np.ndarray], sides: tuple[int, int]) -> dict[str, np.ndarray]:
+        """Guesses from the heads' numbers, of these models or of a program that was exported.
+
+        Args:
+            found: `scores` float32 [N, C] and `boxes` in the form's shape, unit boxes.
+            sides: height and width of the pictures as the net sees them.
+
+        Returns:
+            What a call gives.
+        """
+        scores, boxes = found["scores"], found["boxes"]
         if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
             raise NotFinite
         labels = np.argsort(-scores, axis=1, kind="stable")[:, : self.top].astype(np.int32)
@@ -77,7 +90,7 @@ class Localizer:
             boxes = np.take_along_axis(boxes, labels[..., None], axis=1)
         else:
             boxes = np.repeat(boxes[:, None], labels.shape[1], axis=1)
-        height, width = picture.shape[1:3]
+        height, width = sides
         boxes = np.concatenate(  # a net may swap corners; a box has them in order
             [np.minimum(boxes[..., :2], boxes[..., 2:]), np.maximum(boxes[..., :2], boxes[..., 2:])], axis=-1
         )

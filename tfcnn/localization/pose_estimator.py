@@ -130,10 +130,22 @@ class PoseEstimator:
     ) -> dict[str, np.ndarray]:
         """Joints of a batch, as `tfcnn.predictor.Method` says: `stages` [N, T, J, 2] in pixels of the picture."""
         (picture,) = pictures
-        found = self._stages(tf.constant(picture)).numpy()
-        if not np.isfinite(found).all():
+        return self.decode({"stages": self._stages(tf.constant(picture)).numpy()}, picture.shape[1:3])
+
+    def decode(self, found: dict[str, np.ndarray], sides: tuple[int, int]) -> dict[str, np.ndarray]:
+        """Joints from the net's numbers, of these models or of a program that was exported.
+
+        Args:
+            found: `stages` float32 [N, T, J, 2], parts of the picture's side, 0 at its middle.
+            sides: height and width of the pictures as the net sees them.
+
+        Returns:
+            What a call gives.
+        """
+        stages = found["stages"]
+        if not np.isfinite(stages).all():
             raise NotFinite
-        return {"stages": (found.astype(np.float64) + 0.5) * self.form.size}
+        return {"stages": (stages.astype(np.float64) + 0.5) * np.float64(sides[::-1])}
 
 
 def result(

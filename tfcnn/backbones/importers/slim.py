@@ -1,7 +1,9 @@
 """TF-Slim's checkpoints as Keras models: onto the factory's nets where they are the same, else onto `slim_nets`."""
 
 import dataclasses
+import math
 import os
+import pathlib
 import re
 from collections.abc import Callable
 
@@ -102,6 +104,7 @@ def load(
     except Exception as error:  # of TensorFlow's own kinds, and ValueError
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is no checkpoint that TensorFlow reads: {reason}") from error
+    _check_size(path, shapes)
     row = _row(path, net, shapes)
     classes = _classes(path, row, shapes)
     scaled = any(name.endswith("/BatchNorm/gamma") for name in shapes)
@@ -167,6 +170,25 @@ def _built(row, plan, classes, preprocessing, shapes) -> keras.Model:
     return model
 
 
+def _check_size(path, shapes) -> None:
+    """Sees that the variables have no more numbers than the files have bytes."""
+    path = pathlib.Path(path)
+    folder, begin = path.parent, f"{path.name}.data-"
+    files = [path] if path.is_file() else [each for each in folder.iterdir() if each.name.startswith(begin)]
+    held = sum(each.stat().st_size for each in files)
+    claimed = sum(math.prod(shape) for shape in shapes.values())
+    if claimed > held:
+        raise InputError(f"{path} claims {claimed:,} numbers, and its files have {held:,} bytes: cut short")
+
+
+def _value(path, reader, name) -> np.ndarray:
+    try:
+        return reader.get_tensor(name)
+    except Exception as error:  # of TensorFlow's own kinds
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is damaged or cut short at {name}: {reason}") from error
+
+
 def _fill(path, reader, shapes, plan, turn) -> None:
     """Copies the variables into the layers, after all shapes were compared."""
     for layer, names in plan.filled:
@@ -183,7 +205,7 @@ def _fill(path, reader, shapes, plan, turn) -> None:
     for layer, names in plan.filled:
         values = []
         for name, weight in zip(names, layer.weights, strict=True):
-            value = reader.get_tensor(name)
+            value = _value(path, reader, name)
             if not np.isfinite(value).all():
                 raise InputError(f"{path} holds numbers that are not finite in {name}")
             values.append(turn.get(name, np.asarray)(value).reshape(weight.shape))
