@@ -110,6 +110,61 @@ def test_a_data_set_says_the_map_of_a_detector_in_each_format(run_app, tmp_path,
         assert measured == {kind: pytest.approx(measured["keras"], abs=1e-3) for kind in measured}
 
 
+def tiny_mask_rcnn(names):
+    from tfcnn import backbones
+    from tfcnn.detection.mask_rcnn import mask_rcnn
+
+    small = {"channels": 16, "units": 32, "proposals": 20, "sizes": (12.0, 24.0), "score_threshold": 0.0}
+    net = mask_rcnn(backbones.backbone("tiny", None), len(names), mask_channels=8, **small)
+    return net, {"kind": "mask_rcnn", "classes": names, "image_size": 64}
+
+
+def tiny_localizer(names):
+    from tfcnn import backbones
+    from tfcnn.localization.heads import with_box_head
+
+    net = with_box_head(backbones.classifier("tiny", None, classes=len(names), size=64))
+    return net, {"kind": "localizer", "classes": names, "image_size": 64}
+
+
+def tiny_pose_net(joints):
+    from tfcnn import backbones
+    from tfcnn.localization.pose import pose_net
+
+    net = pose_net([backbones.backbone("tiny", None) for _ in range(2)], joints, size=48, part_size=16)
+    return net, {"kind": "pose", "classes": ["person"], "joints": joints, "image_size": 48}
+
+
+@pytest.mark.parametrize(
+    "build,data,formats,figures",
+    [
+        (tiny_mask_rcnn, "shapes", "litert", ["map_11", "map_area", "segm_AP", "segm_AP50"]),
+        (tiny_localizer, "shapes", "litert", ["top1_cls", "top1_loc"]),
+        (tiny_pose_net, "figures", "litert,tf1_graph", ["pcp_strict", "pdj_02"]),
+    ],
+)
+def test_a_data_set_says_the_figures_of_every_other_kind(run_app, tmp_path, build, data, formats, figures):
+    kinds = needs(formats)
+    import keras
+
+    from tfcnn import datasets
+
+    keras.utils.set_random_seed(0)
+    opened = datasets.open(data, None, "val")
+    net, card = build(getattr(opened, "joints", None) or opened.classes)
+    net.save(tmp_path / "model.keras")
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    flags = [f"--model={tmp_path}", f"--dataset={data}", "--split=val", "--limit=4", f"--format={formats}"]
+    done = run_app("export_model", *flags, f"--output_dir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    for name in figures:
+        measured = report["metrics"][name]
+        assert set(measured) == {"keras", *kinds}
+        assert measured == {kind: pytest.approx(measured["keras"], abs=1e-3) for kind in measured}
+    assert report["metrics"].keys() == set(figures)
+
+
 @pytest.mark.parametrize(
     "flags,words",
     [

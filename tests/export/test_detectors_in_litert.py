@@ -102,6 +102,15 @@ def test_pooled_regions_are_those_of_the_kernel(size, samples):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+def test_crops_are_those_of_the_kernel_within_and_beyond_the_picture():
+    image = RANDOM.normal(size=(1, 9, 12, 3)).astype(np.float32)
+    corners = np.float32([[0.1, 0.2, 0.9, 0.7], [-0.5, 0.5, 0.5, 1.5], [0, 0, 1, 1], [1.2, 1.2, 1.6, 1.4]])
+    wanted = tf.image.crop_and_resize(image, corners, [0] * 4, [8, 8], extrapolation_value=127.0)
+    found = pooling.crops(tf.constant(image), tf.constant(corners), 8, 127.0)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert (found[3] == 127.0).numpy().all()
+
+
 def test_samples_by_hand():
     # From 1 to 5 cells of a side of 4: cut to 1..4, four points at 1.375, 2.125, 2.875, 3.625, less half a cell.
     found = pooling.sample_places(tf.constant([1.0, 3.0]), tf.constant([5.0, 3.0]), 4, 4)

@@ -2,7 +2,8 @@
 
 LiteRT has no kernel that cuts regions out of a map. A bilinear sample is a weighted sum of rows and of columns, though,
 and so is the mean of several: RoIAlign is the product of a matrix for a region's rows, the map, and a matrix for its
-columns. Where each bin reads channels of its own, few numbers of the map count for it, and these are gathered.
+columns. Where each bin reads channels of its own, few numbers of the map count for it, and these are gathered. The
+sub-images of a pose net are cut from the picture in the same way.
 
 H and W rows and columns of the map, C channels, R regions of the one picture, S = size, s = samples, c channels a bin.
 """
@@ -103,3 +104,32 @@ def ps_roi_align(
     found = tf.reshape(tf.gather(table, tf.reshape(index, [-1])), [-1, (2 * samples) ** 2, depth])
     pooled = tf.reduce_sum(tf.reshape(share, [-1, (2 * samples) ** 2, 1]) * found, axis=1)
     return tf.reshape(pooled, [1, -1, size, size, depth])
+
+
+def crops(image: tf.Tensor, corners: tf.Tensor, size: int, fill: float) -> tf.Tensor:
+    """Bilinear samples of squares of one picture, `tf.image.crop_and_resize` with an extrapolation value.
+
+    Args:
+        image: float32 [1, H, W, C], H and W known.
+        corners: float32 [R, 4], (y1, x1, y2, x2) of the first and the last sample, as shares of H - 1 and W - 1.
+        size: S, samples on a side.
+        fill: value of samples beyond the picture.
+
+    Returns:
+        float32 [R, S, S, C].
+    """
+    _, height, width, channels = image.shape
+    share = np.arange(size, dtype=np.float32) / (size - 1)
+
+    def sample_weights(first, last, length):
+        """How much each location along a side counts in each sample, [R, S, length]; nothing beyond the picture."""
+        places = (first[:, None] + (last - first)[:, None] * share) * (length - 1.0)
+        inside = tf.cast((places >= 0.0) & (places <= length - 1.0), tf.float32)
+        distance = tf.abs(places[..., None] - np.arange(length, dtype=np.float32))
+        return tf.nn.relu(1.0 - distance) * inside[..., None], inside
+
+    y1, x1, y2, x2 = tf.unstack(corners, axis=-1)
+    (rows, above), (columns, beside) = sample_weights(y1, y2, height), sample_weights(x1, x2, width)
+    across = tf.matmul(tf.reshape(rows, [-1, height]), tf.reshape(image, [height, width * channels]))
+    found = tf.matmul(columns[:, None], tf.reshape(across, [-1, size, width, channels]))
+    return found + fill * (1.0 - above[:, :, None, None] * beside[:, None, :, None])

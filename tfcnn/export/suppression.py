@@ -1,4 +1,4 @@
-"""A detector in operations that LiteRT has, its suppression too.
+"""A detector or a pose net in operations that LiteRT has, suppression too.
 
 Layers whose `call` needs operations that LiteRT lacks have a second one, `call_in_litert`, for one picture of known
 size; here the model is rebuilt with it. TensorFlow's kernel for the suppression of many classes at once has no
@@ -44,7 +44,7 @@ class InLiteRT(keras.layers.Layer):
 
 
 def is_detector(model: keras.Model) -> bool:
-    """Whether a model has layers that LiteRT computes otherwise."""
+    """Whether a model has layers that LiteRT computes otherwise: those of detectors, and of pose nets."""
     return any(hasattr(layer, METHOD) for layer in model.layers)
 
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 from tfcnn.backbones.convert import copied, rebuilt
 from tfcnn.backbones.graph import zero_rgb
 from tfcnn.errors import InputError
+from tfcnn.export import pooling
 from tfcnn.localization.heads import convolved
 
 TORSO = ("left_shoulder", "right_hip")  # their distance is the paper's diam(y)
@@ -87,20 +88,30 @@ class SubImages(keras.layers.Layer):
         Returns:
             float32 [N * J, p, p, 3].
         """
-        last = tf.cast(tf.shape(image)[1], tf.float32)
-        centre = (joints[..., ::-1] + 0.5) * last - 0.5  # (y, x) of pixels whose centres are whole numbers
-        half = (sides * last)[:, None, None] * (0.5 - 0.5 / self.size)  # the outermost samples
-        boxes = tf.concat([centre - half, centre + half], axis=-1) / (last - 1)
+        corners = self._corners(joints, sides, tf.cast(tf.shape(image)[1], tf.float32))
         index = tf.repeat(tf.range(tf.shape(joints)[0]), tf.shape(joints)[1])
         return tf.image.crop_and_resize(
-            image, tf.reshape(boxes, [-1, 4]), index, [self.size, self.size], extrapolation_value=FILL
+            image, corners, index, [self.size, self.size], extrapolation_value=FILL
         )
+
+    def _corners(self, joints, sides, last):
+        """(y, x) of the first and the last sample of each sub-image [N * J, 4], in shares of the side less a pixel."""
+        centre = (joints[..., ::-1] + 0.5) * last - 0.5  # (y, x) of pixels whose centres are whole numbers
+        half = (sides * last)[:, None, None] * (0.5 - 0.5 / self.size)  # the outermost samples
+        return tf.reshape(tf.concat([centre - half, centre + half], axis=-1) / (last - 1), [-1, 4])
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """[image [N, P, P, 3], joints [N, J, 2]] -> (sub-images [N * J, p, p, 3], sides [N])."""
         image, joints = tf.cast(inputs[0], tf.float32), tf.stop_gradient(tf.cast(inputs[1], tf.float32))
         sides = self.sides(joints)
         return self.cut(image, joints, sides), sides
+
+    def call_in_litert(self, inputs: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """`call` for one picture of known size, in operations that LiteRT has."""
+        image, joints = inputs
+        sides = self.sides(joints)
+        corners = self._corners(joints, sides, float(image.shape[1]))
+        return pooling.crops(image, corners, self.size, FILL), sides
 
     def compute_output_spec(
         self, inputs: Sequence[keras.KerasTensor]
@@ -138,8 +149,8 @@ def own(numbers: tf.Tensor) -> tf.Tensor:
         float [N, J, 2], in sides of the sub-images.
     """
     count = numbers.shape[-1] // 2
-    by_joint = tf.reshape(numbers, [-1, count, count, 2])  # sub-image, joint
-    return tf.transpose(tf.linalg.diag_part(tf.transpose(by_joint, [0, 3, 1, 2])), [0, 2, 1])
+    pairs = tf.reshape(numbers, [-1, count * count, 2])  # sub-image by joint
+    return pairs[:, :: count + 1]  # the diagonal
 
 
 def pose_net(
