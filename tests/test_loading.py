@@ -344,6 +344,20 @@ def test_fields_of_keras_2_that_do_nothing_are_dropped(tmp_path):
     np.testing.assert_allclose(tfcnn.load_model(tmp_path / "old.h5")(picture), model(picture), rtol=1e-6)
 
 
+def test_an_operation_of_a_newer_keras_is_opened_without_what_this_one_does_not_know(tmp_path):
+    image = keras.Input((4, 4, 3))
+    model = keras.Model(image, keras.ops.relu(keras.layers.Conv2D(2, 1)(image)))
+    model.save(tmp_path / "own.keras")
+    with zipfile.ZipFile(tmp_path / "own.keras") as own, zipfile.ZipFile(tmp_path / "new.keras", "w") as new:
+        config = json.loads(own.read("config.json"))
+        (relu,) = (each for each in config["config"]["layers"] if each["class_name"].lower() == "relu")
+        relu["config"]["of_tomorrow"] = None
+        for name in own.namelist():
+            new.writestr(name, json.dumps(config) if name == "config.json" else own.read(name))
+    pictures = np.random.default_rng(0).normal(size=(1, 4, 4, 3))
+    np.testing.assert_array_equal(tfcnn.load_model(tmp_path / "new.keras")(pictures), model(pictures))
+
+
 def test_a_field_that_does_something_is_named(tmp_path):
     keras_2_file(tmp_path / "old.h5", groups=3)
     with pytest.raises(InputError, match=r"old.h5 cannot be opened .*DepthwiseConv2D: \{'groups': 3\}"):

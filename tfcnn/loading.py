@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from tfcnn.errors import InputError
 # Where the parts of a model may come from; keras.utils, for one, has functions that fetch files.
 HOMES = ("layers", "models", "initializers", "regularizers", "constraints", "activations", "dtype_policies")
 MODULES = (*HOMES, "ops", "random", "engine", "backend")  # engine: Keras 2; backend: tensors of a description
+OPERATIONS = "keras.src.ops."  # where the classes of keras.ops lie
 WITHOUT_HOME = ("Functional", "Policy")  # classes of Keras 2
 OFF = (False, 0, 1, "", [], {})  # values of fields that do nothing
 # TensorFlow's operations that touch files, call Python or other machines; data sets can all of it.
@@ -172,6 +174,8 @@ def _known(config):
     kind = _class_of(config)
     if kind is not None and isinstance(result.get("config"), dict):
         fields = _fields(kind)
+        if not issubclass(kind, keras.Layer) and issubclass(kind, keras.Operation) and "name" not in fields:
+            result["config"].pop("name", None)  # stands beside it, too; Keras 3.9's operations take none
         always = issubclass(kind, keras.initializers.Initializer)  # the weights come from the file
         result["config"] = {
             name: value
@@ -182,13 +186,15 @@ def _known(config):
 
 
 def _class_of(config: dict) -> type | None:
-    """The layer, initializer and so on that a description names; None of a model, whose fields are its own."""
+    """The layer, initializer, operation and so on that a description names; None of a model, whose fields are own."""
     name = config.get("class_name")
     if not isinstance(name, str):
         return None
     found = keras.saving.get_registered_object(config.get("registered_name") or name)
     for home in HOMES:
         found = found or getattr(getattr(keras, home), name, None)
+    if found is None and str(config.get("module")).startswith(OPERATIONS):  # they have no public home
+        found = getattr(sys.modules.get(config["module"]), name, None)
     return found if isinstance(found, type) and not issubclass(found, keras.Model) else None
 
 

@@ -90,8 +90,11 @@ class RegionPool(keras.layers.Layer):
             side = tf.sqrt(tf.maximum(box_ops.area(regions), 1.0))
             level = tf.math.log(side / 224.0 * 16.0 / self.strides[0]) / tf.math.log(2.0)
             level = tf.clip_by_value(tf.cast(tf.floor(level + 1e-6), tf.int32), 0, len(maps) - 1)
-            chosen = tf.one_hot(level, len(maps), dtype=pooled[0].dtype)[..., None, None, None, :]
-            pooled = [tf.reduce_sum(tf.stack(pooled, axis=-1) * chosen, axis=-1)]
+            own = [
+                tf.cast(level == number, pooled[0].dtype)[..., None, None, None]
+                for number in range(len(maps))
+            ]
+            pooled = [tf.add_n([each * chosen for each, chosen in zip(pooled, own, strict=True)])]
         pooled = tf.concat(pooled, axis=-1)  # [N, R, P, P, C]
         return tf.reshape(pooled, tf.concat([[-1], tf.shape(pooled)[2:]], axis=0))
 
