@@ -60,9 +60,7 @@ def converted(
 
     spec = tf.TensorSpec(shape, model.inputs[0].dtype, "rows")
     function = tf.function(program, input_signature=[spec]).get_concrete_function()
-    with (
-        quiet()
-    ):  # TensorFlow 2.18 tells what devices there are; the converter asks for what it does not need
+    with quiet():  # TensorFlow 2.18 names devices here, and the converter asks for what it does not need
         # weights that are no constants stay outside the file, and nothing is quantised
         function = convert_variables_to_constants_v2(function)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
