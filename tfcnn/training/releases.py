@@ -139,6 +139,10 @@ def clean_config(config: dict) -> dict:
             return node
         if node.get("class_name") == "DTypePolicy" and node["config"]["name"].startswith("mixed_"):
             node = {**node, "config": {"name": "float32"}}
+        if str(node.get("module")).startswith("keras.src.ops."):  # 3.9's operations know neither of these
+            own = {key: value for key, value in node["config"].items() if (key, value) != ("ragged", None)}
+            own.pop("name", None)  # stands beside it, too
+            node = {**node, "config": own}
         kept = {}
         for key, value in node.items():
             if key == "shared_object_id":
