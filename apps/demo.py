@@ -88,8 +88,8 @@ EXAMPLES = {
     "dpm --limit=2": "The same with parts that move: root and parts of each object, and the model drawn as a net.",
     "nets": "The nets that every app can take, with their sizes and where their weights come from.",
     "import_model --model=digits": "What is in a model's file, and which layer takes it.",
-    "export_model --model=digits --format=litert,tf1_graph --limit=2": (
-        "The same as a LiteRT file and as a graph for TensorFlow 1: size, difference from Keras, and time."
+    "export_model --model=digits --format=saved_model,tf1_graph --limit=2": (
+        "The same as a SavedModel and as a graph for TensorFlow 1: size, difference from Keras, and time."
     ),
     "download": "The weights that the network offers, and which of them are here.",
     "activations --limit=2 --layer=stem,stage3,stage5 --gradients=1": (
