@@ -161,6 +161,8 @@ def run(run_app, tmp_path):
 
     def run(app, arguments):
         done = run_app(app, *arguments, f"--output_dir={tmp_path}")
+        if done.returncode == 1 and "pip install 'tfcnn[onnx]'" in done.stderr:
+            pytest.skip("the extra onnx is not installed")
         assert done.returncode == 0, done.stderr[-2000:]
         assert (tmp_path / "index.html").exists() and (tmp_path / "results.json").exists()
 
