@@ -45,10 +45,14 @@ FEATURES = flags.DEFINE_enum(
     "features",
     "warp",
     ["warp", "spp"],
-    "Each region through the net by itself, or the net once over the picture and regions pooled from its map",
+    "Each region through the net by itself, or the net once over the picture up to its last map of half the "
+    "stride, and the rest of it on regions pooled from that",
 )
 SIDE = flags.DEFINE_integer(
-    "side", 128, "Of warp: side of a warped region in pixels (the paper: 227)", lower_bound=32
+    "side",
+    128,
+    "Side of a warped region in pixels (the paper: 227); of spp as many cells as its map",
+    lower_bound=32,
 )
 CONTEXT = flags.DEFINE_float(
     "context", 16.0, "Of warp: pixels of that side around the region, on each side of it", lower_bound=0.0
@@ -57,7 +61,7 @@ HEAD = flags.DEFINE_enum(
     "head",
     "average",
     ["average", "dense"],
-    "Of warp: a region's code is the last map's average, or that of a classifier's two dense layers (the paper)",
+    "A region's code: the last map's average, or that of a classifier's two dense layers (the paper)",
 )
 REGIONS = flags.DEFINE_integer(
     "regions",

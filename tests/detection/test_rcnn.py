@@ -11,8 +11,10 @@ import tensorflow as tf
 from tfcnn import backbones, datasets
 from tfcnn.datasets.proposals import Proposals
 from tfcnn.detection import rcnn, rcnn_features, rcnn_svm, rcnn_training
+from tfcnn.detection.endpoints import endpoint_strides
 from tfcnn.detection.options import DetectorOptions
 from tfcnn.errors import InputError
+from tfcnn.ops import roi
 from tfcnn.predictor import Predictor
 
 SIZE = 64
@@ -399,14 +401,30 @@ def test_the_whole_is_one_model_that_a_predictor_runs(net, shapes, tmp_path):
         rcnn.Rcnn([model], DetectorOptions(flip=True))
 
 
-def test_spatial_pyramid_pools_every_region_from_one_map(shapes):
-    model = rcnn.described_regions(backbones.backbone("tiny", None), len(shapes.classes), "spp")
-    code = rcnn.feature_model(model).output["code"]
-    assert code.shape[-1] == 14 * 96  # conv4 of stride 16: 9 + 4 + 1 cells
+def test_pooled_regions_have_the_codes_of_the_rest_of_the_net(shapes):
+    body = backbones.backbone("tiny", None)
+    model = rcnn.feature_model(rcnn.described_regions(body, len(shapes.classes), "spp", side=64, context=0))
+    warped = rcnn.feature_model(rcnn.described_regions(body, len(shapes.classes), side=64, context=0))
+    sizes = [{name: tensor.shape[-1] for name, tensor in each.output.items()} for each in (model, warped)]
+    assert sizes[0] == sizes[1]
     image = np.random.default_rng(0).uniform(0, 255, (1, 96, 96, 3)).astype(np.float32)
-    whole = rcnn.feature_model(model)([image, np.float32([[[0, 0, 96, 96]]])])["code"].numpy()
-    conv4 = backbones.tap(backbones.backbone("tiny", None), ["conv4"])
-    assert conv4.output["conv4"].shape[-1] == 96 and whole.shape == (1, 14 * 96)
+    regions = np.float32([[[0, 0, 96, 96], [16, 8, 80, 72]]])
+    found = model([image, regions])["code"].numpy()
+    conv4 = backbones.tap(body, ["conv4"])
+    cells = roi.roi_align(conv4(image)["conv4"], regions, 16, 4)[0]
+    rest = keras.Model(body.output["conv4"], list(body.output.values())[-1])
+    np.testing.assert_allclose(found, rest(cells).numpy().mean(axis=(1, 2)), atol=1e-4)
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("net", ["mobilenet_v2", "resnet50", "efficientnet_lite0", "vgg16", "alexnet", "inception_v3"])
+def test_regions_are_pooled_from_any_nets_map(net):
+    body = backbones.backbone(net, None)
+    head = "dense" if net == "vgg16" else "average"
+    model = rcnn.described_regions(body, 3, "spp", side=224 if net == "vgg16" else 64, head=head)
+    answer = model([np.zeros((1, 256, 288, 3), np.float32), np.float32([[[0, 0, 99, 99], [9, 9, 200, 240]]])])
+    assert answer["logits"].shape == (2, 4)
+    assert endpoint_strides(model), "freeze_stride finds the layers before the pooling"
 
 
 def test_finetuning_learns_the_classes_of_regions(shapes, given, tmp_path):

@@ -5,7 +5,8 @@ Letters: N images, R regions of an image, K classes, S the side of a warped regi
 what its box is regressed from.
 
 Source: Girshick, Donahue, Darrell, Malik, "Rich feature hierarchies", 2014; constants of the authors' program
-(rbgirshick/rcnn). He, Zhang, Ren, Sun, "Spatial pyramid pooling", 2014, for regions pooled from one map.
+(rbgirshick/rcnn). For regions pooled from one map: He, Zhang, Ren, Sun, "Spatial pyramid pooling", 2014; the layers
+behind them are convolutions: He, Zhang, Ren, Sun, "Deep residual learning", 2015, section 4.3.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ from tfcnn.ops import coders
 
 CODE, PLACE = "region_code", "region_place"  # layers: what the SVMs see, and what boxes are regressed from
 REGION_LAYERS = "region_"  # how names of the layers begin that warp or pool regions
-PYRAMID = (3, 2, 1)  # cells of a side, of SPP: 14 of them
 SLOPE = 2.0  # from an SVM's margin to a score between 0 and 1: margins of -1 and 1 become 0.12 and 0.88
 NEW_LAYERS = ("class_logits",)  # how names of layers begin that fine-tuning starts anew
 CHUNK, LITERT_CHUNK = 50, 10  # regions computed at once, by TensorFlow and by LiteRT
@@ -128,79 +128,85 @@ def described_regions(
     Args:
         backbone: of the factory, all of its endpoints.
         classes: K.
-        method: "warp", the paper's, each region through the net by itself; "spp", the net once over the picture, and
-            every region pooled from its map of stride 16 in cells of 3 x 3, 2 x 2 and 1 x 1.
-        side: S; context: pixels of it around the region: of "warp".
-        head: of "warp", what a region's code is: "average", of the last map over its locations; "dense", the paper's:
-            the second of a classifier's two layers of 4096 units, which `fast_rcnn.copy_dense` brings from it, and the
-            box is regressed from the last map.
+        method: "warp", the paper's, each region through the net by itself; "spp", the net once over the picture up to
+            the last map before its largest stride, regions pooled from that (RoIAlign), and the rest of the net on
+            each.
+        side: S; of "spp" a region has S / stride cells on a side, as many as the map of a warped one.
+        context: pixels of S around the region: of "warp".
+        head: what a region's code is: "average", of the last map over its locations; "dense", the paper's: the second
+            of a classifier's two layers of 4096 units, which `fast_rcnn.copy_dense` brings from it, and the box is
+            regressed from the last map.
 
     Returns:
         A flat model of image [N, H, W, 3] and regions [N, R, 4] in its pixels to class logits [N R, K + 1], column 0
         the background. The layers CODE and PLACE give what `features` keeps of a region.
 
     Raises:
-        InputError: an unknown method or head, a dense head on pooled regions, a backbone without a stride, or a context
-            that leaves nothing of the square.
+        InputError: an unknown method or head, a backbone with one stride, or a context that leaves nothing of the
+            square.
     """
     if method not in ("warp", "spp"):
         raise unknown("features", method, ("warp", "spp"))
     if head not in ("average", "dense"):
         raise unknown("head", head, ("average", "dense"))
-    if method == "spp" and head == "dense":
-        raise InputError(
-            "head='dense' takes warped regions: features='spp' has no other head than its cells."
-        )
     if not 0 <= 2 * context < side:
         raise InputError(f"A context of {context:g} pixels on each side leaves nothing of {side}.")
     image = keras.Input((None, None, 3), name="image")
     regions = keras.Input((None, 4), name="regions")
     known = strides(backbone)
+    deepest = max(known.values())
     if method == "spp":
-        name = next((end for end in reversed(known) if known[end] == 16), None)
-        if name is None:
-            raise InputError(f"The backbone {backbone.name} has no map of stride 16 to pool regions from.")
-        chosen = _run_on(backbone, [name], image)[name]
-        pools = [RegionPool([16], size, "max", name=f"region_pool{size}") for size in PYRAMID]
-        cells = [layers.Flatten(name=f"region_cells{pool.size}")(pool([regions, chosen])) for pool in pools]
-        code = layers.Concatenate(name=CODE)(cells)
-        place = layers.Identity(name=PLACE)(code)
+        shared = next((end for end in reversed(known) if known[end] < deepest), None)
+        if shared is None:
+            raise InputError(
+                f"The backbone {backbone.name} has one stride, {deepest}: no map to pool regions from before it."
+            )
+        pool = RegionPool([known[shared]], max(2, side // known[shared]), "align", name="region_pool")
+        cut = pool([regions, _run_on(backbone, [shared], image)[shared]])
     else:
-        crops = WarpRegions(side, context, backbones.zero_rgb(backbone), name="region_warp")([regions, image])
-        deepest = max(known.values())
-        last = list(known)[-1]
-        small = min(
-            (end for end in known if known[end] == deepest), key=lambda end: backbone.output[end].shape[-1]
-        )
-        chosen = _run_on(backbone, [small, last], crops)
-        if head == "dense":
-            code = layers.Identity(name=CODE)(dense_head(chosen[last]))
-            place = layers.Flatten(name=PLACE)(chosen[last])
-        else:
-            code, place = layers.GlobalAveragePooling2D(name=CODE)(chosen[last]), chosen[small]
-            cells = max(1, place.shape[1] // 2)
-            place = layers.AveragePooling2D(cells, name="region_quarters")(place)
-            place = layers.Flatten(name=PLACE)(place)
+        shared = None
+        warp = WarpRegions(side, context, backbones.zero_rgb(backbone), name="region_warp")
+        cut = warp([regions, image])
+    last = list(known)[-1]
+    small = min(
+        (end for end in known if known[end] == deepest), key=lambda end: backbone.output[end].shape[-1]
+    )
+    chosen = _run_on(backbone, [small, last], cut, shared)
+    if head == "dense":
+        code = layers.Identity(name=CODE)(dense_head(chosen[last]))
+        place = layers.Flatten(name=PLACE)(chosen[last])
+    else:
+        code, place = layers.GlobalAveragePooling2D(name=CODE)(chosen[last]), chosen[small]
+        cells = max(1, place.shape[1] // 2)
+        place = layers.AveragePooling2D(cells, name="region_quarters")(place)
+        place = layers.Flatten(name=PLACE)(place)
     normal = keras.initializers.RandomNormal(stddev=0.01)
     logits = layers.Dense(classes + 1, kernel_initializer=normal, dtype="float32", name="class_logits")(code)
     model = keras.Model([image, regions], {"logits": logits, "place": place}, name="rcnn_finetune")
     model.zero_rgb = backbones.zero_rgb(backbone)
     if method == "spp":  # what freeze_stride counts; a warped region has no stride in the picture
-        model.endpoints = {name: made_by(x).operation.name for name, x in backbone.output.items()}
+        seen = list(known)[: list(known).index(shared) + 1]
+        model.endpoints = {name: made_by(backbone.output[name]).operation.name for name in seen}
     return model
 
 
-def _run_on(backbone, endpoints, picture):
-    """Copies of the backbone's layers on a tensor: {endpoint: map}; those above the last endpoint are left out."""
+def _run_on(backbone, endpoints, tensor, begin=None):
+    """Copies of the backbone's layers on a tensor: {endpoint: map}.
+
+    Layers above the last endpoint are left out, and those up to the endpoint `begin`, whose place the tensor takes.
+    """
     made = {}
 
     def call(layer, *arguments, **options):
         made[layer.name] = result = layer(*arguments, **options)
         return result
 
-    tapped = backbones.tap(backbone, dict.fromkeys(endpoints))
-    backbones.rebuilt(tapped, copied, call=call, inputs=picture)
-    return {name: made[made_by(tapped.output[name]).operation.name] for name in endpoints}
+    part = backbones.tap(backbone, dict.fromkeys(endpoints))
+    names = {name: made_by(part.output[name]).operation.name for name in endpoints}
+    if begin:
+        part = keras.Model(backbone.output[begin], part.output, name=backbone.name)
+    backbones.rebuilt(part, copied, call=call, inputs=tensor)
+    return {name: made[own] for name, own in names.items()}
 
 
 def feature_model(model: keras.Model) -> keras.Model:
