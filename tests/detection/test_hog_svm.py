@@ -15,6 +15,7 @@ from tfcnn.detection.hog_templates import Template
 from tfcnn.detection.options import DetectorOptions
 from tfcnn.errors import InputError
 from tfcnn.evaluation import voc
+from tfcnn.ops import hog
 from tfcnn.predictor import Predictor
 
 
@@ -49,6 +50,20 @@ def test_the_boxes_of_windows():
     boxes = model.layers[-1].windows(0, np.array([3, 2]), np.array([3, 4]), 2.0)
     # The window at the padding's end begins at the picture's corner: its object lies one cell inside, 2 x 4 cells.
     np.testing.assert_allclose(boxes, [[4, 4, 12, 20], [8, 0, 16, 16]])
+
+
+def test_a_mirror_image_has_the_mirrored_box():
+    output = hog_svm(1, {(4, 3): [0, 0]}, margin=0, mirrored=True).layers[-1]
+    rng = np.random.default_rng(0)
+    for weight in output.box_weights + output.box_constants:
+        assert weight.shape[0] == 1
+        weight.assign(0.01 * rng.normal(size=weight.shape))
+    features, box = rng.normal(size=(4, 3, 32)), np.float64([10, 20, 40, 50])
+    one = output.regressed(0, 0, features, box)
+    other = output.regressed(0, 1, hog.mirrored(features), np.float64([60, 20, 90, 50]))
+    np.testing.assert_allclose(other[[0, 2]], 100 - one[[2, 0]])
+    np.testing.assert_allclose(other[[1, 3]], one[[1, 3]], rtol=1e-6)
+    assert np.abs(one - box).max() > 0.1
 
 
 def test_beside_the_picture_there_is_no_gradient_but_the_truncation_feature(picture):

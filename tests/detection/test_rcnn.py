@@ -417,7 +417,9 @@ def test_pooled_regions_have_the_codes_of_the_rest_of_the_net(shapes):
     assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
-@pytest.mark.parametrize("net", ["mobilenet_v2", "resnet50", "efficientnet_lite0", "vgg16", "alexnet", "inception_v3"])
+@pytest.mark.parametrize(
+    "net", ["mobilenet_v2", "resnet50", "efficientnet_lite0", "vgg16", "alexnet", "inception_v3"]
+)
 def test_regions_are_pooled_from_any_nets_map(net):
     body = backbones.backbone(net, None)
     head = "dense" if net == "vgg16" else "average"

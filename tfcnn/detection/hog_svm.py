@@ -22,6 +22,7 @@ import numpy as np
 from tfcnn.detection import pyramid as levels_of
 from tfcnn.detection.pyramid import HogCells
 from tfcnn.detection.pyramid_detector import PyramidDetector, Windows
+from tfcnn.ops import hog
 
 
 def hog_svm(
@@ -32,6 +33,7 @@ def hog_svm(
     cell: int = 8,
     margin: int = 1,
     pad: int = 3,
+    mirrored: bool = False,
     largest: float = 1.5,
     per_octave: int = 4,
     score_threshold: float = 0.05,
@@ -46,6 +48,7 @@ def hog_svm(
         features, cell: of `HogCells`.
         margin: cells round the object that belong to the window: its surroundings help.
         pad: cells by which a window may stick out of the picture.
+        mirrored: every second template of a shape is the mirror image of the one before it.
         largest, per_octave: of `Pyramid`.
         score_threshold: least score, 0..1: the logistic function of twice the margin.
         nms_threshold: IoU above which the lower of two boxes of a class goes.
@@ -68,6 +71,7 @@ def hog_svm(
         classes,
         [list(shape) for shape in labels],
         [list(map(int, own)) for own in labels.values()],
+        mirrored=mirrored,
         margin=margin,
         pad=pad,
         cell=cell,
@@ -87,15 +91,24 @@ def hog_svm(
 
 @keras.saving.register_keras_serializable(package="tfcnn")
 class HogWindows(Windows):
-    """The last layer of `hog_svm`, with a box regression for each template; arguments as of `Windows`."""
+    """The last layer of `hog_svm`, with a box regression for each template.
+
+    Args:
+        mirrored: every second template of a shape is the mirror image of the one before it, and has its regression.
+        Others as of `Windows`.
+    """
+
+    def __init__(self, *args: Any, mirrored: bool = False, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.mirrored = mirrored
 
     def build(self, shapes: Sequence[Sequence[int | None]]) -> None:
         """A linear regression of the box from a window's features, for each template: weights and constants."""
         block = int(shapes[0][-1] == levels_of.depth("dalal_triggs"))
         self.box_weights, self.box_constants = [], []
         for index, ((h, w), labels) in enumerate(zip(self.shapes, self.labels, strict=True)):
-            size = (h - block) * (w - block) * shapes[0][-1]
-            shape = {"box_weights": [len(labels), size, 4], "box_constants": [len(labels), 4]}
+            size, count = (h - block) * (w - block) * shapes[0][-1], len(labels) // (1 + self.mirrored)
+            shape = {"box_weights": [count, size, 4], "box_constants": [count, 4]}
             for name, own in shape.items():
                 weight = self.add_weight(
                     name=f"{name}_{index}", shape=own, initializer="zeros", trainable=False
@@ -103,7 +116,7 @@ class HogWindows(Windows):
                 getattr(self, name).append(weight)
 
     def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"margin": self.margin}
+        return super().get_config() | {"margin": self.margin, "mirrored": self.mirrored}
 
     def window_features(self, cells: np.ndarray, shape: int, row: int, column: int) -> np.ndarray:
         """The features [kh, kw, D] of one window in a level's HOG map."""
@@ -113,11 +126,18 @@ class HogWindows(Windows):
 
     def regressed(self, shape: int, template: int, features: np.ndarray, box: np.ndarray) -> np.ndarray:
         """The object's box [4] by the template's regression, from a window's features and its box."""
+        template, mirror = divmod(template, 2) if self.mirrored else (template, 0)
         weights, constants = (
             each[shape].numpy()[template] for each in (self.box_weights, self.box_constants)
         )
+        features = hog.mirrored(features) if mirror else features
         deltas = features.reshape(-1).astype(np.float32) @ weights + constants
-        return moved(box, deltas)
+        return moved(box, mirrored_deltas(deltas) if mirror else deltas)
+
+
+def mirrored_deltas(deltas: np.ndarray) -> np.ndarray:
+    """What moves the edges of a mirrored box, float [4], from what moves those of the box."""
+    return deltas[[2, 1, 0, 3]] * [-1, 1, -1, 1]
 
 
 def moved(box: np.ndarray, deltas: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from tfcnn.datasets import Dataset, Record
 from tfcnn.detection import calibration
 from tfcnn.detection import pyramid as levels_of
 from tfcnn.detection.hog_objects import HogSvmConfig, grouped, in_turn, shown
-from tfcnn.detection.hog_svm import HogSvm, hog_svm
+from tfcnn.detection.hog_svm import HogSvm, hog_svm, mirrored_deltas
 from tfcnn.detection.hog_templates import Template, fit, layer_name, positives_of, regress
 from tfcnn.detection.rounds import NOWHERE, Checkpoints, Keeping, Negatives, by_place, over_rounds
 from tfcnn.ops import hog
@@ -69,6 +69,7 @@ def train_hog_svm(
         features=config.features,
         cell=config.cell,
         margin=config.margin,
+        mirrored=config.mirrored,
         largest=config.largest,
         per_octave=config.per_octave,
         score_threshold=config.least_score,
@@ -283,6 +284,6 @@ def _near(template, levels, output, windows, places, margins, iou, boxes, mirror
             sides = np.tile(windows[i, 2:] - windows[i, :2], 2)
             deltas = (box - windows[i]) / sides
             if mirror:
-                deltas = deltas[[2, 1, 0, 3]] * [-1, 1, -1, 1]
+                deltas = mirrored_deltas(deltas)
             features = _features(levels, output, template.shape, places[i], mirror)
             template.pairs.append((np.float16(features).ravel(), deltas))

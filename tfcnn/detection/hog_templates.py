@@ -149,14 +149,9 @@ def regress(model: keras.Model, templates: Sequence[Template], config: HogSvmCon
         centred = features - middle
         gram = centred @ centred.T + RIDGE * np.eye(len(centred), dtype=np.float32)
         own = centred.T @ np.linalg.solve(gram, deltas - target)  # as many unknowns as pairs, not as features
-        weights[template.shape][template.column] = own
-        constants[template.shape][template.column] = target - middle @ own
-        if config.mirrored:
-            kernel = own.reshape(*model.get_layer(layer_name(output, template)).kernel.shape[:3], 4)
-            side = np.stack([hog.mirrored(kernel[..., i]) for i in (2, 1, 0, 3)], axis=-1).reshape(own.shape)
-            swap = np.array([-1, 1, -1, 1])
-            weights[template.shape][template.column + 1] = side * swap
-            constants[template.shape][template.column + 1] = (target - middle @ own)[[2, 1, 0, 3]] * swap
+        row = template.column // len(template.columns(config))  # its mirror image has the same
+        weights[template.shape][row] = own
+        constants[template.shape][row] = target - middle @ own
     for variable, value in zip(output.box_weights + output.box_constants, weights + constants, strict=True):
         variable.assign(value)
 
