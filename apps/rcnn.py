@@ -45,14 +45,10 @@ FEATURES = flags.DEFINE_enum(
     "features",
     "warp",
     ["warp", "spp"],
-    "Each region through the net by itself, or the net once over the picture up to its last map of half the "
-    "stride, and the rest of it on regions pooled from that",
+    "Regions cut from the picture and put through the net, or cut from its last map of half the stride",
 )
 SIDE = flags.DEFINE_integer(
-    "side",
-    128,
-    "Side of a warped region in pixels (the paper: 227); of spp as many cells as its map",
-    lower_bound=32,
+    "side", 128, "Side of a region in pixels (the paper: 227), or in as many of the map", lower_bound=32
 )
 CONTEXT = flags.DEFINE_float(
     "context", 16.0, "Of warp: pixels of that side around the region, on each side of it", lower_bound=0.0

@@ -94,11 +94,11 @@ def test_max_pooling_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize("size,samples", [(7, 2), (3, 1)])
 def test_pooled_regions_are_those_of_the_kernel(size, samples):
     features = RANDOM.normal(size=(1, 6, 9, 2 * size**2)).astype(np.float32)
-    for plain, ours in (
-        (roi.roi_align, pooling.roi_align),
-        (position_sensitive.ps_roi_align, pooling.ps_roi_align),
+    for plain, ours, more in (
+        (roi.roi_align, pooling.roi_align, [samples]),
+        (position_sensitive.ps_roi_align, pooling.ps_roi_align, []),
     ):
-        wanted, found = (pool(features, BOXES, 8.0, size, samples) for pool in (plain, ours))
+        wanted, found = (pool(features, BOXES, 8.0, size, *more) for pool in (plain, ours))
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 

@@ -42,7 +42,8 @@ class Preprocess(keras.layers.Layer):
         return np.asarray(self.mean, np.float32)
 
     def call(self, image: tf.Tensor) -> tf.Tensor:
-        x = (image - np.asarray(self.mean, np.float32)) / np.asarray(self.scale, np.float32)
+        mean, scale = (_one_if_equal(values) for values in (self.mean, self.scale))
+        x = (image - mean) / scale
         if self.order == "grey":
             return tf.reduce_sum(x * LUMA, axis=-1, keepdims=True)
         return x[..., ::-1] if self.order == "bgr" else x
@@ -52,6 +53,11 @@ class Preprocess(keras.layers.Layer):
 
     def get_config(self) -> dict:
         return {**super().get_config(), "order": self.order, "mean": self.mean, "scale": self.scale}
+
+
+def _one_if_equal(values):
+    """Float32 [3], or one number where all are equal: LiteRT is slow with constants of three."""
+    return np.float32(values[0]) if len(set(values)) == 1 else np.asarray(values, np.float32)
 
 
 def preprocess(how: Preprocessing) -> Preprocess:

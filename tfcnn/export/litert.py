@@ -185,6 +185,8 @@ class Program:
             {output's name: [N, ...]}.
         """
         parts = [self._runner(batch[first : first + self.rows]) for first in range(0, len(batch), self.rows)]
+        if len(parts) == 1:
+            return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.names}
 
 

@@ -11,6 +11,8 @@ H and W rows and columns of the map, C channels, R regions of the one picture, S
 import numpy as np
 import tensorflow as tf
 
+from tfcnn.ops.position_sensitive import SAMPLES
+
 
 def sample_places(low: tf.Tensor, high: tf.Tensor, length: int, points: int) -> tf.Tensor:
     """The points along one side of regions at which a map is read.
@@ -61,9 +63,7 @@ def roi_align(
     return tf.matmul(columns[:, None], across)[None]
 
 
-def ps_roi_align(
-    features: tf.Tensor, boxes: tf.Tensor, stride: float, size: int = 7, samples: int = 2
-) -> tf.Tensor:
+def ps_roi_align(features: tf.Tensor, boxes: tf.Tensor, stride: float, size: int = 7) -> tf.Tensor:
     """`tfcnn.ops.position_sensitive.ps_roi_align` of one picture.
 
     Args:
@@ -71,7 +71,6 @@ def ps_roi_align(
         boxes: float32 [1, R, 4], pixels.
         stride: pixels from one feature to the next.
         size: S.
-        samples: points on a side of a bin.
 
     Returns:
         float32 [1, R, S, S, c].
@@ -85,24 +84,24 @@ def ps_roi_align(
 
     def first_and_share(low, high, length):
         """The cell at or before each sample, and the shares of that and the next one, [R, S s] and [R, S s, 2]."""
-        places = sample_places(low, high, length, size * samples)
+        places = sample_places(low, high, length, size * SAMPLES)
         first = tf.floor(places)
         after = places - first
-        return tf.cast(first, tf.int32), tf.stack([1.0 - after, after], axis=-1) / samples
+        return tf.cast(first, tf.int32), tf.stack([1.0 - after, after], axis=-1) / SAMPLES
 
     x1, y1, x2, y2 = tf.unstack(boxes[0] / stride, axis=-1)
     row, row_share = first_and_share(y1, y2, height)
     column, column_share = first_and_share(x1, x2, width)
     row = tf.minimum(row[..., None] + np.arange(2, dtype=np.int32), height - 1)
     # Axes: region, bin's row, bin's column, rows of a bin's samples, columns of them.
-    row = tf.reshape(row, [-1, size, 1, 2 * samples, 1])
-    column = tf.reshape(column, [-1, 1, size, 1, samples])
+    row = tf.reshape(row, [-1, size, 1, 2 * SAMPLES, 1])
+    column = tf.reshape(column, [-1, 1, size, 1, SAMPLES])
     own = np.arange(bins, dtype=np.int32).reshape(1, size, size, 1, 1)
     index = row * (width * bins) + (column * bins + own)
-    share = tf.reshape(row_share, [-1, size, 1, 2 * samples, 1])
-    share *= tf.reshape(column_share, [-1, 1, size, 1, 2 * samples])
-    found = tf.reshape(tf.gather(table, tf.reshape(index, [-1])), [-1, (2 * samples) ** 2, depth])
-    pooled = tf.reduce_sum(tf.reshape(share, [-1, (2 * samples) ** 2, 1]) * found, axis=1)
+    share = tf.reshape(row_share, [-1, size, 1, 2 * SAMPLES, 1])
+    share *= tf.reshape(column_share, [-1, 1, size, 1, 2 * SAMPLES])
+    found = tf.reshape(tf.gather(table, tf.reshape(index, [-1])), [-1, (2 * SAMPLES) ** 2, depth])
+    pooled = tf.reduce_sum(tf.reshape(share, [-1, (2 * SAMPLES) ** 2, 1]) * found, axis=1)
     return tf.reshape(pooled, [1, -1, size, size, depth])
 
 
