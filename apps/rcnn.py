@@ -48,7 +48,10 @@ FEATURES = flags.DEFINE_enum(
     "Regions cut from the picture and put through the net, or cut from its last map of half the stride",
 )
 SIDE = flags.DEFINE_integer(
-    "side", 128, "Side of a region in pixels (the paper: 227), or in as many of the map", lower_bound=32
+    "side",
+    128,
+    "Pixels of a side that a region is stretched to (the paper: 227), of spp at the map's scale",
+    lower_bound=32,
 )
 CONTEXT = flags.DEFINE_float(
     "context", 16.0, "Of warp: pixels of that side around the region, on each side of it", lower_bound=0.0
