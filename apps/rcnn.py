@@ -50,7 +50,7 @@ FEATURES = flags.DEFINE_enum(
 SIDE = flags.DEFINE_integer(
     "side",
     128,
-    "Pixels of a side that a region is stretched to (the paper: 227), of spp at the map's scale",
+    "Side that a region is brought to, pixels (the paper: 227)",
     lower_bound=32,
 )
 CONTEXT = flags.DEFINE_float(
