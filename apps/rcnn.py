@@ -48,10 +48,7 @@ FEATURES = flags.DEFINE_enum(
     "Regions cut from the picture and put through the net, or cut from its last map of half the stride",
 )
 SIDE = flags.DEFINE_integer(
-    "side",
-    128,
-    "Side that a region is brought to, pixels (the paper: 227)",
-    lower_bound=32,
+    "side", 128, "Side in pixels that a region is brought to (the paper: 227)", lower_bound=32
 )
 CONTEXT = flags.DEFINE_float(
     "context", 16.0, "Of warp: pixels of that side around the region, on each side of it", lower_bound=0.0
