@@ -64,7 +64,7 @@ class RegionPool(keras.layers.Layer):
         return self._pooled(inputs, kernels[self.method])
 
     def call_in_litert(self, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """`call` for one picture of known size, in operations that LiteRT has.
+        """`call` in operations that LiteRT has.
 
         Raises:
             InputError: regions are max-pooled.
@@ -76,6 +76,10 @@ class RegionPool(keras.layers.Layer):
                 "head='position' goes there"
             )
         return self._pooled(inputs, kernels[self.method])
+
+    def call_in_onnx(self, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """`call` without the loops that ONNX has for it; max pooling keeps its own."""
+        return self.call(inputs) if self.method == "max" else self.call_in_litert(inputs)
 
     def _pooled(self, inputs, kernel):
         regions, *maps = inputs

@@ -214,13 +214,16 @@ def _onnx(model, folder, size, threads):
     if not all(importlib.util.find_spec(name) for name in ("tf2onnx", "onnx", "onnxruntime")):
         raise InputError("ONNX needs packages that are not installed: pip install 'tfcnn[onnx]'")
     path = folder / "model.onnx"
-    session, lacking = _in_onnx(model, path, threads)
+    own = model
+    if suppression.is_detector(model, suppression.IN_ONNX):
+        own = suppression.instead(model, suppression.IN_ONNX)
+    session, lacking = _in_onnx(own, path, threads)
     if lacking and suppression.is_detector(
         model
     ):  # boxes of each class have a form in LiteRT's operations alone
         _, height, width, depth = model.input_shape
         shape = [1, height or size, width or size, depth]
-        session, _ = _in_onnx(suppression.in_litert(model, shape), path, threads)
+        session, _ = _in_onnx(suppression.instead(model, suppression.METHOD, shape), path, threads)
     if session is None:
         raise InputError(f"ONNX lacks the operation {', '.join(lacking)} of {model.name}; TensorFlow runs it")
     (taken,) = session.get_inputs()

@@ -20,44 +20,49 @@ import tensorflow as tf
 from tfcnn.backbones.convert import rebuilt
 
 BEST = 8  # candidates a detection that are looked at
-METHOD = "call_in_litert"
+METHOD, IN_ONNX = "call_in_litert", "call_in_onnx"
 FLOAT = "in_float"  # scope of operations that int8 leaves in float32
 
 
-class InLiteRT(keras.layers.Layer):
-    """Stands for a layer that has `call_in_litert`, and calls that.
+class Instead(keras.layers.Layer):
+    """Stands for a layer that has another method beside `call`, and calls that.
 
     Args:
         layer: it has no weights.
+        method: the other one's name.
     """
 
-    def __init__(self, layer: keras.layers.Layer, **kwargs: Any):
+    def __init__(self, layer: keras.layers.Layer, method: str, **kwargs: Any):
         super().__init__(autocast=False, name=layer.name, **kwargs)
-        self.layer = layer
+        self.layer, self.method = layer, method
 
     def call(self, inputs: Any) -> Any:
         with tf.name_scope(FLOAT):
-            return getattr(self.layer, METHOD)(inputs)
+            return getattr(self.layer, self.method)(inputs)
 
     def compute_output_spec(self, inputs: Any) -> Any:
         return self.layer.compute_output_spec(inputs)
 
 
-def is_detector(model: keras.Model) -> bool:
-    """Whether a model has layers that LiteRT computes otherwise: those of detectors, and of pose nets."""
-    return any(hasattr(layer, METHOD) for layer in model.layers)
+def is_detector(model: keras.Model, method: str = METHOD) -> bool:
+    """Whether a model has layers that are computed otherwise elsewhere: those of detectors, and of pose nets."""
+    return any(hasattr(layer, method) for layer in model.layers)
 
 
-def in_litert(model: keras.Model, shape: Sequence[int] | None = None) -> keras.Model:
-    """The detector with `call_in_litert` in place of `call`: for one picture of known size at a time.
+def instead(model: keras.Model, method: str, shape: Sequence[int] | None = None) -> keras.Model:
+    """The detector with another method in place of `call`, of the layers that have it.
 
     Args:
         model: pictures [N, H, W, 3] -> a dict of tensors.
+        method: its name; with `call_in_litert` the model is for one picture of known size at a time.
         shape: what the new model takes, [1, H, W, 3]; None: what the old one does.
     """
     image = None if shape is None else keras.Input(batch_shape=shape, name=model.inputs[0].name)
     return rebuilt(
-        model, lambda layer: InLiteRT(layer) if hasattr(layer, METHOD) else layer, inputs=image, values=None
+        model,
+        lambda layer: Instead(layer, method) if hasattr(layer, method) else layer,
+        inputs=image,
+        values=None,
     )
 
 
@@ -71,7 +76,7 @@ def program(model: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     Returns:
         A function to {output: tensor}; a model of one output without a name has "output".
     """
-    model = in_litert(model) if is_detector(model) else model
+    model = instead(model, METHOD) if is_detector(model) else model
 
     def whole(image):
         outputs = model(image, training=False)
