@@ -34,6 +34,17 @@ def test_zero_rgb_is_what_the_net_sees_as_zero(name):
     assert np.abs(layer(layer.zero_rgb[None, None, None])).max() < 1e-6
 
 
+@pytest.mark.parametrize("mean, size", [((127, 127, 127), 1), ((127, 127, 126), 3)])
+def test_equal_means_are_one_number_for_litert(mean, size):
+    layer = Preprocess(mean=mean, scale=(128,) * 3)
+    spec = tf.TensorSpec([1, 8, 8, 3])
+    graph = tf.function(layer).get_concrete_function(spec).graph
+    constants = [op.outputs[0].shape.num_elements() for op in graph.get_operations() if op.type == "Const"]
+    assert sorted(constants) == sorted([1, size])
+    image = np.random.default_rng(0).uniform(0, 255, (1, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(layer(image), (image - np.float32(mean)) / 128, rtol=1e-6)
+
+
 def test_preprocess_keeps_float32_under_mixed_precision():
     keras.config.set_dtype_policy("mixed_float16")
     try:
