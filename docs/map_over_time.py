@@ -31,7 +31,7 @@ OURS = [  # mAP on VOC 2007 val, trained on train alone
     ("Fast R-CNN", 0.46 + 0.14, 58.6),
     ("Faster R-CNN", 0.039, 65.1),
     ("YOLO", 1 / 41, 52.7),
-    ("Fast YOLO", 1 / 103, 49.5),
+    ("Fast YOLO", 1 / 119, 49.5),
     ("one-stage", 1 / 23.5, 63.7),
 ]
 
