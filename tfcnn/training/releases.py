@@ -117,7 +117,7 @@ def _keras_file(model: keras.Model, float16: bool) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name, DATE), content)
+            archive.writestr(zipfile.ZipInfo(name, DATE), content, zipfile.ZIP_DEFLATED)  # a tenth less
     return buffer.getvalue()
 
 
