@@ -30,6 +30,7 @@ from tfcnn.ops import hog
 
 REGRESSED_IOU = 0.5  # from which a window takes part in box regression
 NEGATIVE_IOU = 0.3  # with an object of the class, below which a window is background
+KIND = "hog_svm 2"  # of checkpoints; in the first, a mirror image had a regression of its own
 
 
 def train_hog_svm(
@@ -56,7 +57,7 @@ def train_hog_svm(
             lies in the folder of checkpoints.
         Interrupted: a signal or `keeping.stop` ended it; a checkpoint lies there.
     """
-    kept = Checkpoints(keeping, "hog_svm", config, training)
+    kept = Checkpoints(keeping, KIND, config, training)
     groups = grouped(training, config)
     shapes = list(dict.fromkeys(shape for shape, _, _ in groups))
     both = 2 if config.mirrored else 1
