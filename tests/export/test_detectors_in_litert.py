@@ -102,6 +102,16 @@ def test_pooled_regions_are_those_of_the_kernel(size, samples):
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("op", ["roi_align", "ps_roi_align"])
+def test_regions_of_several_pictures_of_unknown_size_are_pooled(op):
+    features = RANDOM.normal(size=(2, 6, 9, 2 * 9)).astype(np.float32)
+    boxes = np.concatenate([BOXES, BOXES[:, ::-1] + np.float32([0, 0, 4, 6])])
+    unknown = [tf.TensorSpec([None, None, None, 18]), tf.TensorSpec([None, None, 4])]
+    ours = tf.function(lambda x, y: getattr(pooling, op)(x, y, 8.0, 3), input_signature=unknown)
+    plain = {"roi_align": roi.roi_align, "ps_roi_align": position_sensitive.ps_roi_align}[op]
+    np.testing.assert_allclose(ours(features, boxes), plain(features, boxes, 8.0, 3), atol=1e-5)
+
+
 def test_crops_are_those_of_the_kernel_within_and_beyond_the_picture():
     image = RANDOM.normal(size=(1, 9, 12, 3)).astype(np.float32)
     corners = np.float32([[0.1, 0.2, 0.9, 0.7], [-0.5, 0.5, 0.5, 1.5], [0, 0, 1, 1], [1.2, 1.2, 1.6, 1.4]])
