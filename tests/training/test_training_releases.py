@@ -165,6 +165,12 @@ def test_float32_on_request(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_release_is_compressed(tmp_path):
+    releases.save(small.small_net(), tmp_path, CARD)
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        assert all(member.compress_size < member.file_size for member in archive.infolist())
+
+
 def test_the_same_weights_are_the_same_bytes(tmp_path):
     for k in range(2):
         releases.save(small.small_net(batch_norm=True), tmp_path / str(k), CARD)
