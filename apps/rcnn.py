@@ -51,7 +51,7 @@ SIDE = flags.DEFINE_integer(
     "side", 128, "Side in pixels that a region is brought to (the paper: 227)", lower_bound=32
 )
 CONTEXT = flags.DEFINE_float(
-    "context", 16.0, "Of warp: pixels of that side around the region, on each side of it", lower_bound=0.0
+    "context", 16.0, "Pixels of that side around the region, on each side of it", lower_bound=0.0
 )
 HEAD = flags.DEFINE_enum(
     "head",
@@ -66,7 +66,7 @@ REGIONS = flags.DEFINE_integer(
     lower_bound=2,
 )
 FREEZE_STRIDE = flags.DEFINE_integer(
-    "freeze_stride", 0, "Of finetune: layers up to this stride stay (with --features=spp)", lower_bound=0
+    "freeze_stride", 0, "Of finetune with spp: layers of the shared map up to this stride stay", lower_bound=0
 )
 BIAS_RATE = flags.DEFINE_float(
     "bias_rate", 1.0, "Factor of the biases' learning rate (the authors: 2)", lower_bound=0.0
@@ -116,6 +116,7 @@ def main(run: cli.Run) -> None:
         raise InputError(f"{STEP.value} needs --proposals_file: results.json of the app propose")
     if run.flags.resize != "letterbox":
         raise InputError(f"--resize={run.flags.resize}: {STEP.value} sees pictures by letterbox")
+    rcnn_settings.check_features(run)
     run.trainer = True  # --weights has a trainer's default, and an older result does not speak for this run
     training, validation = training_flags.read_data(run)
     validation = training_record.limited(validation, VALIDATE_IMAGES.value or None)

@@ -89,6 +89,22 @@ def test_other_settings_than_the_fine_tuned_nets_are_refused_in_a_line(run_app, 
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == files
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--features=spp", "--runtime=litert"], "with spp take --runtime=tf"),
+        (["--freeze_stride=16"], "--freeze_stride is for --features=spp"),
+    ],
+)
+def test_what_the_features_do_not_have_is_refused_before_any_work(run_app, trained, tmp_path, flags, said):
+    _, _, file = trained
+    done = run_app(
+        "rcnn", "all", *DATA, *NET, f"--proposals_file={file}", f"--output_dir={tmp_path / 'new'}", *flags
+    )
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert said in done.stderr and not (tmp_path / "new").exists()
+
+
 def test_a_step_without_the_nets_flags_and_flags_of_later_steps_go_on(run_app, trained):
     """The step svm knows the net from its release; all with another C trains no net anew."""
     _, out, file = trained

@@ -8,7 +8,7 @@ import pytest
 import tfcnn
 from tfcnn import datasets
 from tfcnn.datasets.classes import restricted
-from tfcnn.detection import hog_objects, pyramid
+from tfcnn.detection import hog_objects, hog_svm_training, hog_templates, pyramid
 from tfcnn.detection.hog_svm import HogSvm, hog_svm
 from tfcnn.detection.hog_svm_training import HogSvmConfig, mine, train_hog_svm
 from tfcnn.detection.hog_templates import Template
@@ -64,6 +64,42 @@ def test_a_mirror_image_has_the_mirrored_box():
     np.testing.assert_allclose(other[[0, 2]], 100 - one[[2, 0]])
     np.testing.assert_allclose(other[[1, 3]], one[[1, 3]], rtol=1e-6)
     assert np.abs(one - box).max() > 0.1
+
+
+def test_the_pairs_of_a_mirror_image_are_mirrored(picture):
+    """What a template learns of boxes from a picture, its mirror image learns from the mirrored picture."""
+    model = hog_svm(1, {(4, 3): [0, 0]}, margin=0, pad=0, largest=1.0, per_octave=1, mirrored=True)
+    method, pairs = HogSvm([model]), []
+    box = np.float64([10, 6, 34, 36])
+    for mirror, own in ((False, picture), (True, picture[:, ::-1].copy())):
+        levels = method.on_pyramid(own)
+        _, places, windows = hog_svm_training._flat(levels, method.output, 0)
+        seen = np.float64([56 - box[2], box[1], 56 - box[0], box[3]]) if mirror else box
+        iou = pyramid.overlaps(windows, seen[None])
+        template = Template(0, 0, 0, np.zeros((0, 4 * 3 * 32)))
+        hog_svm_training._near(
+            template, levels, method.output, windows, places, iou[:, 0], iou, seen[None], mirror, most=1
+        )
+        pairs += template.pairs
+    (features, deltas), (other, others) = pairs
+    # A gradient between two orientations may fall to the other one in the mirror: a few features differ.
+    unmirrored = hog.mirrored(other.reshape(4, 3, 32)).ravel()
+    assert np.abs(features - other).mean() < 0.01 < 0.03 < np.abs(features - unmirrored).mean()
+    np.testing.assert_allclose(deltas, others, atol=1e-6)
+    assert np.abs(deltas).max() > 0.01
+
+
+def test_each_template_has_a_regression_of_its_own():
+    model = hog_svm(2, {(2, 2): [0, 0, 1, 1]}, margin=0, mirrored=True)
+    rng = np.random.default_rng(0)
+    templates = [Template(label, 0, 2 * label, np.zeros((0, 128))) for label in (0, 1)]
+    for label, template in enumerate(templates):
+        template.pairs = [
+            (rng.normal(size=128).astype(np.float16), np.full(4, 0.1 + label)) for _ in range(40)
+        ]
+    hog_templates.regress(model, templates, HogSvmConfig(mirrored=True))
+    (constants,) = model.layers[-1].box_constants
+    np.testing.assert_allclose(constants.numpy()[:, 0], [0.1, 1.1], atol=1e-3)
 
 
 def test_beside_the_picture_there_is_no_gradient_but_the_truncation_feature(picture):

@@ -13,6 +13,7 @@ from tfcnn.datasets.proposals import Proposals
 from tfcnn.detection import rcnn, rcnn_features, rcnn_svm, rcnn_training
 from tfcnn.detection.endpoints import endpoint_strides
 from tfcnn.detection.options import DetectorOptions
+from tfcnn.detection.warping import WarpRegions
 from tfcnn.errors import InputError
 from tfcnn.ops import roi
 from tfcnn.predictor import Predictor
@@ -21,7 +22,7 @@ SIZE = 64
 
 
 def warped(image, region, side=8, context=0.0, fill=(0, 0, 0)):
-    layer = rcnn.WarpRegions(side, context, fill)
+    layer = WarpRegions(side, context, fill)
     return layer([tf.constant([[region]], tf.float32), tf.constant(image[None], tf.float32)])[0].numpy()
 
 
@@ -415,6 +416,35 @@ def test_pooled_regions_have_the_codes_of_the_rest_of_the_net(shapes):
     rest = keras.Model(body.output["conv4"], list(body.output.values())[-1])
     np.testing.assert_allclose(found, rest(cells).numpy().mean(axis=(1, 2)), atol=1e-4)
     assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_pooled_regions_are_as_much_larger_as_warped_ones():
+    body = backbones.backbone("tiny", None)
+    narrow, wide = (rcnn.described_regions(body, 3, "spp", side=64, context=context) for context in (0, 16))
+    wide.set_weights(narrow.get_weights())
+    image = np.random.default_rng(0).uniform(0, 255, (1, 96, 96, 3)).astype(np.float32)
+    found = wide([image, np.float32([[[32, 40, 48, 56]]])])["logits"]
+    np.testing.assert_allclose(found, narrow([image, np.float32([[[24, 32, 56, 64]]])])["logits"], atol=1e-5)
+
+
+def test_a_describer_gives_all_regions_of_a_picture_what_the_net_does():
+    body = backbones.backbone("tiny", None)
+    model = rcnn.feature_model(rcnn.described_regions(body, 3, "spp", side=64))
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 60, (2 * rcnn.CHUNK + 3, 2))
+    regions = np.concatenate([corners, corners + rng.uniform(8, 36, corners.shape)], axis=1).astype(
+        np.float32
+    )
+    image = rng.integers(0, 256, (96, 112, 3), np.uint8)
+    found = rcnn.Describer(model)(image, regions)
+    for name, own in model([image[None].astype(np.float32), regions[None]]).items():
+        np.testing.assert_allclose(found[name], own, atol=1e-4)
+
+
+@pytest.mark.parametrize(("method", "side"), [("spp", 33), ("warp", 64)])
+def test_a_side_that_leaves_no_map_is_refused(method, side):
+    with pytest.raises(InputError, match=f"{side} pixels a side are too small for inception_v3"):
+        rcnn.described_regions(backbones.backbone("inception_v3", None), 3, method, side=side)
 
 
 @pytest.mark.parametrize(

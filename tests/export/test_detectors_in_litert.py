@@ -91,15 +91,16 @@ def test_max_pooling_is_refused_by_name(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("size,samples", [(7, 2), (3, 1)])
-def test_pooled_regions_are_those_of_the_kernel(size, samples):
-    features = RANDOM.normal(size=(1, 6, 9, 2 * size**2)).astype(np.float32)
+@pytest.mark.parametrize("size,samples,dtype", [(7, 2, "float32"), (3, 1, "float32"), (3, 2, "float16")])
+def test_pooled_regions_are_those_of_the_kernel(size, samples, dtype):
+    features = RANDOM.normal(size=(1, 6, 9, 2 * size**2)).astype(dtype)
     for plain, ours, more in (
         (roi.roi_align, pooling.roi_align, [samples]),
         (position_sensitive.ps_roi_align, pooling.ps_roi_align, []),
     ):
-        wanted, found = (pool(features, BOXES, 8.0, size, *more) for pool in (plain, ours))
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        wanted, found = (pool(features, BOXES, 8.0, size, *more).numpy() for pool in (plain, ours))
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, wanted, atol=1e-5 if dtype == "float32" else 2e-3)
 
 
 @pytest.mark.parametrize("op", ["roi_align", "ps_roi_align"])

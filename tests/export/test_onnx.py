@@ -48,6 +48,7 @@ DETECTORS = {
     "aligned": lambda: regions(),
     "boxes of each class": lambda: regions(neck="pyramid", head="light", class_agnostic=False),
     "max": lambda: regions(head="light", pooling="max"),
+    "max, boxes of each class": lambda: regions(head="light", pooling="max", class_agnostic=False),
     "masks": lambda: regions(mask_rcnn, mask_channels=8, head="light"),
 }
 
@@ -59,7 +60,7 @@ def test_a_detector_goes_with_its_suppression(tmp_path, name):
     run, written = exported.keras_answer(model), exported.export(model, tmp_path, "onnx", size=SIDE)
     assert written.files == ["model.onnx"] == [path.name for path in tmp_path.iterdir()]
     batch = np.concatenate(PICTURES)
-    for pictures in (*PICTURES, batch)[: len(PICTURES) if name == "boxes of each class" else None]:
+    for pictures in (*PICTURES, batch)[: len(PICTURES) if "boxes of each class" in name else None]:
         own, other = run(pictures), written.answer(pictures)
         assert set(own) == set(other) >= exported.DETECTIONS and own["count"].min() > 2
         for output in ("count", "labels"):
@@ -68,6 +69,24 @@ def test_a_detector_goes_with_its_suppression(tmp_path, name):
         np.testing.assert_allclose(own["boxes"], other["boxes"], atol=1e-2)
         if "masks" in own:
             np.testing.assert_allclose(own["masks"], other["masks"], atol=1e-4)
+
+
+def test_a_detector_in_float16_goes_too(tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = regions()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    own, other = exported.keras_answer(model), exported.export(model, tmp_path, "onnx", size=SIDE)
+    np.testing.assert_allclose(
+        own(PICTURES[0])["scores"][:, :3], other.answer(PICTURES[0])["scores"][:, :3], atol=0.02
+    )
+
+
+def test_keras_first_line_is_not_the_reason():
+    said = "Exception encountered when calling Instead.call().\n\n\x1b[1mcannot compute Mul\x1b[0m\n\nArguments ..."
+    assert exported._why(RuntimeError(said)) == "cannot compute Mul"
+    assert exported._why(ValueError("no\nmore")) == "no" and exported._why(ValueError()) == "ValueError"
 
 
 def test_a_net_of_open_size_stays_open(tmp_path):

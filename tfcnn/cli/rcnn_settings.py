@@ -19,6 +19,25 @@ OF_LATER_STEPS = {"step", "runtime", "svm_c", "ridge", "nms_threshold", "score_t
 OF_LATER_STEPS |= {"val_split", "validate_images", "proposals", "proposals_file"}
 
 
+def check_features(run: Run) -> None:
+    """Refuses before any work what one kind of features does not have.
+
+    Raises:
+        InputError: pooled regions by LiteRT, or warped ones with layers that stay up to a stride.
+    """
+    features, runtime = run.flags["features"].value, run.flags["runtime"].value
+    if features == "spp" and runtime != "tf":
+        raise InputError(f"--runtime={runtime} is for --features=warp: with spp take --runtime=tf")
+    if (
+        features == "warp"
+        and run.flags["freeze_stride"].value
+        and run.flags["step"].value in ("finetune", "all")
+    ):
+        raise InputError(
+            "--freeze_stride is for --features=spp: a warped region has no stride in the picture"
+        )
+
+
 def kept(run: Run, training: Dataset, proposals: Proposals) -> dict[str, Any]:
     """What checkpoints of a fine-tuning keep for `check_finetuning`: its flags and its proposals' checksum.
 

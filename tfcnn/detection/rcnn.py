@@ -11,7 +11,7 @@ behind them are convolutions: He, Zhang, Ren, Sun, "Deep residual learning", 201
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -26,6 +26,7 @@ from tfcnn.detection import outputs
 from tfcnn.detection.endpoints import strides
 from tfcnn.detection.fast_rcnn import RegionPool, dense_head, per_image
 from tfcnn.detection.options import PLAIN, DetectorOptions
+from tfcnn.detection.warping import WarpRegions, WithContext
 from tfcnn.errors import InputError, unknown
 from tfcnn.export import litert
 from tfcnn.ops import boxes as box_ops
@@ -36,51 +37,6 @@ REGION_LAYERS = "region_"  # how names of the layers begin that warp or pool reg
 SLOPE = 2.0  # from an SVM's margin to a score between 0 and 1: margins of -1 and 1 become 0.12 and 0.88
 NEW_LAYERS = ("class_logits",)  # how names of layers begin that fine-tuning starts anew
 CHUNK, LITERT_CHUNK = 50, 10  # regions computed at once, by TensorFlow and by LiteRT
-
-
-@keras.saving.register_keras_serializable(package="tfcnn")
-class WarpRegions(keras.layers.Layer):
-    """Every region of every image with what surrounds it, stretched to one square.
-
-    Call it on [regions [N, R, 4] in pixels, image [N, H, W, 3]]; it gives [N R, S, S, 3]. What lies beside the picture
-    has the colour that the net sees as zero.
-
-    Args:
-        side: S.
-        context: pixels of the square around the region (the paper's 16 of 227).
-        fill: that colour, RGB.
-
-    Source: appendix A and rcnn_im_crop.m; the region is not rounded to whole pixels.
-    """
-
-    def __init__(self, side: int, context: float, fill: Sequence[float] = (0, 0, 0), **kwargs: Any):
-        super().__init__(autocast=False, **kwargs)
-        self.side, self.context, self.fill = side, context, [float(value) for value in fill]
-
-    def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
-        regions, image = inputs
-        height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(image)[1:3]))
-        count = tf.shape(regions)[1]
-        boxes = tf.reshape(regions, [-1, 4])
-        middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-        half *= self.side / (self.side - 2 * self.context)
-        step = 2 * half / self.side  # the samples lie in the middles of the square's pixels
-        low, high = middle - half + step / 2 - 0.5, middle + half - step / 2 - 0.5
-        last = tf.maximum(tf.stack([width, height]) - 1, 1)
-        low, high = low / last, high / last
-        places = tf.concat([low[:, ::-1], high[:, ::-1]], axis=1)  # y, x
-        owner = tf.repeat(tf.range(tf.shape(image)[0]), count)
-        fill = tf.constant(self.fill)
-        shown = tf.image.crop_and_resize(
-            tf.cast(image, tf.float32) - fill, places, owner, [self.side, self.side], extrapolation_value=0.0
-        )
-        return shown + fill
-
-    def compute_output_spec(self, inputs: list[keras.KerasTensor]) -> keras.KerasTensor:
-        return keras.KerasTensor((None, self.side, self.side, 3), "float32")
-
-    def get_config(self) -> dict[str, Any]:
-        return super().get_config() | {"side": self.side, "context": self.context, "fill": self.fill}
 
 
 @keras.saving.register_keras_serializable(package="tfcnn")
@@ -131,8 +87,8 @@ def described_regions(
         method: "warp", the paper's, each region through the net by itself; "spp", the net once over the picture up to
             the last map before its largest stride, regions pooled from that (RoIAlign), and the rest of the net on
             each.
-        side: S; of "spp" a region has S / stride cells on a side, as many as the map of a warped one.
-        context: pixels of S around the region: of "warp".
+        side: S; of "spp" a region has S / stride cells on a side, about as many as the map of a warped one.
+        context: pixels of S that surround the region on each side (the paper's 16 of 227).
         head: what a region's code is: "average", of the last map over its locations; "dense", the paper's: the second
             of a classifier's two layers of 4096 units, which `fast_rcnn.copy_dense` brings from it, and the box is
             regressed from the last map.
@@ -142,8 +98,8 @@ def described_regions(
         the background. The layers CODE and PLACE give what `features` keeps of a region.
 
     Raises:
-        InputError: an unknown method or head, a backbone with one stride, or a context that leaves nothing of the
-            square.
+        InputError: an unknown method or head, a backbone with one stride, a context that leaves nothing of the
+            square, or a square that is too small for the backbone.
     """
     if method not in ("warp", "spp"):
         raise unknown("features", method, ("warp", "spp"))
@@ -162,7 +118,8 @@ def described_regions(
                 f"The backbone {backbone.name} has one stride, {deepest}: no map to pool regions from before it."
             )
         pool = RegionPool([known[shared]], max(2, side // known[shared]), "align", name="region_pool")
-        cut = pool([regions, _run_on(backbone, [shared], image)[shared]])
+        wide = WithContext(side, context, name="region_context")(regions)
+        cut = pool([wide, _run_on(backbone, [shared], image)[shared]])
     else:
         shared = None
         warp = WarpRegions(side, context, backbones.zero_rgb(backbone), name="region_warp")
@@ -171,7 +128,10 @@ def described_regions(
     small = min(
         (end for end in known if known[end] == deepest), key=lambda end: backbone.output[end].shape[-1]
     )
-    chosen = _run_on(backbone, [small, last], cut, shared)
+    try:
+        chosen = _run_on(backbone, [small, last], cut, shared)
+    except ValueError as error:  # a map without a location
+        raise InputError(f"Regions of {side} pixels a side are too small for {backbone.name}.") from error
     if head == "dense":
         code = layers.Identity(name=CODE)(dense_head(chosen[last]))
         place = layers.Flatten(name=PLACE)(chosen[last])
@@ -287,12 +247,25 @@ class Describer:
     ):
         litert.check(runtime, calibration)
         self.outputs = {name: tensor.shape[-1] for name, tensor in model.output.items()}
+        self._shared: Callable = lambda image: image  # what all regions of a picture are computed from
+        known = {type(layer): layer for layer in model.layers}
+        pool, warp = known.get(RegionPool), known.get(WarpRegions)
         if runtime == "tf":
-            self._count, self._compute = CHUNK, _traced(model, CHUNK)
+            self._count = CHUNK
+            if pool is None:
+                self._compute = _traced(model, CHUNK)
+            else:
+                image, regions = _inputs(model)
+                shared = pool.input[1]
+                signature = [tf.TensorSpec([1, None, None, 3], tf.float32)]
+                trunk = keras.Model(image, shared)
+                self._shared = tf.function(lambda image: trunk(image, training=False), signature)
+                self._compute = _traced(keras.Model([shared, regions], model.output), CHUNK)
             return
-        warp = next((layer for layer in model.layers if isinstance(layer, WarpRegions)), None)
         if warp is None:
-            raise InputError(f"{model.name} pools its regions from one map: it has no runtime={runtime!r}.")
+            raise InputError(
+                f"{model.name} pools its regions from one map: it has no runtime={runtime!r}, take 'tf'."
+            )
         shape = [LITERT_CHUNK, warp.side, warp.side, 3]
         seen = _lots(calibration, shape) if runtime == "litert_int8" else None
         program = litert.Program(keras.Model(warp.output, model.output), shape, threads, seen)
@@ -303,18 +276,20 @@ class Describer:
     def __call__(self, image: np.ndarray, regions: np.ndarray) -> dict[str, np.ndarray]:
         """The outputs float32 [R, width] of one picture uint8 [H, W, 3] with its regions [R, 4]."""
         found = {name: np.zeros((len(regions), width), np.float32) for name, width in self.outputs.items()}
-        picture = tf.constant(image[None], tf.float32)
+        shared = self._shared(tf.constant(image[None], tf.float32))
         for first in range(0, len(regions), self._count):
             own = regions[first : first + self._count]
             padded = np.zeros((1, self._count, 4), np.float32)
             padded[0, : len(own)] = own
-            for name, values in self._compute(picture, padded).items():
+            for name, values in self._compute(shared, padded).items():
                 found[name][first : first + len(own)] = values[: len(own)]
         return found
 
 
 def _traced(model, count):
-    signature = [tf.TensorSpec([1, None, None, 3], tf.float32), tf.TensorSpec([1, count, 4], tf.float32)]
+    """A model of a picture, or of its map, and of `count` regions, compiled."""
+    first = model.inputs[0]
+    signature = [tf.TensorSpec([1, *first.shape[1:]], first.dtype), tf.TensorSpec([1, count, 4], tf.float32)]
     return tf.function(
         lambda image, regions: model([image, regions], training=False), input_signature=signature
     )

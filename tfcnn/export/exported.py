@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -223,7 +224,8 @@ def _onnx(model, folder, size, threads):
     ):  # boxes of each class have a form in LiteRT's operations alone
         _, height, width, depth = model.input_shape
         shape = [1, height or size, width or size, depth]
-        session, _ = _in_onnx(suppression.instead(model, suppression.METHOD, shape), path, threads)
+        both = suppression.IN_ONNX, suppression.METHOD
+        session, _ = _in_onnx(suppression.instead(model, *both, shape=shape), path, threads)
     if session is None:
         raise InputError(f"ONNX lacks the operation {', '.join(lacking)} of {model.name}; TensorFlow runs it")
     (taken,) = session.get_inputs()
@@ -233,6 +235,13 @@ def _onnx(model, folder, size, threads):
         return dict(zip(names, session.run(None, {taken.name: np.asarray(image)}), strict=True))
 
     return _exported(folder, ["model.onnx"], answer)
+
+
+def _why(error):
+    """What went wrong, in a line: Keras' own first line says only where."""
+    lines = [line for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines() if line.strip()]
+    wrapped = len(lines) > 1 and lines[0].startswith("Exception encountered when calling")
+    return lines[wrapped] if lines else type(error).__name__
 
 
 def _in_onnx(model, path, threads):
@@ -251,8 +260,7 @@ def _in_onnx(model, path, threads):
                 session = onnxruntime.InferenceSession(str(part), options)
             except Exception as error:  # of tf2onnx' and onnxruntime's own kinds
                 lacking = _not_in_onnx(part)  # tf2onnx writes them as they are
-                why = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise InputError(f"ONNX cannot be made of {model.name}: {why}") from error
+                raise InputError(f"ONNX cannot be made of {model.name}: {_why(error)}") from error
     except InputError:
         if not lacking:
             raise

@@ -47,16 +47,17 @@ def roi_align(
     """`tfcnn.ops.roi.roi_align` by products of matrices.
 
     Args:
-        features: float32 [N, H, W, C].
+        features: float [N, H, W, C].
         boxes: float32 [N, R, 4], pixels.
         stride: pixels from one feature to the next.
         size: S.
         samples: points on a side of a bin.
 
     Returns:
-        float32 [N, R, S, S, C].
+        As features, [N, R, S, S, C].
     """
     batch, height, width, channels = _sides(features)
+    given, features = features.dtype, tf.cast(features, tf.float32)
     first = [] if features.shape[0] == 1 else [batch]  # LiteRT is faster without an axis of one picture
 
     def bin_weights(low, high, length):
@@ -71,22 +72,24 @@ def roi_align(
     lines = tf.reshape(features, [*first, height, width * channels])
     across = tf.matmul(tf.reshape(rows, [*first, -1, height]), lines)
     across = tf.reshape(across, [-1, size, width, channels])  # [N R, S, W, C]
-    return tf.reshape(tf.matmul(columns[:, None], across), [batch, -1, size, size, channels])
+    pooled = tf.reshape(tf.matmul(columns[:, None], across), [batch, -1, size, size, channels])
+    return tf.cast(pooled, given)
 
 
 def ps_roi_align(features: tf.Tensor, boxes: tf.Tensor, stride: float, size: int = 7) -> tf.Tensor:
     """`tfcnn.ops.position_sensitive.ps_roi_align` by gathering.
 
     Args:
-        features: float32 [N, H, W, S S c]; bins row by row.
+        features: float [N, H, W, S S c]; bins row by row.
         boxes: float32 [N, R, 4], pixels.
         stride: pixels from one feature to the next.
         size: S.
 
     Returns:
-        float32 [N, R, S, S, c].
+        As features, [N, R, S, S, c].
     """
     batch, height, width, channels = _sides(features)
+    given, features = features.dtype, tf.cast(features, tf.float32)
     bins, depth = size**2, channels // size**2
     cells = tf.reshape(features, [batch * height, width, bins, depth])
     right = tf.concat([cells[:, 1:], cells[:, -1:]], axis=1)
@@ -115,7 +118,7 @@ def ps_roi_align(features: tf.Tensor, boxes: tf.Tensor, stride: float, size: int
     share *= tf.reshape(column_share, [-1, 1, size, 1, 2 * SAMPLES])
     found = tf.reshape(tf.gather(table, tf.reshape(index, [-1])), [-1, (2 * SAMPLES) ** 2, depth])
     pooled = tf.reduce_sum(tf.reshape(share, [-1, (2 * SAMPLES) ** 2, 1]) * found, axis=1)
-    return tf.reshape(pooled, [batch, -1, size, size, depth])
+    return tf.cast(tf.reshape(pooled, [batch, -1, size, size, depth]), given)
 
 
 def crops(image: tf.Tensor, corners: tf.Tensor, size: int, fill: float) -> tf.Tensor:

@@ -49,21 +49,22 @@ def is_detector(model: keras.Model, method: str = METHOD) -> bool:
     return any(hasattr(layer, method) for layer in model.layers)
 
 
-def instead(model: keras.Model, method: str, shape: Sequence[int] | None = None) -> keras.Model:
-    """The detector with another method in place of `call`, of the layers that have it.
+def instead(model: keras.Model, *methods: str, shape: Sequence[int] | None = None) -> keras.Model:
+    """The detector with another method in place of `call`, of the layers that have one.
 
     Args:
         model: pictures [N, H, W, 3] -> a dict of tensors.
-        method: its name; with `call_in_litert` the model is for one picture of known size at a time.
+        *methods: their names, the first that a layer has counts; with `call_in_litert` the model is for one picture of
+            known size at a time.
         shape: what the new model takes, [1, H, W, 3]; None: what the old one does.
     """
     image = None if shape is None else keras.Input(batch_shape=shape, name=model.inputs[0].name)
-    return rebuilt(
-        model,
-        lambda layer: Instead(layer, method) if hasattr(layer, method) else layer,
-        inputs=image,
-        values=None,
-    )
+
+    def replace(layer):
+        method = next((each for each in methods if hasattr(layer, each)), None)
+        return Instead(layer, method) if method else layer
+
+    return rebuilt(model, replace, inputs=image, values=None)
 
 
 def program(model: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
