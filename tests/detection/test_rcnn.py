@@ -441,10 +441,13 @@ def test_a_describer_gives_all_regions_of_a_picture_what_the_net_does():
         np.testing.assert_allclose(found[name], own, atol=1e-4)
 
 
-@pytest.mark.parametrize(("method", "side"), [("spp", 33), ("warp", 64)])
-def test_a_side_that_leaves_no_map_is_refused(method, side):
-    with pytest.raises(InputError, match=f"{side} pixels a side are too small for inception_v3"):
-        rcnn.described_regions(backbones.backbone("inception_v3", None), 3, method, side=side)
+@pytest.mark.parametrize(
+    ("net", "method", "side"),
+    [("inception_v3", "spp", 33), ("inception_v3", "warp", 64), ("alexnet", "warp", 33)],
+)
+def test_a_side_that_leaves_no_map_is_refused(net, method, side):
+    with pytest.raises(InputError, match=f"{side} pixels a side are too small for {net}"):
+        rcnn.described_regions(backbones.backbone(net, None), 3, method, side=side)
 
 
 @pytest.mark.parametrize(

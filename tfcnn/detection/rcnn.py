@@ -128,10 +128,15 @@ def described_regions(
     small = min(
         (end for end in known if known[end] == deepest), key=lambda end: backbone.output[end].shape[-1]
     )
+    too_small = InputError(f"Regions of {side} pixels a side are too small for {backbone.name}.")
     try:
         chosen = _run_on(backbone, [small, last], cut, shared)
-    except ValueError as error:  # a map without a location
-        raise InputError(f"Regions of {side} pixels a side are too small for {backbone.name}.") from error
+    except ValueError as error:
+        if "Computed output size" not in str(error):  # Keras' words for a map without a location
+            raise
+        raise too_small from error
+    if min(chosen[name].shape[axis] for name in (small, last) for axis in (1, 2)) < 1:
+        raise too_small
     if head == "dense":
         code = layers.Identity(name=CODE)(dense_head(chosen[last]))
         place = layers.Flatten(name=PLACE)(chosen[last])

@@ -66,9 +66,8 @@ class WarpRegions(keras.layers.Layer):
         height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(image)[1:3]))
         count = tf.shape(regions)[1]
         boxes = tf.reshape(with_context(regions, self.side, self.context), [-1, 4])
-        step = (
-            boxes[:, 2:] - boxes[:, :2]
-        ) / self.side  # the samples lie in the middles of the square's pixels
+        step = (boxes[:, 2:] - boxes[:, :2]) / self.side
+        # The samples lie in the middles of the square's pixels.
         low, high = boxes[:, :2] + step / 2 - 0.5, boxes[:, 2:] - step / 2 - 0.5
         last = tf.maximum(tf.stack([width, height]) - 1, 1)
         low, high = low / last, high / last
